@@ -1,0 +1,52 @@
+# make demo    the whole job in the sandbox; ONCE=1: exit after the last answer
+# make test    lint, formatting, types and tests
+# make setup   only the virtual environment; GPU=1: with TensorFlow for NVIDIA GPUs
+
+PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
+    $(python) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo $(python))))
+LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
+BIN := .venv/bin
+STAMP := .venv/$(LOCK).installed
+
+.PHONY: demo test setup lint unit audit lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: setup
+	@$(BIN)/python -m sandbox demo $(if $(ONCE),--once)
+
+test: setup lint unit
+
+setup: $(STAMP)
+
+$(STAMP): $(LOCK)
+	@test -n "$(PYTHON)" || { echo "dokocos needs Python 3.11, 3.12 or 3.13; found: $$(python3 --version 2>&1)"; exit 1; }
+	@echo "Setting up .venv from $(LOCK); this takes a minute or two and happens once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r $(LOCK)
+	@touch $(STAMP)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+unit: setup
+	$(BIN)/python -m pytest
+
+# Needs the network beyond the package index: the advisory database.
+audit: setup
+	$(BIN)/pip-audit --require-hashes --disable-pip -r $(LOCK)
+
+# After a change to the dependencies in pyproject.toml (needs uv).
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+	    --extra cpu --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+	    --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What dokocos measures about itself, each figure beside the ceiling of the machine it ran on."""

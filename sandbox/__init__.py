@@ -1,0 +1,1 @@
+"""A Mastodon instance and a photo gallery on loopback. Knows neither `bot` nor `trainer`."""

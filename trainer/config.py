@@ -1,0 +1,315 @@
+"""config.yaml and the environment -> frozen, typed settings, checked once.
+
+The trainer's sections live here; `bot.config` adds its own to the same file. A key that nobody knows is an error, and
+so is a value that is not allowed: the message names the key, the value, what is allowed and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from trainer.errors import ConfigError
+
+ENV_PREFIX = "DOKOCOS_"
+DEFAULT_PATH = Path("config.yaml")
+# Sections of the same file that other packages read; the trainer leaves them alone.
+FOREIGN_SECTIONS = frozenset({"mastodon", "bot", "schedule"})
+
+VGG16_LAYERS = tuple(
+    f"block{block}_{layer}"
+    for block, convs in enumerate((2, 2, 3, 3, 3), start=1)
+    for layer in (*(f"conv{i}" for i in range(1, convs + 1)), "pool")
+)
+VIEWS = ("whole", "mirror", "top", "middle", "bottom")
+
+
+def _from_yaml_text(value: object) -> object:
+    """A list or a mapping that came as text from the environment; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value  # the validator that follows names it and says what is allowed
+
+
+T = TypeVar("T")
+FromText = BeforeValidator(_from_yaml_text)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """One level of config.yaml: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LogSettings(Section):
+    """Log lines on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["plain", "json"] = "plain"
+
+
+class WebSettings(Section):
+    """How anything is fetched over HTTP, by the scraper and by the bot alike."""
+
+    contact: str = ""
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    total_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    max_redirects: Annotated[int, Field(ge=0)] = 3
+    max_attempts: Count = 4
+    backoff_s: Seconds = 2.0
+    allow_private_addresses: bool = False
+
+
+class ImageSettings(Section):
+    """What counts as a photo, checked before memory is spent on it."""
+
+    max_bytes: Count = 16 * 1024 * 1024
+    max_pixels: Count = 33_177_600
+    min_side_px: Count = 32
+    max_frames: Count = 1000
+
+
+class Country(Section):
+    """The pair of ids under which the site lists one country's members."""
+
+    region: Annotated[int, Field(ge=0)]
+    country: Annotated[int, Field(ge=0)]
+
+
+class WorldCosplaySettings(Section):
+    """The site Cure WorldCosplay, or a server that answers like it."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "https://worldcosplay.net"
+    countries: Annotated[dict[str, Country], FromText, Field(min_length=2)] = {
+        "japan": Country(region=19, country=114),
+        "china": Country(region=19, country=48),
+        "brazil": Country(region=9, country=31),
+    }
+    image_hosts: Annotated[tuple[str, ...], FromText] = ("wc-ahba9see.c.sakurastorage.jp",)
+    image_size: Annotated[str, Field(pattern=r"^\d+(x\d+)?$")] = "350x600"
+    page_size: Annotated[int, Field(ge=1, le=24)] = 16
+
+
+class FolderSettings(Section):
+    """A folder with one sub-folder for each label, or with train/validation/holdout folders of such."""
+
+    path: Path = Path("photos")
+
+
+class SourceSettings(Section):
+    """Where the photos come from."""
+
+    kind: Literal["worldcosplay", "folder"] = "worldcosplay"
+    worldcosplay: WorldCosplaySettings = WorldCosplaySettings()
+    folder: FolderSettings = FolderSettings()
+
+
+class ScrapeSettings(Section):
+    """How much is gathered, and how gently."""
+
+    photos_per_label: Count = 6000
+    page_pause_s: Seconds = 10.0
+    image_pause_s: Seconds = 0.5
+    concurrent_images: Annotated[int, Field(ge=1, le=8)] = 2
+    stop_after_known: Count = 200
+
+
+class SplitSettings(Section):
+    """Shares of the members (of the files, where there are none) that training never sees."""
+
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    holdout: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] = 12
+    min_photos_per_label: Count = 20
+
+
+class FeatureSettings(Section):
+    """The frozen VGG16 and what is read off it."""
+
+    weights: str = "imagenet"
+    weights_seed: Annotated[int, Field(ge=0)] = 0
+    layers: Annotated[tuple[Literal[VGG16_LAYERS], ...], FromText, Field(min_length=1)] = (  # type: ignore[valid-type]
+        "block3_conv3",
+        "block4_conv3",
+        "block5_conv3",
+    )
+    views: Annotated[tuple[Literal[VIEWS], ...], FromText, Field(min_length=1)] = ("whole", "mirror")  # type: ignore[valid-type]
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: Annotated[int, Field(ge=0)] = 0
+
+
+class HeadSettings(Section):
+    """The small classifier on top, and how it is fitted."""
+
+    hidden_units: Annotated[int, Field(ge=0)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    batch_size: Count = 128
+    max_epochs: Count = 200
+    patience: Count = 20
+    balance: Literal["weights", "none"] = "weights"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class EvaluateSettings(Section):
+    """How a version is judged."""
+
+    target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    max_class_loss: Fraction = 0.05
+
+
+class Settings(Section):
+    """All that the trainer needs to know; `data_dir` holds everything the program writes."""
+
+    data_dir: Path = Path("data")
+    log: LogSettings = LogSettings()
+    web: WebSettings = WebSettings()
+    images: ImageSettings = ImageSettings()
+    source: SourceSettings = SourceSettings()
+    scrape: ScrapeSettings = ScrapeSettings()
+    split: SplitSettings = SplitSettings()
+    features: FeatureSettings = FeatureSettings()
+    head: HeadSettings = HeadSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _leave_room_for_training(self) -> Self:
+        if self.split.validation + self.split.holdout >= 0.8:
+            raise ValueError("split.validation and split.holdout together leave less than a fifth for training")
+        return self
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(
+    model: type[S],
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    root: Path | None = None,
+) -> S:
+    """Read the settings once: defaults, under config.yaml, under the environment.
+
+    Args:
+        model: `Settings`, or a subclass with more sections.
+        path: the file; None means `config.yaml` in `root`, where a missing file means all defaults.
+        environ: variables like DOKOCOS_DATA_DIR or DOKOCOS_IMAGES__MAX_BYTES; None means the process' own.
+        root: the folder that the default path is looked for in; None means the working folder.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong. Every fault is named, one per line.
+    """
+    environ = os.environ if environ is None else environ
+    file = path if path is not None else (root or Path()) / DEFAULT_PATH
+    raw = _read_yaml(file, required=path is not None)
+    _refuse_secrets(raw, file)
+    origin = _merge_environment(raw, environ)
+    for section in FOREIGN_SECTIONS - model.model_fields.keys():
+        raw.pop(section, None)
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(detail, model, origin, file) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None  # the cause would repeat the values
+
+
+def _read_yaml(file: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise ConfigError(
+            f"{file}: no such file; copy config.yaml from the repository, or leave --config out"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: must hold `key: value` lines, not a {type(raw).__name__}")
+    return raw
+
+
+def _refuse_secrets(raw: dict[str, Any], file: Path) -> None:
+    section = raw.get("mastodon")
+    if isinstance(section, dict) and section.get("access_token") is not None:
+        raise ConfigError(
+            f"{file}: mastodon.access_token: a secret does not belong in this file; set the environment variable "
+            f"{ENV_PREFIX}MASTODON__ACCESS_TOKEN, or run `python -m bot login`"
+        )
+
+
+def _merge_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Write DOKOCOS_A__B=value into raw["a"]["b"]; returns which variable set which key."""
+    origin = {}
+    for name, value in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
+        level = raw
+        for key in keys[:-1]:
+            if not isinstance(level.get(key), dict):
+                level[key] = {}
+            level = level[key]
+        level[keys[-1]] = value
+        origin[keys] = name
+    return origin
+
+
+def _explain(detail: ErrorDetails, model: type[BaseModel], origin: Mapping[tuple[str, ...], str], file: Path) -> str:
+    """One line about one fault: where it stands, what is wrong with it, what to write instead."""
+    keys = tuple(str(key) for key in detail["loc"])
+    place = next(
+        (f"environment variable {origin[keys[:n]]}" for n in range(len(keys), 0, -1) if keys[:n] in origin),
+        None,
+    )
+    where = f"{place or file}: {'.'.join(keys) or 'settings'}"
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: no such key; {_nearest(keys, model)}"
+    allowed = re.sub(r"^(Input should be |Value error, )", "", detail["msg"])
+    if keys and keys[-1] == "access_token":
+        return f"{where}: allowed: {allowed}"
+    given = detail["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f"{given!r} is not allowed; "
+    return f"{where}: {shown}allowed: {allowed}"
+
+
+def _nearest(keys: tuple[str, ...], model: type[BaseModel]) -> str:
+    known = list(_known_keys(model))
+    siblings = [key for key in known if key[:-1] == keys[:-1]]
+    near = difflib.get_close_matches(keys[-1], [key[-1] for key in siblings], n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    elsewhere = [".".join(key) for key in known if key[-1] == keys[-1]]
+    near = elsewhere or difflib.get_close_matches(".".join(keys), [".".join(key) for key in known], n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known here: {', '.join(key[-1] for key in siblings) or 'nothing'}"
+
+
+def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _known_keys(field.annotation, (*prefix, name))
