@@ -41,10 +41,12 @@ unit: setup
 audit: setup
 	$(BIN)/pip-audit --require-hashes --disable-pip -r $(LOCK)
 
-# After a change to the dependencies in pyproject.toml (needs uv).
+# After a change to the dependencies in pyproject.toml (needs uv): for development, for serving, for a GPU.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
 	    --extra cpu --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q -c requirements.lock \
+	    --extra cpu -o requirements-run.lock pyproject.toml
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
 	    --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
