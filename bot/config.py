@@ -26,6 +26,7 @@ class MastodonSettings(Section):
     max_reconnect_pause_s: Annotated[float, Field(gt=0)] = 300.0
     catch_up_every_s: Annotated[float, Field(gt=0)] = 120.0
     poll_every_s: Annotated[float, Field(gt=0)] = 15.0
+    overlap_s: Seconds = 300.0
 
 
 class LabelText(Section):
@@ -53,6 +54,13 @@ class BotSettings(Section):
     max_mention_age_h: Annotated[float, Field(gt=0)] = 48.0
     max_images: Annotated[int, Field(ge=1, le=4)] = 4
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
+    concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
+    pictures: bool = True
+    spare_uploads: Annotated[int, Field(ge=0)] = 3
+    answer_sensitive: bool = True
+    max_answers_per_hour: Count = 20
+    max_answers_per_hour_new: Count = 5
+    max_answers_in_a_row: Count = 10
     max_attempts: Count = 8
     retry_pause_s: Seconds = 10.0
     max_retry_pause_s: Seconds = 900.0
