@@ -1,0 +1,6 @@
+"""A photo gallery that answers like Cure WorldCosplay; its photos are drawn by program."""
+
+from sandbox.gallery.app import Options, create_app
+from sandbox.gallery.collection import Gallery, Member, Photo
+
+__all__ = ["Gallery", "Member", "Options", "Photo", "create_app"]

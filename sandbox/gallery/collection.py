@@ -1,0 +1,294 @@
+"""The gallery's members and photos: who posted what when, and the bytes of each picture.
+
+Everything follows from the seed; pictures are drawn when they are asked for and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Literal
+
+from PIL import Image
+
+from sandbox.gallery.design import (
+    Scene,
+    Style,
+    Tendency,
+    design_costume,
+    design_pose,
+    design_style,
+)
+from sandbox.gallery.drawing import draw, jpeg
+
+Flaw = Literal["truncated", "html", "tiny"]
+FLAWS: tuple[Flaw, ...] = ("truncated", "html", "tiny")
+
+# The ids of the real site where they are known; other labels are given ids of their own.
+KNOWN_COUNTRIES = {"japan": (19, 114), "china": (19, 48), "brazil": (9, 31)}
+KNOWN_FLAGS = {"japan": "jp", "china": "cn", "brazil": "br"}
+
+ORIGINAL_PX = 1200  # width of an original; larger sizes are answered with it
+_FIRST_UPLOAD = datetime(2024, 1, 6, 9, 0, tzinfo=UTC)
+_NAMES = (
+    "Momo",
+    "Kiki",
+    "Luma",
+    "Tofu",
+    "Piko",
+    "Nori",
+    "Zuzu",
+    "Mika",
+    "Bibi",
+    "Coco",
+    "Yuzu",
+    "Rolo",
+    "Fifi",
+    "Dodo",
+)
+_NOT_FOUND = b"<!doctype html><title>404</title><h1>This photo is not here any more.</h1>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who posts pictures under one label, in a style of their own."""
+
+    member_id: int
+    name: str
+    label: str
+    style: Style
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One upload.
+
+    Attributes:
+        letters: 40 letters, the file's name at the image host.
+        looks_like: the label whose tendency the costume follows; another than the member's in the few wrong ones.
+        window: the part of the drawn scene that is seen, in shares of its width and height: left, top, right, bottom.
+        twin_of: the id of the photo this one is a re-crop of; None for an original.
+        flaw: what is wrong with the file on purpose; None for the many good ones.
+    """
+
+    photo_id: int
+    member: Member
+    letters: str
+    subject: str
+    created_at: datetime
+    likes: int
+    scene: Scene
+    looks_like: str
+    window: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    quality: int = 85
+    twin_of: int | None = None
+    flaw: Flaw | None = None
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        left, top, right, bottom = self.window
+        return self.scene.pose.aspect * (right - left) / (bottom - top)
+
+
+class Gallery:
+    """All members and photos, and a way to add more. Safe to use from several threads.
+
+    Args:
+        seed: the same seed and the same calls give the same gallery, byte for byte.
+        labels: the countries' names; their sorted order decides what each one's costumes lean to.
+        members_per_label: for all, or one number for each label.
+        photos_per_member: on average; some post half as many, some half as many again.
+        wrong_share: share of the photos whose costume follows another label (0..1).
+        twin_share: share of the photos that are a re-crop of an earlier one of the same member.
+        flaws_per_label: files that are broken on purpose, over all kinds of FLAWS in turn.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        labels: Sequence[str] = ("japan", "china", "brazil"),
+        *,
+        members_per_label: int | Mapping[str, int] = 15,
+        photos_per_member: int = 5,
+        wrong_share: float = 0.04,
+        twin_share: float = 0.06,
+        flaws_per_label: int = 3,
+    ) -> None:
+        self.labels = tuple(sorted(labels))
+        self._tendencies = {label: Tendency.of(index) for index, label in enumerate(self.labels)}
+        self._wrong_share = wrong_share
+        self._twin_share = twin_share
+        self._rng = random.Random(seed)
+        self._lock = threading.RLock()
+        self._member_ids = count(20_011, step=7)
+        self._photo_ids = count(6_551_200, step=3)
+        self._members: dict[str, list[Member]] = {label: [] for label in self.labels}
+        self._photos: dict[int, Photo] = {}
+        self._by_letters: dict[str, Photo] = {}
+        self._fill(members_per_label, photos_per_member, flaws_per_label)
+
+    @property
+    def countries(self) -> dict[str, tuple[int, int]]:
+        """label -> (region id, country id), as the listing's address has them."""
+        own = {label: (1, 1000 + index) for index, label in enumerate(self.labels)}
+        return {label: KNOWN_COUNTRIES.get(label, own[label]) for label in self.labels}
+
+    def members(self, label: str) -> tuple[Member, ...]:
+        """The members of a label, in the order they joined."""
+        with self._lock:
+            return tuple(self._members[label])
+
+    def photos(self, label: str | None = None) -> tuple[Photo, ...]:
+        """All photos, or those of one label's members, newest first."""
+        with self._lock:
+            photos = reversed(self._photos.values())
+            return tuple(photo for photo in photos if label is None or photo.member.label == label)
+
+    def photo(self, photo_id: int) -> Photo | None:
+        """The photo of that id, None where there is none."""
+        with self._lock:
+            return self._photos.get(photo_id)
+
+    def find(self, member_id: int, letters: str) -> Photo | None:
+        """The photo at that address of the image host, None where there is none."""
+        with self._lock:
+            photo = self._by_letters.get(letters)
+        return photo if photo is not None and photo.member.member_id == member_id else None
+
+    def join(self, label: str) -> Member:
+        """A new member, without photos yet."""
+        with self._lock:
+            member_id = next(self._member_ids)
+            member = Member(member_id, f"{self._rng.choice(_NAMES)}{member_id % 1000}", label, design_style(self._rng))
+            self._members[label].append(member)
+            return member
+
+    def upload(self, member: Member, *, flaw: Flaw | None = None) -> Photo:
+        """A new photo by a member: the newest of all."""
+        with self._lock:
+            mine = [photo for photo in self._photos.values() if photo.member == member and photo.flaw is None]
+            if mine and flaw is None and self._rng.random() < self._twin_share:
+                photo = self._recrop(self._rng.choice(mine))
+            else:
+                photo = self._new(member, flaw)
+            self._photos[photo.photo_id] = photo
+            self._by_letters[photo.letters] = photo
+            return photo
+
+    def grow(self, label: str, *, members: int = 0, photos: int = 1) -> tuple[Photo, ...]:
+        """New members, then new photos by any members of the label; returns the photos, oldest first."""
+        with self._lock:
+            newcomers = [self.join(label) for _ in range(members)]
+            choice = newcomers or self._members[label]
+            return tuple(self.upload(self._rng.choice(choice)) for _ in range(photos))
+
+    def draw_fresh(self, label: str, seed: int, *, width_px: int = 720) -> bytes:
+        """A JPEG in the manner of a label, by somebody who is no member: nothing of it is in the gallery."""
+        rng = random.Random(f"fresh {label} {seed}")
+        style = design_style(rng)
+        scene = Scene(style, design_costume(rng, self._tendencies[label]), design_pose(rng), rng.getrandbits(32))
+        return jpeg(draw(scene, width_px), quality=style.quality)
+
+    def _fill(self, members_per_label: int | Mapping[str, int], photos_per_member: int, flaws_per_label: int) -> None:
+        uploads: list[tuple[Member, Flaw | None]] = []
+        for label in self.labels:
+            wanted = members_per_label if isinstance(members_per_label, int) else members_per_label[label]
+            members = [self.join(label) for _ in range(wanted)]
+            uploads += [(member, None) for member in members for _ in range(self._share(photos_per_member))]
+            uploads += [(self._rng.choice(members), FLAWS[number % len(FLAWS)]) for number in range(flaws_per_label)]
+        self._rng.shuffle(uploads)
+        for member, flaw in uploads:
+            self.upload(member, flaw=flaw)
+
+    def _share(self, photos_per_member: int) -> int:
+        spread = photos_per_member // 2
+        return self._rng.randint(photos_per_member - spread, photos_per_member + spread)
+
+    def _new(self, member: Member, flaw: Flaw | None) -> Photo:
+        rng = self._rng
+        others = [label for label in self.labels if label != member.label]
+        looks_like = rng.choice(others) if others and rng.random() < self._wrong_share else member.label
+        costume = design_costume(rng, self._tendencies[looks_like])
+        photo_id = next(self._photo_ids)
+        return Photo(
+            photo_id=photo_id,
+            member=member,
+            letters=_letters(rng),
+            subject=f"{costume.headgear.capitalize()} with a {costume.prop}",
+            created_at=_FIRST_UPLOAD + timedelta(minutes=37 * len(self._photos)),
+            likes=rng.randrange(3000),
+            scene=Scene(member.style, costume, design_pose(rng), rng.getrandbits(32)),
+            looks_like=looks_like,
+            quality=member.style.quality,
+            flaw=flaw,
+        )
+
+    def _recrop(self, original: Photo) -> Photo:
+        """The same picture again: cut a little, compressed anew."""
+        rng = self._rng
+        left, top, right, bottom = (rng.uniform(0, 0.02) for _ in range(4))
+        return Photo(
+            photo_id=next(self._photo_ids),
+            member=original.member,
+            letters=_letters(rng),
+            subject=f"{original.subject}, again",
+            created_at=_FIRST_UPLOAD + timedelta(minutes=37 * len(self._photos)),
+            likes=rng.randrange(3000),
+            scene=original.scene,
+            looks_like=original.looks_like,
+            window=(left, top, 1 - right, 1 - bottom),
+            quality=rng.randint(60, 80),
+            twin_of=original.photo_id,
+        )
+
+
+def _letters(rng: random.Random) -> str:
+    return "".join(rng.choices(string.ascii_lowercase, k=40))
+
+
+def render(photo: Photo, *, width: int, height: int | None = None, max_px: int = ORIGINAL_PX) -> bytes:
+    """The file behind an image address: a JPEG, or what the photo's flaw makes of it.
+
+    Args:
+        width: pixels at most, also cut to `max_px`; never enlarged beyond the original.
+        height: pixels at most; None: whatever the picture's proportions give.
+        max_px: width of the original at the host.
+    """
+    if photo.flaw == "html":
+        return _NOT_FOUND
+    if photo.flaw == "tiny":
+        return jpeg(Image.new("RGB", (8, 8), photo.scene.style.wall), quality=photo.quality)
+    width = min(width, max_px)
+    if height is not None:
+        width = min(width, int(height * photo.aspect))
+    data = jpeg(_picture(photo, max(1, width)), quality=photo.quality)
+    return data[: len(data) * 3 // 5] if photo.flaw == "truncated" else data
+
+
+def render_square(photo: Photo, side_px: int) -> bytes:
+    """The middle of the picture as a square JPEG, as the icons and square thumbnails are; flawed as `render`."""
+    if photo.flaw is not None:
+        return render(photo, width=side_px)
+    whole = _picture(photo, side_px)
+    top = max(0, (whole.height - side_px) // 3)
+    return jpeg(whole.crop((0, top, side_px, top + side_px)), quality=photo.quality)
+
+
+def _picture(photo: Photo, width: int) -> Image.Image:
+    left, top, right, bottom = photo.window
+    whole = draw(photo.scene, round(width / (right - left)))
+    if photo.twin_of is None:
+        return whole
+    box = (
+        round(left * whole.width),
+        round(top * whole.height),
+        round(right * whole.width),
+        round(bottom * whole.height),
+    )
+    return whole.crop(box)

@@ -1,0 +1,177 @@
+"""Chance decides: what a member's pictures have in common, what a costume is made of, how it is posed.
+
+A label shows only in what its costumes tend to: one pattern, one palette and one prop come more often than the others.
+Which ones is a matter of the labels' order alone; they stand for nobody.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandbox.gallery.cloth import PATTERNS, Cloth
+from sandbox.gallery.pen import Colour, mix
+
+BACKDROPS = ("studio", "bokeh", "curtain", "hills", "blocks", "window")
+HEADGEAR = ("cat", "rabbit", "horns", "antennae", "hat", "crown", "bear", "plume")
+PROPS = ("gear", "key", "kite", "bell", "hoop", "bolt")
+# Hues (0..1) of the cloth's ground and of its motif.
+PALETTES = ((0.48, 0.04), (0.76, 0.22), (0.62, 0.09), (0.93, 0.52), (0.15, 0.70), (0.30, 0.86))
+
+WHITE: Colour = (252, 250, 245)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tendency:
+    """What a label's costumes lean to, and how often (0..1) each leaning shows."""
+
+    pattern: str
+    palette: int
+    prop: str
+    pattern_share: float = 0.9
+    palette_share: float = 0.5
+    prop_share: float = 0.6
+
+    @classmethod
+    def of(cls, index: int) -> Tendency:
+        """The leaning of the label that stands at `index` among the sorted labels."""
+        turn = index // len(PATTERNS)  # from the seventh label on, patterns come back with other palettes and props
+        return cls(
+            PATTERNS[index % len(PATTERNS)],
+            (index + turn) % len(PALETTES),
+            PROPS[(index + 2 * turn) % len(PROPS)],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What all pictures of one member share. Lengths are in units, of which a figure is about two and a half high."""
+
+    backdrop: str
+    wall: Colour
+    floor: Colour
+    face: Colour
+    ink: Colour
+    line: float  # width of outlines
+    head: float  # radius
+    girth: float  # of the dress, relative
+    legs: float  # length
+    zoom: float  # of the camera
+    eyes: str
+    noise: float  # standard deviation of the grain, in grey levels
+    light: tuple[float, float, float]  # factor on red, green and blue
+    quality: int  # of the JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class Costume:
+    """What one picture's figure wears and holds."""
+
+    dress: Cloth
+    trim: Colour
+    caped: bool
+    boots: Colour
+    headgear: str
+    prop: str
+    prop_colour: Colour
+    skirted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How one picture is taken."""
+
+    tilt: float  # degrees
+    shift: tuple[float, float]  # units
+    zoom: float
+    prop_side: int  # -1: left in the picture, 1: right
+    raised: float  # of the hand with the prop: 0 hangs, 1 is up
+    free_hand: str
+    mood: str
+    aspect: float  # width over height
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a picture is drawn from; the same scene gives the same pixels."""
+
+    style: Style
+    costume: Costume
+    pose: Pose
+    seed: int
+
+
+def design_style(rng: random.Random) -> Style:
+    """A member's manner of drawing and photographing."""
+    wall = _tone(rng.random(), rng.uniform(0.08, 0.35), rng.uniform(0.62, 0.96))
+    return Style(
+        backdrop=rng.choice(BACKDROPS),
+        wall=wall,
+        floor=mix(wall, _tone(rng.random(), 0.3, 0.45), rng.uniform(0.25, 0.6)),
+        face=_tone(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.88, 1.0)),
+        ink=_tone(rng.random(), 0.4, rng.uniform(0.12, 0.3)),
+        line=rng.uniform(0.016, 0.036),
+        head=rng.uniform(0.36, 0.47),
+        girth=rng.uniform(0.9, 1.2),
+        legs=rng.uniform(0.24, 0.42),
+        zoom=rng.uniform(0.98, 1.12),
+        eyes=rng.choice(("round", "tall", "closed", "sleepy")),
+        noise=rng.uniform(0, 9),
+        light=(rng.uniform(0.9, 1.06), rng.uniform(0.94, 1.03), rng.uniform(0.88, 1.06)),
+        quality=rng.randint(72, 93),
+    )
+
+
+def design_costume(rng: random.Random, tendency: Tendency) -> Costume:
+    """A costume as it is worn under a label of that tendency."""
+    ground_hue, motif_hue = PALETTES[_lean(rng, range(len(PALETTES)), tendency.palette, tendency.palette_share)]
+    if rng.random() < 0.3:
+        ground_hue, motif_hue = motif_hue, ground_hue
+    ground = _tone(ground_hue + rng.gauss(0, 0.03), rng.uniform(0.45, 0.8), rng.uniform(0.45, 0.85))
+    motif = _tone(motif_hue + rng.gauss(0, 0.03), rng.uniform(0.25, 0.7), rng.uniform(0.8, 1.0))
+    trim = _tone(motif_hue + rng.gauss(0, 0.05), rng.uniform(0.4, 0.8), rng.uniform(0.6, 0.95))
+    return Costume(
+        dress=Cloth(
+            pattern=_lean(rng, PATTERNS, tendency.pattern, tendency.pattern_share),
+            ground=ground,
+            motif=mix(motif, WHITE, rng.uniform(0.3, 0.7)),
+            period=rng.uniform(0.18, 0.26),
+            angle=rng.uniform(0, 180),
+            weight=rng.uniform(0.4, 0.55),
+        ),
+        trim=trim,
+        caped=rng.random() < 0.7,
+        boots=_tone(rng.random(), 0.45, rng.uniform(0.3, 0.7)),
+        headgear=rng.choice(HEADGEAR),
+        prop=_lean(rng, PROPS, tendency.prop, tendency.prop_share),
+        prop_colour=_tone(rng.random(), rng.uniform(0.4, 0.75), rng.uniform(0.75, 1.0)),
+        skirted=rng.random() < 0.6,
+    )
+
+
+def design_pose(rng: random.Random) -> Pose:
+    """A pose and a place for the camera."""
+    return Pose(
+        tilt=rng.gauss(0, 4),
+        shift=(rng.gauss(0, 0.05), rng.gauss(0, 0.04)),
+        zoom=rng.uniform(0.92, 1.12),
+        prop_side=rng.choice((-1, 1)),
+        raised=rng.random(),
+        free_hand=rng.choice(("hip", "wave", "down")),
+        mood=rng.choice(("smile", "open", "calm")),
+        aspect=rng.choice((2 / 3, 2 / 3, 3 / 4, 3 / 4, 7 / 12, 4 / 5)),
+    )
+
+
+def _lean(rng: random.Random, choices: Sequence[T], favourite: T, share: float) -> T:
+    return favourite if rng.random() < share else rng.choice(choices)
+
+
+def _tone(hue: float, saturation: float, value: float) -> Colour:
+    r, g, b = (round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1, saturation, value))
+    return r, g, b

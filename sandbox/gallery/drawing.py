@@ -1,0 +1,54 @@
+"""A scene -> the picture of it, at any size."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+from PIL import Image
+
+from sandbox.gallery.backdrop import draw_backdrop
+from sandbox.gallery.cloth import weave
+from sandbox.gallery.design import Scene
+from sandbox.gallery.figure import draw_figure
+from sandbox.gallery.pen import Pen
+
+_FINER = 2  # drawn so many times as large, then reduced: Pillow's shapes have jagged edges
+_UNITS_HIGH = 3.05  # height of a picture in units at zoom 1
+_UNITS_WIDE = 2.05  # and the least width, so that nobody's hand is cut off
+
+
+def draw(scene: Scene, width_px: int) -> Image.Image:
+    """The scene as an RGB picture `width_px` wide, its height by the pose's aspect."""
+    style, pose = scene.style, scene.pose
+    width, height = width_px, max(1, round(width_px / pose.aspect))
+    large = (width * _FINER, height * _FINER)
+    unit_px = min(large[1] / _UNITS_HIGH, large[0] / _UNITS_WIDE) * style.zoom * pose.zoom
+    image = draw_backdrop(large, style, random.Random(scene.seed))
+    pen = Pen(
+        image,
+        origin=(large[0] * 0.5 + pose.shift[0] * unit_px, large[1] * 0.60 + pose.shift[1] * unit_px),
+        unit_px=unit_px,
+        tilt=pose.tilt,
+        line=style.line,
+        ink=style.ink,
+    )
+    draw_figure(pen, weave(scene.costume.dress, large, unit_px=unit_px), style, scene.costume, pose)
+    return _expose(image.reduce(_FINER), scene)
+
+
+def jpeg(image: Image.Image, *, quality: int) -> bytes:
+    """The picture as a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _expose(image: Image.Image, scene: Scene) -> Image.Image:
+    """The member's light and grain."""
+    style = scene.style
+    pixels = np.asarray(image, dtype=np.float32) * np.asarray(style.light, dtype=np.float32)
+    grain = np.random.default_rng(scene.seed).standard_normal(pixels.shape[:2], dtype=np.float32)
+    pixels += (style.noise * grain)[..., None]
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

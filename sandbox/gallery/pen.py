@@ -1,0 +1,126 @@
+"""A pen for soft, outlined shapes: points in figure units -> pixels of a Pillow image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 40)), np.sin(np.linspace(0, 2 * np.pi, 40))], axis=1)
+
+
+def mix(one: Colour, other: Colour, share: float) -> Colour:
+    """`one` with `share` (0..1) of `other` in it."""
+    r, g, b = (round(a + (z - a) * share) for a, z in zip(one, other, strict=True))
+    return r, g, b
+
+
+def soften(points: Sequence[Point], rounds: int = 2) -> np.ndarray:
+    """A closed outline with its corners cut `rounds` times (Chaikin, 1974): (n, 2) -> (n * 2**rounds, 2)."""
+    outline = np.asarray(points, dtype=float)
+    for _ in range(rounds):
+        following = np.roll(outline, -1, axis=0)
+        cut = np.stack([0.75 * outline + 0.25 * following, 0.25 * outline + 0.75 * following], axis=1)
+        outline = cut.reshape(-1, 2)
+    return outline
+
+
+def bent(points: Sequence[Point], steps: int = 10) -> np.ndarray:
+    """A line through three points, as a quadratic curve that starts at the first and ends at the last."""
+    start, middle, end = (np.asarray(point, dtype=float) for point in points)
+    handle = 2 * middle - (start + end) / 2  # so that the curve passes through the middle point
+    t = np.linspace(0, 1, steps)[:, None]
+    return np.asarray((1 - t) ** 2 * start + 2 * t * (1 - t) * handle + t**2 * end)
+
+
+class Pen:
+    """Draws on one image; all its shapes share a scale, a place, a tilt, and the colour and width of the outline.
+
+    Args:
+        image: RGB; drawn on in place.
+        origin: pixel at which (0, 0) lies.
+        unit_px: pixels of one unit, in both directions.
+        tilt: degrees, clockwise.
+        line: width of the outline in units.
+        ink: its colour.
+    """
+
+    def __init__(
+        self, image: Image.Image, *, origin: Point, unit_px: float, tilt: float, line: float, ink: Colour
+    ) -> None:
+        self._image = image
+        self._draw = ImageDraw.Draw(image)
+        cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+        self._turn = np.array([[cos, sin], [-sin, cos]]) * unit_px
+        self._origin = np.asarray(origin)
+        self._unit_px = unit_px
+        self._line = line
+        self._ink = ink
+
+    def shape(self, points: Sequence[Point] | np.ndarray, fill: Colour | Image.Image) -> None:
+        """A closed shape, filled with a colour or with the part of a cloth (an image of the same size) under it."""
+        pixels = self._pixels(points)
+        if isinstance(fill, Image.Image):
+            self._cut_from(fill, pixels)
+        else:
+            self._draw.polygon(pixels, fill=fill)
+        self._trace([*pixels, pixels[0], pixels[1]], self._line, self._ink)
+
+    def oval(
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float | None = None,
+        *,
+        fill: Colour | Image.Image,
+        outlined: bool = True,
+    ) -> None:
+        """An ellipse around (x, y); a circle where `ry` is left out."""
+        points = _CIRCLE * (rx, rx if ry is None else ry) + (x, y)
+        if outlined:
+            self.shape(points, fill)
+        elif not isinstance(fill, Image.Image):
+            self._draw.polygon(self._pixels(points), fill=fill)
+
+    def stroke(
+        self, points: Sequence[Point] | np.ndarray, width: float, colour: Colour, *, outlined: bool = True
+    ) -> None:
+        """An open line with round ends."""
+        pixels = self._pixels(points)
+        if outlined:
+            self._round_line(pixels, width + self._line, self._ink)
+        self._round_line(pixels, width - self._line if outlined else width, colour)
+
+    def _pixels(self, points: Sequence[Point] | np.ndarray) -> list[Point]:
+        placed = np.asarray(points, dtype=float) @ self._turn + self._origin
+        return [(float(x), float(y)) for x, y in placed]
+
+    def _trace(self, pixels: Sequence[Point], width: float, colour: Colour) -> None:
+        self._draw.line(list(pixels), fill=colour, width=max(1, round(width * self._unit_px)), joint="curve")
+
+    def _round_line(self, pixels: Sequence[Point], width: float, colour: Colour) -> None:
+        self._trace(pixels, width, colour)
+        radius = width * self._unit_px / 2
+        for x, y in (pixels[0], pixels[-1]):
+            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+    def _cut_from(self, cloth: Image.Image, pixels: Sequence[Point]) -> None:
+        box = _bounds(pixels, self._image.size)
+        if box[0] >= box[2] or box[1] >= box[3]:
+            return  # wholly outside the picture
+        stencil = Image.new("L", (box[2] - box[0], box[3] - box[1]))
+        ImageDraw.Draw(stencil).polygon([(x - box[0], y - box[1]) for x, y in pixels], fill=255)
+        self._image.paste(cloth.crop(box), box[:2], stencil)
+
+
+def _bounds(pixels: Iterable[Point], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The whole pixels that hold all the points, cut to an image of that size: left, top, right, bottom."""
+    xs, ys = zip(*pixels, strict=True)
+    width, height = size
+    return max(0, int(min(xs))), max(0, int(min(ys))), min(width, int(max(xs)) + 2), min(height, int(max(ys)) + 2)
