@@ -104,7 +104,8 @@ def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"an (h, w, 3) uint8 array is needed, not {rgb.shape} {rgb.dtype}")
-    return _views(Image.fromarray(rgb), [name], side_px)[0]
+    seen: Pixels = _views(Image.fromarray(rgb), [name], side_px)[0]
+    return seen
 
 
 def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224) -> Pixels:

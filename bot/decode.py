@@ -1,0 +1,322 @@
+"""Photos are decoded in processes of their own, with a memory limit and a deadline: no file can take the bot down.
+
+The bot asks a child, `python -m bot.decode`, over its standard input and output. Each way goes a frame: the lengths of
+a JSON object and of a body, the object, the body. The first one sets the child up; each is answered by one. Nothing is
+pickled, so a child that a photo has taken over can hand back pixels and words, no more. It has no token in its
+environment, and when the bot is gone, `kill -9` included, it reads the end of its input and ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+
+from trainer import images
+from trainer.config import VIEWS, ImageSettings
+from trainer.errors import ImageError, ProjectError
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).parent.parent
+N_CHILDREN = 2
+START_TIMEOUT_S = 60.0
+HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# All that a child inherits; above all, no access token.
+INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+class Decoder:
+    """A small pool of decoding processes; several threads may use it at once.
+
+    Args:
+        limits: what counts as a photo.
+        memory_bytes: what one child may hold in heap and private mappings; kept on Linux, ignored elsewhere.
+        deadline_s: seconds for one photo; a child that takes longer is killed and replaced.
+    """
+
+    def __init__(self, limits: ImageSettings, *, memory_bytes: int, deadline_s: float) -> None:
+        set_up = {"limits": limits.model_dump(), "memory_bytes": memory_bytes, "deadline_s": deadline_s}
+        self._children = [_Child(set_up, deadline_s) for _ in range(N_CHILDREN)]
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
+
+    def start(self) -> None:
+        """Start the children, without waiting: the first photo waits until one is there.
+
+        Raises:
+            ProjectError: no process could be started.
+        """
+        for child in self._children:
+            child.start()
+
+    def close(self) -> None:
+        """Kill the children; a photo that one of them is at ends in a `ProjectError`, to be tried another time."""
+        for child in self._children:
+            child.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, data: bytes, view: str = "whole", *, side_px: int = 224) -> images.Pixels:
+        """One view of a photo, by `trainer.images.prepare` in a child.
+
+        Returns:
+            (side_px, side_px, 3) uint8.
+
+        Raises:
+            ImageError: with the reasons of `trainer.images`, and "too_slow" when the deadline passed; "too_heavy" also
+                when a child was killed for its memory, "damaged" also when it crashed, twice.
+            ProjectError: no child could be started, or the decoder is closed; another time may do.
+            ValueError: an unknown view.
+        """
+        if view not in VIEWS:
+            raise ValueError(f"{view!r} is no view; known: {', '.join(VIEWS)}")
+        return self._ask({"do": "prepare", "view": view, "side_px": side_px}, data)
+
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> images.Pixels:
+        """The whole photo in its own proportions, by `trainer.images.thumbnail` in a child; raises as `prepare`.
+
+        Returns:
+            (h, w, 3) uint8, h <= max_height, w <= max_width.
+        """
+        return self._ask({"do": "thumbnail", "max_width": max_width, "max_height": max_height}, data)
+
+    def _ask(self, request: Mapping[str, Any], data: bytes) -> images.Pixels:
+        child = self._idle.get()
+        try:
+            try:
+                answer, body = child.ask(request, data)
+            except _ChildDiedError:  # perhaps killed by somebody else; a photo that crashes the decoder does so again
+                answer, body = child.ask(request, data)
+        except _ChildDiedError as error:
+            logger.warning("decoder crashed twice exit_status=%d bytes=%d", error.exit_status, len(data))
+            raise ImageError(f"{error}; save the photo anew", reason=error.reason) from error
+        finally:
+            self._idle.put(child)
+        if "reason" in answer:
+            raise ImageError(str(answer["message"]), reason=str(answer["reason"]))
+        try:
+            return np.frombuffer(body, np.uint8).reshape(answer["shape"]).copy()
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImageError(
+                f"the decoder answered nonsense: {answer}; save the photo anew", reason="damaged"
+            ) from error
+
+
+class _ChildDiedError(Exception):
+    """A child ended by itself, or by somebody else's hand, while it was at a photo."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__(f"the decoder crashed on the photo (exit status {exit_status})")
+        self.exit_status = exit_status
+        self.reason = "too_heavy" if exit_status in (-signal.SIGKILL, -signal.SIGABRT) else "damaged"
+
+
+class _Child:
+    """One decoding process, started again when it has ended; one thread at a time asks, any may close."""
+
+    def __init__(self, set_up: Mapping[str, Any], deadline_s: float) -> None:
+        self._set_up = set_up
+        self._deadline_s = deadline_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_set_up = False
+        self._is_closed = False
+        self._lock = threading.Lock()  # so that nothing is started after `close`
+
+    def start(self) -> None:
+        """Start a process unless one is running; returns before it is ready."""
+        with self._lock:
+            if self._is_closed:
+                raise ProjectError("the decoder is closed; start the bot again")
+            if self._process is not None:
+                if self._process.poll() is None:
+                    return
+                _end(self._process)
+            self._process, self._is_set_up = _spawn(), False
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                _end(self._process)
+
+    def ask(self, request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        """One photo, one answer; a process that ends over it is replaced before this raises."""
+        self.start()
+        process = self._process
+        assert process is not None  # noqa: S101
+        try:
+            if not self._is_set_up:
+                _exchange(process, self._set_up, b"", START_TIMEOUT_S)
+                self._is_set_up = True
+            return _exchange(process, request, data, self._deadline_s)
+        except TimeoutError as error:
+            self._replace()
+            logger.warning("decoder stopped reason=too_slow bytes=%d deadline_s=%g", len(data), self._deadline_s)
+            message = f"decoding the photo ({len(data):,} bytes) took more than {self._deadline_s:g} s; save it smaller"
+            raise ImageError(message, reason="too_slow") from error
+        except _ChildDiedError:
+            self._replace()
+            raise
+
+    def _replace(self) -> None:
+        with contextlib.suppress(ProjectError):  # no process to be had now: the next photo tries again, and says so
+            self.start()
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bot.decode"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the bot, which then closes its children
+        )
+    except OSError as error:
+        raise ProjectError(f"no process for decoding could be started: {error}; is there memory left?") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child; it holds nothing that would be lost."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what it did not read any more cannot be flushed
+            if pipe is not None:
+                pipe.close()
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], request: Mapping[str, Any], body: bytes, deadline_s: float
+) -> tuple[dict[str, Any], bytes]:
+    """Send a frame and receive one.
+
+    The deadline is kept by killing the process: whatever we wait for, writing or reading, then ends.
+
+    Raises:
+        TimeoutError: the deadline passed.
+        _ChildDiedError: the process ended before it.
+    """
+    is_late = threading.Event()
+
+    def stop() -> None:
+        is_late.set()
+        process.kill()
+
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    timer = threading.Timer(deadline_s, stop)
+    timer.start()
+    try:
+        _send(process.stdin, request, body)
+        return _receive(process.stdout)
+    except (OSError, EOFError, ValueError) as error:
+        process.kill()  # one that broke off a frame, or sent no frame, is no use any more
+        exit_status = process.wait()
+        if is_late.is_set():
+            raise TimeoutError from error
+        raise _ChildDiedError(exit_status) from error
+    finally:
+        timer.cancel()
+        timer.join()
+        if is_late.is_set():  # perhaps only just after the answer; the next photo must not meet a dying process
+            process.wait()
+
+
+def _send(stream: IO[bytes], about: Mapping[str, Any], body: bytes) -> None:
+    text = json.dumps(about).encode()
+    stream.write(HEADER.pack(len(text), len(body)) + text)
+    stream.write(body)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes], *, max_bytes: int = MAX_ANSWER_BYTES) -> tuple[dict[str, Any], bytes]:
+    """The next frame.
+
+    Raises:
+        EOFError: the other side is gone.
+        ValueError: what came is no frame, or one longer than `max_bytes`.
+    """
+    n_text, n_body = HEADER.unpack(_read(stream, HEADER.size))
+    if n_text + n_body > max_bytes:
+        raise ValueError(f"a frame of {n_text + n_body:,} bytes; at most {max_bytes:,} are taken")
+    about, body = json.loads(_read(stream, n_text)), _read(stream, n_body)
+    if not isinstance(about, dict):
+        raise ValueError(f"a frame about {about!r}; it must be an object")
+    return about, body
+
+
+def _read(stream: IO[bytes], n_bytes: int) -> bytes:
+    found = stream.read(n_bytes)
+    if len(found) < n_bytes:
+        raise EOFError
+    return found
+
+
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """The child's life: set up once, then answer until the bot is gone."""
+    set_up, _ = _receive(requests)
+    limits = ImageSettings(**set_up["limits"])
+    _confine(set_up["memory_bytes"])
+    _send(answers, {}, b"")
+    while True:
+        request, data = _receive(requests, max_bytes=limits.max_bytes * 2 + MAX_ANSWER_BYTES)
+        # The bot keeps the deadline. Should it be killed just now, this ends a decoder that hangs.
+        signal.setitimer(signal.ITIMER_REAL, 2 * set_up["deadline_s"])
+        answer, body = _answer(request, data, limits)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(answers, answer, body)
+
+
+def _answer(request: Mapping[str, Any], data: bytes, limits: ImageSettings) -> tuple[dict[str, Any], bytes]:
+    try:
+        if request["do"] == "prepare":
+            (pixels,) = images.prepare(data, limits, [request["view"]], side_px=request["side_px"])
+        else:
+            pixels = images.thumbnail(data, limits, max_width=request["max_width"], max_height=request["max_height"])
+    except ImageError as error:
+        return {"reason": error.reason, "message": str(error)}, b""
+    return {"shape": pixels.shape}, pixels.tobytes()
+
+
+def _confine(memory_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # RLIMIT_DATA covers private mappings since Linux 4.7, and spares shared libraries
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+
+def _main() -> None:
+    warnings.simplefilter("ignore")  # about strangers' files; what matters comes back as an error
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not print into the answers
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        _serve(requests, answers)
+
+
+if __name__ == "__main__":
+    _main()
