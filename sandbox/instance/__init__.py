@@ -1,0 +1,19 @@
+"""A Mastodon instance on loopback: faithful where a bot can tell, kept in memory."""
+
+from sandbox.instance.app import create_app
+from sandbox.instance.instance import Instance
+from sandbox.instance.records import Account, Media, Notification, Status
+from sandbox.instance.settings import DEFAULT_RATE_LIMITS, NO_RATE_LIMITS, InstanceSettings, RateLimit
+
+__all__ = [
+    "DEFAULT_RATE_LIMITS",
+    "NO_RATE_LIMITS",
+    "Account",
+    "Instance",
+    "InstanceSettings",
+    "Media",
+    "Notification",
+    "RateLimit",
+    "Status",
+    "create_app",
+]

@@ -1,0 +1,214 @@
+"""What each route of the API has in common: parameters, who calls, scopes, rate limits, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from sandbox.instance.errors import ApiError, ServerFaultError, not_found
+from sandbox.instance.instance import Instance
+from sandbox.instance.notifications import Page
+from sandbox.instance.records import Account, Token
+from sandbox.instance.tokens import covers
+
+FALSE = {"0", "f", "F", "false", "FALSE", "off", "OFF", ""}
+OUT_OF_SCOPE = "This action is outside the authorized scopes"
+# public/500.html of the real server, cut down.
+BROKEN_PAGE = (
+    "<!DOCTYPE html><html lang='en'><head><title>We're sorry, but something went wrong</title></head>"
+    "<body><h1>We're sorry, but something went wrong on our end.</h1></body></html>"
+)
+
+
+class Params:
+    """Query, form and JSON parameters in one, as Rails merges them; `x[]` is the list named x."""
+
+    def __init__(self, values: Mapping[str, list[Any]]) -> None:
+        self._values = values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def last(self) -> dict[str, Any]:
+        """Each parameter with its last value."""
+        return {name: values[-1] for name, values in self._values.items() if values}
+
+    def list(self, name: str) -> list[str]:
+        return [str(value) for value in self._values.get(name, []) if value is not None]
+
+    def text(self, name: str, default: str = "") -> str:
+        values = self._values.get(name)
+        return default if not values or values[-1] is None else str(values[-1])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.text(name)
+        return default if name not in self else (value not in FALSE and value != "False")
+
+    def number(self, name: str) -> int | None:
+        """A whole number; None where there is none."""
+        try:
+            return int(self.text(name))
+        except ValueError:
+            return None
+
+    def file(self, name: str) -> UploadFile | None:
+        value = self._values.get(name, [None])[-1]
+        return value if isinstance(value, UploadFile) else None
+
+
+async def read_params(request: Request) -> Params:
+    """The parameters of a request.
+
+    Raises:
+        ApiError: 400 for JSON that is none.
+    """
+    values: dict[str, list[Any]] = {}
+    for key, value in request.query_params.multi_items():
+        values.setdefault(_plain(key), []).append(value)
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "application/json":
+        for key, value in (await _json(request)).items():
+            values[_plain(key)] = list(value) if isinstance(value, list) else [value]
+    elif kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        form = await request.form()
+        for key in form:
+            values[_plain(key)] = list(form.getlist(key))
+    return Params(values)
+
+
+def _plain(key: str) -> str:
+    return key.partition("[")[0] if key.endswith("]") else key
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        found = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise ApiError(400, "Error occurred while parsing request parameters") from error
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the API."""
+
+    request: Request
+    instance: Instance
+    params: Params
+    token: Token | None
+    headers: dict[str, str] = field(default_factory=dict)  # for the answer
+
+    @property
+    def viewer(self) -> Account | None:
+        """Who calls; None for nobody or an app."""
+        return self.token.account if self.token else None
+
+    @property
+    def user(self) -> Account:
+        """Who calls, on routes that need a user."""
+        if self.viewer is None:
+            raise ApiError(422, "This method requires an authenticated user")
+        return self.viewer
+
+    def id(self, name: str = "id") -> int:
+        """A number out of the path. Raises ApiError 404 where it is none."""
+        text = str(self.request.path_params[name])
+        if not (text.isascii() and text.isdigit()):
+            raise not_found()
+        return int(text)
+
+    def page(self, *, default: int, most: int) -> Page:
+        limit = self.params.number("limit")
+        return Page(
+            limit=max(1, min(default if limit is None else limit, most)),
+            max_id=self.params.number("max_id"),
+            since_id=self.params.number("since_id"),
+            min_id=self.params.number("min_id"),
+        )
+
+    def link(self, ids: list[int], page: Page) -> None:
+        """Set the Link header for a page with these ids, newest first."""
+        if not ids:
+            return
+        paging = ("max_id", "since_id", "min_id")
+        url = self.request.url.remove_query_params(paging)
+        links = [f'<{url.include_query_params(min_id=ids[0])}>; rel="prev"']
+        if len(ids) == page.limit:
+            links.insert(0, f'<{url.include_query_params(max_id=ids[-1])}>; rel="next"')
+        self.headers["Link"] = ", ".join(links)
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+def route(
+    instance: Instance,
+    path: str,
+    handler: Handler,
+    *,
+    method: str = "GET",
+    scopes: tuple[str, ...] | None = None,
+    optional: bool = False,
+) -> Route:
+    """A route of the API.
+
+    Args:
+        handler: returns a Response, or a value that is answered as JSON.
+        scopes: any one of them is needed; None: no token is needed.
+        optional: a call without a token is let through (`scopes` hold for one with a token).
+    """
+
+    async def endpoint(request: Request) -> Response:
+        headers: dict[str, str] = {}
+        try:
+            call = Call(request, instance, await read_params(request), None, headers)
+            call.token = _token(call)
+            _count(call)
+            _authorize(call, scopes, optional=optional)
+            found = await handler(call)
+            response = found if isinstance(found, Response) else JSONResponse(found)
+        except ApiError as error:
+            response = JSONResponse({"error": error.message}, error.status, error.headers)
+        except ServerFaultError:
+            response = _broken(request)
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return Route(path, endpoint, methods=[method])
+
+
+def _token(call: Call) -> Token | None:
+    """Raises ApiError 401 for a token that is not good."""
+    scheme, _, value = call.request.headers.get("authorization", "").partition(" ")
+    value = value.strip() if scheme.lower() == "bearer" else call.params.text("access_token")
+    return call.instance.tokens.get(value) if value else None
+
+
+def _count(call: Call) -> None:
+    path = call.request.scope["path"]
+    call.headers |= call.instance.limits.take_call(call.request.method, path, call.params.last(), call.token)
+
+
+def _authorize(call: Call, scopes: tuple[str, ...] | None, *, optional: bool) -> None:
+    if call.token is None:
+        if scopes is not None and not optional:
+            call.instance.tokens.get("")
+        return
+    if scopes is not None and not any(covers(call.token.scopes, scope) for scope in scopes):
+        raise ApiError(403, OUT_OF_SCOPE)
+    if call.viewer is not None and call.viewer.suspended:
+        raise ApiError(403, "Your login is currently disabled")
+
+
+def _broken(request: Request) -> Response:
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse({"status": 500, "error": "Internal Server Error"}, 500)
+    return HTMLResponse(BROKEN_PAGE, 500)

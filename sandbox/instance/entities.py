@@ -1,0 +1,232 @@
+"""Records as the JSON that the API answers.
+
+Source: app/serializers/rest/ of Mastodon 4.5, https://docs.joinmastodon.org/entities/
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sandbox.instance.host import Host
+from sandbox.instance.media import MediaStore, file_name
+from sandbox.instance.records import Account, App, Media, Notification, Status, Token
+
+Json = dict[str, Any]
+
+
+def stamp(at: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds, as Rails writes it."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03}Z"
+
+
+class Entities:
+    """Makes the API's entities; `viewer` is who asks, None for nobody."""
+
+    def __init__(self, host: Host, media: MediaStore) -> None:
+        self._host = host
+        self._media = media
+
+    def account_url(self, account: Account) -> str:
+        if account.domain is not None:
+            return f"https://{account.domain}/@{account.username}"
+        return f"{self._host.base_url}/@{account.username}"
+
+    def status_url(self, status: Status) -> str:
+        return f"{self.account_url(status.account)}/{status.id}"
+
+    def account(self, account: Account) -> Json:
+        missing = f"{self._host.base_url}/avatars/original/missing.png"
+        return {
+            "id": str(account.id),
+            "username": account.username,
+            "acct": account.acct,
+            "display_name": account.display_name,
+            "locked": False,
+            "bot": account.bot,
+            "discoverable": True,
+            "indexable": False,
+            "group": False,
+            "created_at": account.created_at.strftime("%Y-%m-%dT00:00:00.000Z"),
+            "note": account.note,
+            "url": self.account_url(account),
+            "uri": f"{self.account_url(account).replace('/@', '/users/')}",
+            "avatar": missing,
+            "avatar_static": missing,
+            "avatar_description": "",
+            "header": missing,
+            "header_static": missing,
+            "header_description": "",
+            "followers_count": 0,
+            "following_count": len(account.following),
+            "statuses_count": 0,
+            "last_status_at": None,
+            "hide_collections": None,
+            "noindex": False,
+            "emojis": [],
+            "roles": [],
+            "fields": [],
+        } | ({"suspended": True} if account.suspended else {})
+
+    def own_account(self, account: Account) -> Json:
+        """With what only its owner is told, as verify_credentials does."""
+        source = {
+            "privacy": "public",
+            "sensitive": False,
+            "language": None,
+            "note": account.note,
+            "fields": [],
+            "follow_requests_count": 0,
+            "hide_collections": None,
+            "discoverable": True,
+            "indexable": False,
+            "attribution_domains": [],
+            "quote_policy": "public",
+        }
+        role = {"id": "-99", "name": "", "permissions": "0", "color": "", "highlighted": False}
+        return self.account(account) | {"source": source, "role": role}
+
+    def relationship(self, viewer: Account, other: Account) -> Json:
+        return {
+            "id": str(other.id),
+            "following": other.id in viewer.following,
+            "showing_reblogs": other.id in viewer.following,
+            "notifying": False,
+            "languages": None,
+            "followed_by": viewer.id in other.following,
+            "blocking": other.id in viewer.blocking,
+            "blocked_by": viewer.id in other.blocking,
+            "muting": other.id in viewer.muting,
+            "muting_notifications": other.id in viewer.muting,
+            "muting_expires_at": None,
+            "requested": False,
+            "requested_by": False,
+            "domain_blocking": False,
+            "endorsed": False,
+            "note": "",
+        }
+
+    def media(self, media: Media) -> Json:
+        """While it is processed, and where it failed, there is no `url`."""
+        done = not (self._media.is_processing(media) or media.failed)
+        url = media.url or self._file_url(media, "original")
+        preview_url = media.url or self._file_url(media, "small")
+        return {
+            "id": str(media.id),
+            "type": media.type,
+            "url": url if done else None,
+            "preview_url": preview_url if done else None,
+            "remote_url": media.remote_url,
+            "preview_remote_url": None,
+            "text_url": None,
+            "meta": self._meta(media),
+            "description": media.description or None,
+            "blurhash": None,
+        }
+
+    def _meta(self, media: Media) -> Json:
+        if not media.width or not media.height:
+            return {}
+        size = f"{media.width}x{media.height}"
+        aspect = media.width / media.height
+        return {"original": {"width": media.width, "height": media.height, "size": size, "aspect": aspect}}
+
+    def _file_url(self, media: Media, kind: str) -> str:
+        if media.type == "unknown":
+            return f"{self._host.base_url}/media_proxy/{media.id}/{kind}"
+        if kind == "small" and media.type == "audio":
+            kind = "original"
+        folder = f"{self._host.base_url}/system/media_attachments/files/{media.id}"
+        return f"{folder}/{kind}/{file_name(media, kind)}"
+
+    def status(self, status: Status, viewer: Account | None) -> Json:
+        shown: Json = {
+            "id": str(status.id),
+            "created_at": stamp(status.created_at),
+            "in_reply_to_id": _text(status.in_reply_to_id),
+            "in_reply_to_account_id": _text(status.in_reply_to_account_id),
+            "sensitive": status.sensitive,
+            "spoiler_text": status.spoiler_text,
+            "visibility": status.visibility,
+            "language": status.language,
+            "uri": f"{self.account_url(status.account).replace('/@', '/users/')}/statuses/{status.id}",
+            "url": self.status_url(status),
+            "replies_count": status.n_replies,
+            "reblogs_count": len(status.reblogged_by),
+            "favourites_count": len(status.favourited_by),
+            "quotes_count": 0,
+            "edited_at": stamp(status.edited_at) if status.edited_at else None,
+            "content": status.content,
+            "reblog": self.status(status.reblog, viewer) if status.reblog else None,
+            "application": {"name": status.app.name, "website": status.app.website} if status.app else None,
+            "account": self.account(status.account),
+            "media_attachments": [self.media(media) for media in status.media],
+            "mentions": [self._mention(account) for account in status.mentions],
+            "tags": [{"name": tag, "url": f"{self._host.base_url}/tags/{tag}"} for tag in status.tags],
+            "emojis": [],
+            "quote": None,
+            "card": None,
+            "poll": None,
+        }
+        if viewer is not None:
+            shown |= {
+                "favourited": viewer.id in status.favourited_by,
+                "reblogged": viewer.id in status.reblogged_by,
+                "muted": False,
+                "bookmarked": False,
+                "filtered": [],
+            }
+            if viewer is status.account:
+                shown["pinned"] = False
+        return shown
+
+    def deleted_status(self, status: Status) -> Json:
+        """With the text as written, for "delete and re-draft"."""
+        return self.status(status, status.account) | {"text": status.text}
+
+    def _mention(self, account: Account) -> Json:
+        return {
+            "id": str(account.id),
+            "username": account.username,
+            "url": self.account_url(account),
+            "acct": account.acct,
+        }
+
+    def notification(self, notification: Notification) -> Json:
+        shown: Json = {
+            "id": str(notification.id),
+            "type": notification.type,
+            "created_at": stamp(notification.created_at),
+            "group_key": f"ungrouped-{notification.id}",
+            "account": self.account(notification.sender),
+        }
+        if notification.filtered:
+            shown["filtered"] = True
+        if notification.status is not None:
+            shown["status"] = self.status(notification.status, notification.account)
+        return shown
+
+    def app(self, app: App, *, with_secret: bool) -> Json:
+        shown: Json = {
+            "id": str(app.id),
+            "name": app.name,
+            "website": app.website,
+            "scopes": list(app.scopes),
+            "redirect_uris": list(app.redirect_uris),
+            "redirect_uri": "\n".join(app.redirect_uris),
+        }
+        if with_secret:
+            shown |= {"client_id": app.client_id, "client_secret": app.client_secret, "client_secret_expires_at": 0}
+        return shown
+
+    def token(self, token: Token) -> Json:
+        return {
+            "access_token": token.value,
+            "token_type": "Bearer",
+            "scope": " ".join(token.scopes),
+            "created_at": int(token.created_at.timestamp()),
+        }
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

@@ -1,0 +1,32 @@
+"""What all parts of an instance share: its settings, its clock, its lock, its address and its ids."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sandbox.instance.settings import InstanceSettings
+
+
+class Host:
+    """Handed to each part. The lock is one for all, and may be taken again by the thread that holds it."""
+
+    def __init__(self, settings: InstanceSettings, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.clock = clock  # seconds since 1970
+        self.lock = threading.RLock()
+        self.base_url = "http://127.0.0.1"  # until the server is bound to its port
+        self._last_id = 0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def next_id(self) -> int:
+        """A number above all before it that tells the time, as the ids of statuses, accounts and media do.
+
+        Source: lib/mastodon/snowflake.rb: milliseconds, then 16 bits.
+        """
+        with self.lock:
+            self._last_id = max(self._last_id + 1, int(self.clock() * 1000) << 16)
+            return self._last_id

@@ -1,0 +1,170 @@
+"""Server-sent events: who listens, and what they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from sandbox.instance.errors import ApiError
+from sandbox.instance.host import Host
+from sandbox.instance.records import Account, Token
+from sandbox.instance.tokens import Tokens, covers
+
+TIMELINE = "timeline"
+NOTIFICATIONS = "notifications"
+PATHS = {"/api/v1/streaming/user": "user", "/api/v1/streaming/user/notification": "user:notification"}
+
+
+class Subscription:
+    """One open stream. Events wait in a queue of the server's event loop."""
+
+    def __init__(self, token: Token, channels: frozenset[str]) -> None:
+        self.token = token
+        self.channels = channels
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def put(self, frame: str | None) -> None:
+        """Send a frame, None to end the stream; from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, frame)
+
+    async def get(self) -> str | None:
+        return await self._queue.get()
+
+
+class Hub:
+    """Hands events to those who listen right now. Nothing is kept for those who do not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: list[Subscription] = []
+
+    def subscribe(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions.append(subscription)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        with self._lock:
+            self._subscriptions.remove(subscription)
+
+    def listeners(self, account: Account | None = None) -> int:
+        """How many streams are open, of one account or of all."""
+        return len(self._of(account))
+
+    def _of(self, account: Account | None) -> list[Subscription]:
+        with self._lock:
+            return [each for each in self._subscriptions if account is None or each.token.account is account]
+
+    def publish(self, account: Account, channel: str, event: str, payload: Any) -> None:
+        """Send an event to an account's streams that carry `channel`; a str payload goes as it is, all else as JSON."""
+        listening = [each for each in self._of(account) if channel in each.channels]
+        if not listening:
+            return
+        data = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+        for subscription in listening:
+            subscription.put(f"event: {event}\ndata: {data}\n\n")
+
+    def end(self, token: Token) -> None:
+        """End the streams of a token, as the server does when it is revoked."""
+        for subscription in self._of(None):
+            if subscription.token is token:
+                subscription.put(None)
+
+
+class _EventStream:
+    """The answer to an accepted stream request, as an ASGI app."""
+
+    def __init__(self, hub: Hub, subscription: Subscription, heartbeat_s: float) -> None:
+        self.hub = hub
+        self.subscription = subscription
+        self.heartbeat_s = heartbeat_s
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"private, no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        self.hub.subscribe(self.subscription)
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            frame: str | None = ":)\n"
+            while frame is not None:
+                await send({"type": "http.response.body", "body": frame.encode(), "more_body": True})
+                frame = await self._next(gone)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+            self.hub.unsubscribe(self.subscription)
+
+    async def _next(self, gone: asyncio.Future[None]) -> str | None:
+        """The next frame: an event, a heartbeat when none comes in time, None at the end."""
+        event = asyncio.ensure_future(self.subscription.get())
+        waiting: set[asyncio.Future[Any]] = {event, gone}
+        try:
+            await asyncio.wait(waiting, timeout=self.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            if event.done():
+                return event.result()
+            return None if gone.done() else ":thump\n"
+        finally:
+            event.cancel()
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Streaming:
+    """The streaming server: a process of its own in the real Mastodon, with errors worded in its own way."""
+
+    def __init__(self, tokens: Tokens, hub: Hub, host: Host) -> None:
+        self._tokens = tokens
+        self._hub = hub
+        self._host = host
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/v1/streaming/health", self._health),
+            Route("/api/v1/streaming", self._stream),
+            Route("/api/v1/streaming/{rest:path}", self._stream),
+        ]
+
+    async def _health(self, request: Request) -> Response:  # noqa: ARG002 - Starlette's signature
+        return PlainTextResponse("OK")
+
+    async def _stream(self, request: Request) -> Any:
+        try:
+            return _EventStream(self._hub, self._subscription(request), self._host.settings.heartbeat_s)
+        except ApiError as error:
+            return JSONResponse({"error": error.message}, error.status)
+
+    def _subscription(self, request: Request) -> Subscription:
+        """Source: streaming/index.js: authenticationMiddleware, checkScopes, channelsForUserStream."""
+        if not self._host.settings.streaming:
+            raise ApiError(404, "Not Found")
+        name = PATHS.get(request.scope["path"])
+        if name is None:
+            raise ApiError(400, "Unknown channel requested")
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        value = value if scheme.lower() == "bearer" else request.query_params.get("access_token", "")
+        if not value:
+            raise ApiError(401, "Missing access token")
+        token = self._tokens.find(value)
+        if token is None or token.account is None:
+            raise ApiError(401, "Invalid access token")
+        if not covers(token.scopes, "read:statuses" if name == "user" else "read:notifications"):
+            raise ApiError(401, "Access token does not have the required scopes")
+        channels = {TIMELINE} if name == "user" else set()
+        if covers(token.scopes, "read:notifications"):
+            channels.add(NOTIFICATIONS)
+        return Subscription(token, frozenset(channels))

@@ -1,0 +1,147 @@
+"""A status's text: who is mentioned, how it looks as HTML, and how long it counts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape as html_escape
+
+URL_LENGTH = 23  # a link counts as this many characters, whatever its length
+SHOWN_URL_LENGTH = 30
+
+# Source: app/models/account.rb, tag.rb and lib/twitter-text of Mastodon, put more simply for links.
+_NAME = r"[a-z0-9_]+(?:[a-z0-9_.-]+[a-z0-9_]+)?"
+_PATTERN = re.compile(
+    r"(?P<url>https?://[^\s<>\"]*[^\s<>\".,:;!?'()\]}、。」])"
+    rf"|(?<![=/\w])@(?P<user>{_NAME})(?:@(?P<host>[\w.-]+\w))?"
+    r"|(?<![=/\w])#(?P<tag>\w*[^\W\d]\w*)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """An account found in a text."""
+
+    id: int
+    username: str
+    acct: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a text says."""
+
+    html: str
+    mention_ids: tuple[int, ...]  # each account once, in order of appearance
+    tags: tuple[str, ...]
+
+
+def escape(text: str) -> str:
+    """Text as it may stand in HTML, with the apostrophe as Rails writes it."""
+    return html_escape(text).replace("&#x27;", "&#39;")
+
+
+def parse(text: str, find: Callable[[str, str | None], Mentioned | None], *, tag_base: str) -> Parsed:
+    """Turn a text into the HTML that Mastodon makes of it.
+
+    Args:
+        find: from a user name and a host (None where none is written) to an account; None leaves the name as text.
+        tag_base: the address that a hashtag's name is put behind.
+    """
+    mention_ids: dict[int, None] = {}
+    tags: dict[str, None] = {}
+    parts: list[str] = []
+    end = 0
+    for match in _PATTERN.finditer(text):
+        parts.append(escape(text[end : match.start()]))
+        end = match.end()
+        if match["url"]:
+            parts.append(_link(match["url"]))
+        elif match["tag"]:
+            tags[match["tag"].lower()] = None
+            parts.append(_tag(match["tag"], tag_base))
+        elif (account := find(match["user"], match["host"])) is not None:
+            mention_ids[account.id] = None
+            parts.append(_mention(account))
+        else:
+            parts.append(escape(match.group()))
+    parts.append(escape(text[end:]))
+    return Parsed(_paragraphs("".join(parts)), tuple(mention_ids), tuple(tags))
+
+
+def count(text: str, spoiler_text: str = "") -> int:
+    """How many characters a status counts: grapheme clusters, links as 23 each, `@user@host` as `@user`."""
+
+    def shorten(match: re.Match[str]) -> str:
+        if match["url"]:
+            return "x" * URL_LENGTH
+        return f"@{match['user']}" if match["user"] else match.group()
+
+    return _grapheme_clusters(spoiler_text) + _grapheme_clusters(_PATTERN.sub(shorten, text))
+
+
+def _grapheme_clusters(text: str) -> int:
+    """Characters as a reader sees them: what combines or is joined counts with what it follows, two halves of a flag
+    are one. Source: Unicode Standard Annex 29, without Hangul written in single letters.
+    """
+    if text.isascii():
+        return len(text.replace("\r\n", "\n"))
+    n, joined, flag_half = 0, False, False
+    for character in text.replace("\r\n", "\n"):
+        if character == "\u200d":
+            joined = n > 0
+            continue
+        is_flag = "\U0001f1e6" <= character <= "\U0001f1ff"
+        if _extends(character) and n > 0:
+            pass
+        elif (joined and unicodedata.category(character) == "So") or (is_flag and flag_half):
+            flag_half = False
+        else:
+            n += 1
+            flag_half = is_flag
+        joined = False
+    return n
+
+
+def _extends(character: str) -> bool:
+    return (
+        unicodedata.category(character) in ("Mn", "Me", "Mc")
+        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
+        or "\U000e0020" <= character <= "\U000e007f"  # the tags that spell a region's flag
+        or character == "\u200c"
+    )
+
+
+def _paragraphs(html: str) -> str:
+    """Blank lines part paragraphs, other line ends become `<br />`; a text without words stays empty."""
+    html = html.replace("\r\n", "\n").strip()
+    if not html:
+        return ""
+    return "".join(f"<p>{part}</p>" for part in re.split(r"\n{2,}", html)).replace("\n", "<br />")
+
+
+def _mention(account: Mentioned) -> str:
+    return (
+        f'<span class="h-card" translate="no"><a href="{escape(account.url)}" class="u-url mention">'
+        f"@<span>{escape(account.username)}</span></a></span>"
+    )
+
+
+def _tag(name: str, tag_base: str) -> str:
+    url = escape(tag_base + name.lower())
+    return f'<a href="{url}" class="mention hashtag" rel="tag">#<span>{escape(name)}</span></a>'
+
+
+def _link(url: str) -> str:
+    scheme, rest = re.match(r"(https?://(?:www\.)?)(.*)", url, re.IGNORECASE).groups()  # type: ignore[union-attr]
+    shown, hidden = rest[:SHOWN_URL_LENGTH], rest[SHOWN_URL_LENGTH:]
+    ellipsis = "ellipsis" if hidden else ""
+    return (
+        f'<a href="{escape(url)}" target="_blank" rel="nofollow noopener" translate="no">'
+        f'<span class="invisible">{escape(scheme)}</span><span class="{ellipsis}">{escape(shown)}</span>'
+        f'<span class="invisible">{escape(hidden)}</span></a>'
+    )

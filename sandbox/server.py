@@ -1,0 +1,141 @@
+"""Runs a Starlette app on a loopback port, in a thread of this process.
+
+Two things that plain uvicorn lacks are added around the app: a stop that open streams notice at once, and a way for
+`sandbox.faults` to drop a connection as a broken network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HOST = "127.0.0.1"
+CUT = "sandbox.cut"  # the ASGI extension that holds a function without arguments: it resets the connection
+GRACE_S = 1  # how long requests at work may take after the stop; streams end at once
+BACKLOG = 2048
+
+
+class _Stopping:
+    """Tells open streams that the server stops: each waiting `receive()` then reports a disconnect."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.event = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def receive_or_stop() -> Message:
+            message = asyncio.ensure_future(receive())
+            stop = asyncio.ensure_future(self.event.wait())
+            try:
+                await asyncio.wait({message, stop}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                stop.cancel()
+
+        await self.app(scope, receive_or_stop, send)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose connection the app can reset, through the ASGI extension named `CUT`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        app = self.app
+
+        async def with_cut(scope: Any, receive: Any, send: Any) -> None:
+            scope.setdefault("extensions", {})[CUT] = transport.abort
+            await app(scope, receive, send)
+
+        self.app = with_cut
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it is ready to answer."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None  # None until it answers
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
+        self.ready.set()
+
+    def run_on(self, listener: socket.socket) -> None:
+        try:
+            self.run(sockets=[listener])
+        finally:
+            self.ready.set()
+
+
+@contextlib.contextmanager
+def serve(app: Starlette, *, port: int = 0) -> Iterator[str]:
+    """Run `app` on 127.0.0.1 while the context lasts.
+
+    An app that has to know its own address sets `app.state.on_bound`, a function that takes the base URL; it is called
+    before the first request.
+
+    Args:
+        port: 0 takes a free one; a port that was just left can be taken again.
+
+    Yields:
+        The base URL without a slash at its end, e.g. "http://127.0.0.1:40123".
+
+    Raises:
+        OSError: the port is taken.
+        RuntimeError: the server did not start; its log says why.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.closing(listener):
+        listener.bind((HOST, port))
+        listener.listen(BACKLOG)
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        on_bound = getattr(app.state, "on_bound", None)
+        if on_bound is not None:
+            on_bound(url)
+        with _running(app, listener):
+            yield url
+
+
+@contextlib.contextmanager
+def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
+    stopping = _Stopping(app)
+    config = uvicorn.Config(
+        cast(Any, stopping),
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run_on, args=(listener,), name="sandbox-server", daemon=True)
+    thread.start()
+    server.ready.wait()
+    if server.loop is None:
+        raise RuntimeError("the sandbox server did not start")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        server.loop.call_soon_threadsafe(stopping.event.set)
+        thread.join()
