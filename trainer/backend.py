@@ -1,0 +1,42 @@
+"""The one way in to Keras, whichever backend it runs on (KERAS_BACKEND=tensorflow, torch or jax)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+
+def load_keras(*, small_batches: bool = False) -> Any:
+    """Import Keras, which takes seconds the first time; only what is decided before that import is decided here.
+
+    TensorFlow uses oneDNN's kernels by itself only on CPUs with AVX512-VNNI or better. On lesser ones they are a sixth
+    faster from two images on, but a third slower for a single one (AVX2, 2 cores): so training asks for them, and
+    serving leaves the choice to TensorFlow. Whatever the environment says already stays as it is.
+
+    Args:
+        small_batches: this process mostly looks at one image at a time.
+
+    Returns:
+        the module `keras`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no greetings; warnings and errors only
+    if not small_batches:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    keras = importlib.import_module("keras")
+    if keras.config.backend() == "tensorflow":
+        _let_gpu_memory_grow()
+    return keras
+
+
+def on_gpu() -> bool:
+    """Whether Keras computes on anything but the CPU."""
+    return "cpu" not in str(load_keras().ops.convert_to_tensor(0.0).device).lower()
+
+
+def _let_gpu_memory_grow() -> None:
+    """Take GPU memory as needed; TensorFlow's habit is to take all of it, and then nothing else runs beside it."""
+    config = importlib.import_module("tensorflow").config
+    for gpu in config.list_physical_devices("GPU"):
+        if not config.experimental.get_memory_growth(gpu):
+            config.experimental.set_memory_growth(gpu, True)

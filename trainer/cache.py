@@ -1,0 +1,249 @@
+"""Bottleneck features on disk: what VGG16 saw once, it never has to look at again.
+
+One folder holds the features of one backbone (its `key` names the folder). Each `append` writes one shard, an .npy
+table with one row per photo and view, in one step: after kill -9 a shard is there or it is not. Its name carries the
+SHA-256 of its content, so a shard that was damaged later is noticed, set aside and computed again. Shards are never
+changed; small ones are merged into new ones once in a while, and a row that is there twice does no harm.
+
+One process writes at a time (the training's lock sees to it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.errors import StorageError
+from trainer.files import storage_error, sync_folder, write_file
+
+logger = logging.getLogger(__name__)
+
+Features = npt.NDArray[np.float32]
+Table = npt.NDArray[np.void]  # rows of (sha256, view, features); see `FeatureCache.row_type`
+
+SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
+MERGED_BYTES = 64 * 1024 * 1024  # a shard of this size is left alone by `compact`
+
+
+class FeatureCache:
+    """The features of photos, by SHA-256 and view."""
+
+    def __init__(self, folder: Path, *, views: Sequence[str], n_features: int) -> None:
+        """Open the cache and check every shard; nothing is written before the first `append`.
+
+        Args:
+            folder: of this cache alone; need not exist.
+            views: names of the views, in the order in which `append` takes and `load` gives them. Views that the folder
+                holds besides stay there.
+            n_features: length of one view's features.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        self.folder = folder
+        self.views = tuple(views)
+        self.n_features = n_features
+        self.row_type = np.dtype([("sha256", "u1", 32), ("view", "S16"), ("features", "<f4", n_features)])
+        self._shards: dict[int, Path] = {}  # shard number -> file
+        self._places: dict[tuple[bytes, bytes], tuple[int, int]] = {}  # (sha256, view) -> (shard number, row)
+        self._number = 0
+        self._read_folder()
+
+    def __len__(self) -> int:
+        """How many rows, that is photos times views, can be loaded."""
+        return len(self._places)
+
+    def missing(self, sha256s: Iterable[str]) -> list[str]:
+        """Those photos of which at least one view is not held, each once, in the order given."""
+        return [sha256 for sha256 in dict.fromkeys(sha256s) if self.missing_views(sha256)]
+
+    def missing_views(self, sha256: str) -> tuple[str, ...]:
+        """The views of one photo that are not held."""
+        key = bytes.fromhex(sha256)
+        return tuple(view for view in self.views if (key, view.encode()) not in self._places)
+
+    def append(self, sha256s: Sequence[str], features: Features) -> None:
+        """Store all views of some photos, in one step.
+
+        Args:
+            sha256s: n photos.
+            features: (n, n_views, n_features), finite.
+
+        Raises:
+            StorageError: the disk is full; nothing was stored.
+        """
+        expected = (len(sha256s), len(self.views), self.n_features)
+        if features.shape != expected:
+            raise ValueError(f"features of shape {features.shape}, expected {expected}")
+        rows = [(sha256, view) for sha256 in sha256s for view in self.views]
+        self.append_rows(rows, features.reshape(len(rows), self.n_features))
+
+    def append_rows(self, rows: Sequence[tuple[str, str]], features: Features) -> None:
+        """Store single views, in one step.
+
+        Args:
+            rows: n pairs of a photo's SHA-256 and the view's name.
+            features: (n, n_features), finite.
+
+        Raises:
+            StorageError: the disk is full; nothing was stored.
+        """
+        if not rows:
+            return
+        table = np.zeros(len(rows), dtype=self.row_type)
+        for row, (sha256, view) in zip(table, rows, strict=True):
+            row["sha256"] = np.frombuffer(bytes.fromhex(sha256), dtype=np.uint8)
+            row["view"] = view.encode()
+        table["features"] = features
+        self._add_shard(table)
+
+    def load(self, sha256s: Sequence[str], *, views: Sequence[str] | None = None) -> Features:
+        """Features in the order given; beyond the result itself, no more than one shard is in memory at a time.
+
+        Args:
+            sha256s: n photos, all held; one may be asked for twice.
+            views: which of them; None means all views of this cache.
+
+        Returns:
+            (n, n_views, n_features) float32.
+
+        Raises:
+            KeyError: a photo is not held in one of the views.
+            StorageError: a shard cannot be read.
+        """
+        views = self.views if views is None else tuple(views)
+        result = np.empty((len(sha256s) * len(views), self.n_features), dtype=np.float32)
+        wanted: dict[int, list[tuple[int, int]]] = {}  # shard number -> (row of the result, row of the shard)
+        keys = ((bytes.fromhex(sha256), view.encode()) for sha256 in sha256s for view in views)
+        for position, key in enumerate(keys):
+            if key not in self._places:
+                raise KeyError(f"no features of {key[0].hex()}, view {key[1].decode()}, in {self.folder}")
+            number, row = self._places[key]
+            wanted.setdefault(number, []).append((position, row))
+        for number, pairs in wanted.items():
+            positions, rows = np.array(pairs).T
+            result[positions] = self._open(self._shards[number])["features"][rows]
+        return result.reshape(len(sha256s), len(views), self.n_features)
+
+    def remove(self, sha256s: Iterable[str]) -> int:
+        """Take photos out for good, all their views, as a take-down asks for.
+
+        Returns:
+            how many rows were taken out. When this is interrupted, run it again.
+
+        Raises:
+            StorageError: the disk is full; what was not yet taken out is still there.
+        """
+        unwanted = {bytes.fromhex(sha256) for sha256 in sha256s}
+        n_removed = 0
+        for number, path in list(self._shards.items()):
+            table = self._open(path)
+            keep = np.array([bytes(sha256) not in unwanted for sha256 in table["sha256"]], dtype=bool)
+            if not keep.all():
+                n_removed += int((~keep).sum())
+                self._replace([number], np.array(table[keep]))
+        if n_removed:
+            logger.info("features removed rows=%d folder=%s", n_removed, self.folder)
+        return n_removed
+
+    def compact(self) -> None:
+        """Merge small shards into large ones, so that thousands of batches do not stay thousands of files.
+
+        Raises:
+            StorageError: the disk is full; nothing is lost.
+        """
+        for numbers in list(self._small_shards()):
+            self._replace(numbers, np.concatenate([self._open(self._shards[number]) for number in numbers]))
+
+    def _small_shards(self) -> Iterator[list[int]]:
+        """Groups of two or more shards that together stay below MERGED_BYTES."""
+        group: list[int] = []
+        size = 0
+        for number, path in self._shards.items():
+            n_bytes = path.stat().st_size
+            if group and size + n_bytes > MERGED_BYTES:
+                if len(group) > 1:
+                    yield group
+                group, size = [], 0
+            group.append(number)
+            size += n_bytes
+        if len(group) > 1:
+            yield group
+
+    def _replace(self, numbers: Sequence[int], table: Table) -> None:
+        """Put one new shard in the place of some; the old ones go only when the new one is safe on the disk."""
+        if len(table):
+            self._add_shard(table)
+        old = set(numbers)
+        self._places = {key: place for key, place in self._places.items() if place[0] not in old}
+        try:
+            for number in numbers:
+                self._shards.pop(number).unlink()
+            sync_folder(self.folder)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+
+    def _add_shard(self, table: Table) -> None:
+        number = self._number + 1
+        path = self.folder / f"{number:08d}-{_digest(table)}.npy"
+
+        def save(file: BinaryIO) -> None:
+            np.save(file, table, allow_pickle=False)
+
+        write_file(path, save)
+        self._number = number
+        self._index(number, path, table)
+
+    def _index(self, number: int, path: Path, table: Table) -> None:
+        self._shards[number] = path
+        for row, (sha256, view) in enumerate(zip(table["sha256"], table["view"], strict=True)):
+            self._places[bytes(sha256), bytes(view)] = (number, row)
+
+    def _read_folder(self) -> None:
+        try:
+            found = sorted(self.folder.iterdir()) if self.folder.exists() else []
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be read: {error.strerror}") from error
+        for path in found:
+            match = SHARD.fullmatch(path.name)
+            if match is None:
+                continue
+            number = int(match["number"])
+            self._number = max(self._number, number)
+            try:
+                table = self._open(path)
+                if _digest(table) != match["digest"]:
+                    raise StorageError("its content does not fit its name")
+            except StorageError as error:
+                self._set_aside(path, error)
+                continue
+            self._index(number, path, table)
+
+    def _set_aside(self, path: Path, error: StorageError) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        logger.warning("features damaged shard=%s reason=%r kept_as=%s; they are computed again", path, error, aside)
+        try:
+            path.replace(aside)
+        except OSError as os_error:
+            raise storage_error(aside, os_error) from os_error
+
+    def _open(self, path: Path) -> Table:
+        """A shard's rows, read from the disk as they are used."""
+        try:
+            table: Table = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise StorageError(f"{path}: cannot be read: {error}") from error
+        if table.dtype != self.row_type or table.ndim != 1:
+            raise StorageError(f"{path}: rows of {table.dtype}, expected {self.row_type}")
+        return table
+
+
+def _digest(table: Table) -> str:
+    return hashlib.sha256(np.ascontiguousarray(table).view(np.uint8).data).hexdigest()

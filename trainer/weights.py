@@ -1,0 +1,141 @@
+"""The weights of VGG16's thirteen convolutions: from Keras' download, from a file, or drawn from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import VGG16_LAYERS, FeatureSettings
+from trainer.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[np.float32]
+Convolution = tuple[Array, Array]  # kernel (3, 3, channels in, channels out) and bias (channels out,)
+
+CONVOLUTIONS = tuple(name for name in VGG16_LAYERS if "conv" in name)
+CHANNELS = {"block1": 64, "block2": 128, "block3": 256, "block4": 512, "block5": 512}
+FILE_NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE_NAME}"
+MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.py
+
+
+def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolution]:
+    """The weights that `features.weights` asks for.
+
+    Args:
+        settings: `weights` is "imagenet", "random", or the path of a file. Three kinds of file are read: .h5 as Keras 1
+            and 2 wrote them (the official VGG16 files, with or without top), .weights.h5 of Keras 3, and .npz with
+            arrays named like "block1_conv1/kernel" and "block1_conv1/bias".
+        keras: the module; its download and its cache folder (~/.keras, or KERAS_HOME) are used for "imagenet".
+
+    Returns:
+        layer name -> (kernel, bias), for all 13 convolutions, in the order of the network.
+
+    Raises:
+        ModelError: the download failed; or there is no such file, or it does not hold VGG16.
+    """
+    if settings.weights == "random":
+        logger.warning(
+            "seeded random weights (features.weights: random, seed %d): fine for demos and tests, not for real answers",
+            settings.weights_seed,
+        )
+        return _random_weights(settings.weights_seed)
+    path = _download(keras) if settings.weights == "imagenet" else Path(settings.weights).expanduser()
+    return _checked(path, _read_file(path))
+
+
+def fingerprint(weights: dict[str, Convolution]) -> str:
+    """SHA-256 over all kernels and biases in the order of the network: two sets of weights are equal or they differ."""
+    digest = hashlib.sha256()
+    for name in CONVOLUTIONS:
+        for array in weights[name]:
+            digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def kernel_shape(name: str) -> tuple[int, int, int, int]:
+    """The shape of one convolution's kernel, e.g. (3, 3, 64, 128) for "block2_conv1"."""
+    block = name.split("_")[0]
+    position = CONVOLUTIONS.index(name)
+    n_in = CHANNELS[CONVOLUTIONS[position - 1].split("_")[0]] if position else 3
+    return (3, 3, n_in, CHANNELS[block])
+
+
+def _random_weights(seed: int) -> dict[str, Convolution]:
+    """He-normal kernels and zero biases, the same on every backend and machine. Source: arXiv:1502.01852."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name in CONVOLUTIONS:
+        shape = kernel_shape(name)
+        scale = np.float32(np.sqrt(2.0 / np.prod(shape[:3])))
+        kernel = rng.standard_normal(shape, dtype=np.float32) * scale
+        weights[name] = (kernel, np.zeros(shape[3], dtype=np.float32))
+    return weights
+
+
+def _download(keras: Any) -> Path:
+    try:
+        return Path(keras.utils.get_file(FILE_NAME, URL, cache_subdir="models", file_hash=MD5))
+    except Exception as error:  # Keras raises a bare Exception for a failed download
+        raise ModelError(
+            f"features.weights: imagenet: the VGG16 weights could not be downloaded ({error}). Fetch {URL} on a "
+            "machine that can, and set features.weights to the file's path; or set it to random to try things out"
+        ) from error
+
+
+def _read_file(path: Path) -> dict[str, Array]:
+    """All arrays of one or four dimensions by name; the large matrices of a network's top are left where they are."""
+    try:
+        if path.name.endswith(".npz"):
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        return _read_h5(path)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path}: no such file; features.weights must be imagenet, random, or the path of a VGG16 weights file"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: cannot be read as .h5 or .npz: {error}; fetch it again") from error
+
+
+def _read_h5(path: Path) -> dict[str, Array]:
+    import h5py  # comes with Keras
+
+    arrays = {}
+    with h5py.File(path, "r") as file:
+
+        def keep(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset) and node.ndim in (1, 4):
+                arrays[name] = node[()]
+
+        file.visititems(keep)
+    return arrays
+
+
+def _checked(path: Path, arrays: dict[str, Array]) -> dict[str, Convolution]:
+    """Find the thirteen convolutions among a file's arrays.
+
+    Keras 1 and 2, and .npz, name an array after its layer; .weights.h5 of Keras 3 counts: conv2d, conv2d_1, ...
+    """
+    weights = {}
+    for position, name in enumerate(CONVOLUTIONS):
+        counted = "conv2d" if position == 0 else f"conv2d_{position}"
+        found = [array for key, array in arrays.items() if re.search(rf"(^|/)({name}|{counted})/", key)]
+        by_rank = {array.ndim: np.asarray(array, dtype=np.float32) for array in found}
+        shape = kernel_shape(name)
+        shapes = {rank: array.shape for rank, array in by_rank.items()}
+        if len(found) != 2 or shapes != {4: shape, 1: shape[3:]}:
+            raise ModelError(
+                f"{path}: not the weights of VGG16: for {name} it holds {sorted(array.shape for array in found)}, "
+                f"expected {[shape[3:], shape]}; the file that Keras uses is {FILE_NAME}"
+            )
+        weights[name] = (by_rank[4], by_rank[1])
+    return weights
