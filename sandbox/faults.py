@@ -268,7 +268,9 @@ class FaultMiddleware:
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send, cut: Callable[[], None]) -> None:
         """Let the app do its work, then spoil its answer."""
-        answer = await _collect(self.app, scope, receive)
+        answer = await _collect(self.app, scope, receive, send)
+        if answer is None:
+            return
         if fault.kind == "store_then_cut":
             cut()
             return
@@ -318,22 +320,26 @@ def _answer(fault: Fault) -> Response:
     return JSONResponse({"error": reason}, fault.status)
 
 
-async def _collect(app: ASGIApp, scope: Scope, receive: Receive) -> Response:
-    """The whole answer of an app. Not for event streams: they do not end."""
+async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    """The whole answer of an app; None for an event stream, which has no end and was passed on as it came."""
     response = Response()
     body = b""
+    passed_on = False
 
-    async def send(message: Message) -> None:
-        nonlocal body
-        if message["type"] == "http.response.start":
+    async def collect(message: Message) -> None:
+        nonlocal body, passed_on
+        passed_on = passed_on or (message["type"] == "http.response.start" and _is_event_stream(message))
+        if passed_on:
+            await send(message)
+        elif message["type"] == "http.response.start":
             response.status_code = message["status"]
             response.raw_headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
         else:
             body += message.get("body", b"")
 
-    await app(scope, receive, send)
+    await app(scope, receive, collect)
     response.body = body
-    return response
+    return None if passed_on else response
 
 
 def _start(answer: Response) -> Message:

@@ -2,6 +2,7 @@
 
 from sandbox.instance.app import create_app
 from sandbox.instance.instance import Instance
+from sandbox.instance.people import add_people
 from sandbox.instance.records import Account, Media, Notification, Status
 from sandbox.instance.settings import DEFAULT_RATE_LIMITS, NO_RATE_LIMITS, InstanceSettings, RateLimit
 
@@ -15,5 +16,6 @@ __all__ = [
     "Notification",
     "RateLimit",
     "Status",
+    "add_people",
     "create_app",
 ]

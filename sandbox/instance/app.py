@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.faults import FaultMiddleware
 from sandbox.instance.instance import Instance
+from sandbox.instance.page import Timeline
 from sandbox.instance.routes import accounts, files, meta, notifications, oauth, statuses, uploads
 from sandbox.instance.streaming import Streaming
 
@@ -44,6 +45,7 @@ def create_app(instance: Instance) -> Starlette:
         *notifications.routes(instance),
         *streaming.routes(),
         *files.routes(instance),
+        *Timeline(instance).routes(),
     ]
     middleware = [Middleware(FaultMiddleware, faults=instance.faults), Middleware(_TrailingSlash)]
     app = Starlette(routes=routes, middleware=middleware, exception_handlers={404: _not_found, 405: _not_found})

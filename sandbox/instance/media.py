@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import warnings
+from datetime import timedelta
 
 import pillow_heif
 from PIL import Image, ImageOps
@@ -17,6 +18,7 @@ from sandbox.instance.records import Account, Media
 KEPT_PIXELS = 3840 * 2160  # larger uploads are made smaller
 PREVIEW_PIXELS = 640 * 360
 JPEG_QUALITY = 90
+UPLOAD_TTL = timedelta(days=1)
 STILL_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 CONVERTED_FORMATS = {"HEIF", "AVIF"}  # become JPEG
 MP4 = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom\x00\x00\x00\x08free"  # a film without a picture
@@ -106,10 +108,15 @@ class MediaStore:
 
     def get_unattached(self, account: Account, media_id: int) -> Media:
         """An account's own attachment that no status has yet; ApiError 404 for all others."""
-        media = self.get(media_id)
-        if media.account is not account or media.status_id is not None:
+        media = self._by_id.get(media_id)
+        if media is None or not self._is_free(media, account):
             raise not_found()
         return media
+
+    def _is_free(self, media: Media, account: Account) -> bool:
+        """Whether a new status may have it; an upload that waited for a day is thrown away."""
+        fresh = self._host.now() - media.created_at < UPLOAD_TTL
+        return media.account is account and media.status_id is None and fresh
 
     def take(self, account: Account, media_ids: list[int]) -> list[Media]:
         """The attachments for a new status.
@@ -121,7 +128,7 @@ class MediaStore:
         if len(media_ids) > limit:
             raise ApiError(422, f"Cannot attach more than {limit} files")
         found = [self._by_id.get(media_id) for media_id in media_ids]
-        taken = [media for media in found if media and media.account is account and media.status_id is None]
+        taken = [media for media in found if media and self._is_free(media, account)]
         missing = set(media_ids) - {media.id for media in taken}
         if missing:
             ids = ", ".join(str(media_id) for media_id in sorted(missing))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox.instance import text as texts
 from sandbox.instance.accounts import Accounts
@@ -143,6 +143,8 @@ class Statuses:
             if key and (first := self._remembered(account, key)) is not None:
                 return first
             media = self._media.take(account, list(draft.media_ids))
+            if not draft.text.strip():
+                draft = replace(draft, text=draft.spoiler_text, spoiler_text="")
             self._check(draft, media)
             status = self.store(account, draft, media, parent)
             if key:
@@ -183,7 +185,7 @@ class Statuses:
     def _check(self, draft: Draft, media: list[Media]) -> None:
         if draft.visibility not in VISIBILITIES:
             raise ApiError(422, f"'{draft.visibility}' is not a valid visibility")
-        if not draft.text.strip() and not draft.spoiler_text.strip() and not media:
+        if not draft.text.strip() and not media:
             raise invalid("Text can't be blank")
         self._check_length(draft.text, draft.spoiler_text)
 

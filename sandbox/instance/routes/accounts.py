@@ -57,6 +57,8 @@ async def _relationships(call: Call) -> Any:
 
 
 async def _statuses(call: Call) -> Any:
+    if call.params.flag("pinned"):
+        return []  # nobody pins anything here
     account, page = _target(call), call.page(default=20, most=40)
     shown = {
         status.id: status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.routing import Route
@@ -20,6 +21,7 @@ def routes(instance: Instance) -> list[Route]:
     favour = ("write", "write:favourites")
     one = f"{PREFIX}/{{id}}"
     return [
+        route(instance, PREFIX, _several, scopes=read, optional=True),
         route(instance, PREFIX, _post, method="POST", scopes=write),
         route(instance, one, _show, scopes=read, optional=True),
         route(instance, one, _edit, method="PUT", scopes=write),
@@ -43,6 +45,12 @@ def _shown(call: Call, status: Status) -> Any:
 
 async def _show(call: Call) -> Any:
     return _shown(call, _status(call))
+
+
+async def _several(call: Call) -> Any:
+    """Those of the ids asked for that there are."""
+    found = [call.instance.statuses.find(int(each)) for each in call.params.list("id") if each.isdigit()]
+    return [_shown(call, each) for each in found if each and call.instance.statuses.can_see(call.viewer, each)]
 
 
 async def _context(call: Call) -> Any:
@@ -88,7 +96,8 @@ def _draft(call: Call) -> Draft:
 
 async def _edit(call: Call) -> Any:
     status = call.instance.statuses.get_own(call.id(), call.user)
-    edited = call.instance.statuses.edit(status, _draft(call), _media_after_edit(call, status))
+    draft = replace(_draft(call), language=call.params.text("language") or status.language)
+    edited = call.instance.statuses.edit(status, draft, _media_after_edit(call, status))
     return _shown(call, edited)
 
 

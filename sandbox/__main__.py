@@ -1,0 +1,89 @@
+"""`python -m sandbox serve` and `python -m sandbox demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from sandbox.instance import NO_RATE_LIMITS, Instance, InstanceSettings, add_people, create_app
+from sandbox.server import serve as serve_app
+
+cli = typer.Typer(help="A Mastodon instance and a photo gallery on 127.0.0.1.", no_args_is_help=True)
+
+
+@cli.callback()
+def _commands() -> None:
+    """Keeps `serve` a command of its own while it is the only one."""
+
+
+@cli.command()
+def serve(
+    instance_port: Annotated[int, typer.Option(help="Port of the instance; 0: a free one.")] = 0,
+    gallery_port: Annotated[int, typer.Option(help="Port of the gallery; 0: a free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the gallery's drawings and of faults that strike by chance.")] = 0,
+    version: Annotated[str, typer.Option(help="The Mastodon version to behave like.")] = InstanceSettings().version,
+    rate_limits: Annotated[bool, typer.Option(help="Limit calls as the real server does.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, nothing else.")] = False,
+) -> None:
+    """Run the instance and the gallery until Ctrl-C, and print where they are."""
+    settings = InstanceSettings(version=version)
+    if not rate_limits:
+        settings = InstanceSettings(version=version, rate_limits=NO_RATE_LIMITS)
+    instance = Instance(settings, seed=seed)
+    tokens = add_people(instance)
+    with _stop_signal() as stop, contextlib.ExitStack() as servers:
+        try:
+            found = _start(servers, instance, instance_port, gallery_port, seed)
+        except OSError as error:
+            typer.echo(f"sandbox: {error.strerror}; is the port taken? Choose another, or 0 for a free one", err=True)
+            raise typer.Exit(1) from error
+        _print(found | {"tokens": tokens}, as_json=as_json)
+        stop.wait()
+
+
+def _start(
+    servers: contextlib.ExitStack, instance: Instance, instance_port: int, gallery_port: int, seed: int
+) -> dict[str, str]:
+    from sandbox import gallery
+
+    return {
+        "instance": servers.enter_context(serve_app(create_app(instance), port=instance_port)),
+        "gallery": servers.enter_context(serve_app(gallery.create_app(gallery.Gallery(seed=seed)), port=gallery_port)),
+    }
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found), flush=True)
+        return
+    print(f"Mastodon instance  {found['instance']}\nPhoto gallery      {found['gallery']}\n\nAccess tokens")
+    for name, token in found["tokens"].items():
+        print(f"  {name:<8} {token}")
+    print("\nCtrl-C stops both.", flush=True)
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m sandbox")
