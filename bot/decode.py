@@ -37,6 +37,7 @@ N_CHILDREN = 2
 START_TIMEOUT_S = 60.0
 HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+OUT_OF_MEMORY = 3  # a child's exit status
 # All that a child inherits; above all, no access token.
 INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -66,6 +67,10 @@ class Decoder:
         """
         for child in self._children:
             child.start()
+
+    def pids(self) -> list[int]:
+        """The children's process ids, for whoever watches their memory."""
+        return [pid for child in self._children if (pid := child.pid()) is not None]
 
     def close(self) -> None:
         """Kill the children; a photo that one of them is at ends in a `ProjectError`, to be tried another time."""
@@ -112,7 +117,7 @@ class Decoder:
                 answer, body = child.ask(request, data)
         except _ChildDiedError as error:
             logger.warning("decoder crashed twice exit_status=%d bytes=%d", error.exit_status, len(data))
-            raise ImageError(f"{error}; save the photo anew", reason=error.reason) from error
+            raise ImageError(f"{error} over the photo; save it anew", reason=error.reason) from error
         finally:
             self._idle.put(child)
         if "reason" in answer:
@@ -129,9 +134,10 @@ class _ChildDiedError(Exception):
     """A child ended by itself, or by somebody else's hand, while it was at a photo."""
 
     def __init__(self, exit_status: int) -> None:
-        super().__init__(f"the decoder crashed on the photo (exit status {exit_status})")
+        super().__init__(f"the decoder ended with exit status {exit_status}")
         self.exit_status = exit_status
-        self.reason = "too_heavy" if exit_status in (-signal.SIGKILL, -signal.SIGABRT) else "damaged"
+        out_of_memory = (OUT_OF_MEMORY, -signal.SIGKILL, -signal.SIGABRT)
+        self.reason = "too_heavy" if exit_status in out_of_memory else "damaged"
 
 
 class _Child:
@@ -156,6 +162,10 @@ class _Child:
                 _end(self._process)
             self._process, self._is_set_up = _spawn(), False
 
+    def pid(self) -> int | None:
+        with self._lock:
+            return None if self._process is None else self._process.pid
+
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
@@ -163,14 +173,18 @@ class _Child:
                 _end(self._process)
 
     def ask(self, request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        """One photo, one answer; a process that ends over it is replaced before this raises."""
+        """One photo, one answer; a process that ends over it is replaced before this raises.
+
+        Raises:
+            ImageError: "too_slow".
+            _ChildDiedError: the process ended.
+            ProjectError: none can be started.
+        """
         self.start()
         process = self._process
         assert process is not None  # noqa: S101
+        self._set_up_once(process)
         try:
-            if not self._is_set_up:
-                _exchange(process, self._set_up, b"", START_TIMEOUT_S)
-                self._is_set_up = True
             return _exchange(process, request, data, self._deadline_s)
         except TimeoutError as error:
             self._replace()
@@ -180,6 +194,16 @@ class _Child:
         except _ChildDiedError:
             self._replace()
             raise
+
+    def _set_up_once(self, process: subprocess.Popen[bytes]) -> None:
+        if self._is_set_up:
+            return
+        try:
+            _exchange(process, self._set_up, b"", START_TIMEOUT_S)
+        except (TimeoutError, _ChildDiedError) as error:
+            why = f"run `python -m bot.decode </dev/null` in {ROOT} to see why"
+            raise ProjectError(f"the decoder does not start: {error}; {why}") from error
+        self._is_set_up = True
 
     def _replace(self) -> None:
         with contextlib.suppress(ProjectError):  # no process to be had now: the next photo tries again, and says so
@@ -239,7 +263,7 @@ def _exchange(
         process.kill()  # one that broke off a frame, or sent no frame, is no use any more
         exit_status = process.wait()
         if is_late.is_set():
-            raise TimeoutError from error
+            raise TimeoutError(f"no answer within {deadline_s:g} s") from error
         raise _ChildDiedError(exit_status) from error
     finally:
         timer.cancel()
@@ -311,11 +335,21 @@ def _confine(memory_bytes: int) -> None:
 
 
 def _main() -> None:
-    warnings.simplefilter("ignore")  # about strangers' files; what matters comes back as an error
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not print into the answers
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    # What the libraries print, warn and log about strangers' files goes nowhere, least of all into the answers; what
+    # matters comes back as an error. A fault of ours still reaches the bot's standard error.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    warnings.simplefilter("ignore")
+    logging.disable()
+    try:
         _serve(requests, answers)
+    except (EOFError, BrokenPipeError):
+        pass  # the bot is gone
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from PIL import (
     ExifTags,
     Image,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 from pillow_heif import register_heif_opener
@@ -201,7 +202,7 @@ def _check_size(image: Image.Image, limits: ImageSettings) -> None:
 def _check_frames(image: Image.Image, limits: ImageSettings) -> None:
     if _has_frame(image, limits.max_frames):
         raise ImageError(
-            f"the {image.format} has more than {limits.max_frames:,} frames (images.max_frames); use a still picture",
+            f"the file has more than {limits.max_frames:,} frames or pages (images.max_frames); use a still picture",
             reason="animated_too_long",
         )
 
@@ -285,4 +286,5 @@ def _explain(error: Exception, data: bytes) -> ImageError:
         return ImageError(f"{name} ({about}) instead of an image; use {FORMATS_IN_WORDS}", reason="not_an_image")
     if "truncated" in str(error).lower() or filetype.is_cut_short(data):
         return ImageError(f"the {kind} ends early, after {about}; fetch or send it again", reason="truncated")
-    return ImageError(f"the {kind} ({about}) is damaged: {error}; save the photo anew", reason="damaged")
+    fault = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
+    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo anew", reason="damaged")
