@@ -57,6 +57,8 @@ class BotSettings(Section):
     decode_memory_bytes: Annotated[int, Field(ge=128 * 1024 * 1024)] = 768 * 1024 * 1024
     decode_deadline_s: Annotated[float, Field(gt=0)] = 10.0
     concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
+    decode_max_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     pictures: bool = True
     spare_uploads: Annotated[int, Field(ge=0)] = 3
     answer_sensitive: bool = True

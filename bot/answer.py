@@ -1,0 +1,192 @@
+"""One mention, from who asked to the posted reply; raises where it cannot, and leaves what to do about that to others.
+
+The order matters: before anything is posted, `Store.posting` records that an answer may be out there; before anything
+is posted again, the thread is looked into.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from bot import manners
+from bot.client import Client
+from bot.config import BotSettings
+from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, Thread
+from bot.errors import NotFound, OutOfScope, Refused
+from bot.manners import Subject
+from bot.photos import Judge
+from bot.recent import Recent
+from bot.reply import Writer
+from bot.store import Entry, Outcome, Store
+
+logger = logging.getLogger(__name__)
+
+NO_THREAD = Thread((), ())
+RELATIONS_KEPT_S = 3600.0
+
+
+class Answerer:
+    """Answers mentions, one at a time on each thread that calls it.
+
+    Args:
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        judge: Judge,
+        writer: Writer,
+        settings: BotSettings,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._judge = judge
+        self._writer = writer
+        self._settings = settings
+        self._now = now
+        self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
+
+    def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
+        """Bring one mention to its end.
+
+        Args:
+            entry: its row, in the state "working".
+            mention: what it says, where that is still known; else it is read again.
+
+        Raises:
+            InstanceError, ProjectError: it could not be brought to its end this time.
+        """
+        try:
+            status = mention.status if mention else self._client.status(entry.status_id)
+            return self._answer(entry, status)
+        except NotFound as error:
+            logger.info("gone notification=%s detail=%s", entry.notification_id, error)
+            return _silence("the question is gone")
+
+    def _answer(self, entry: Entry, status: Status) -> Outcome:
+        me = self._client.me()
+        thread = self._client.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
+        earlier = manners.own_answer(status, thread, me=me) if entry.look_first else None
+        if earlier is not None:
+            logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
+            return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
+        moment = datetime.fromtimestamp(self._now(), UTC)
+        max_age = timedelta(hours=self._settings.max_mention_age_h)
+        reason = manners.why_silent(status, me=me, now=moment, max_age=max_age)
+        if reason:
+            return _silence(reason)
+        return self._request(entry, status, thread) or self._talk(entry, status, thread, me)
+
+    def _request(self, entry: Entry, status: Status, thread: Thread) -> Outcome | None:
+        """Obey "stop", "start" and "delete"; None when the mention is none of them."""
+        request = self._writer.texts.request(status.text)
+        account_id = status.account.id
+        if request == "start":
+            self._store.opt_in(account_id)
+            return self._notice(entry, status, "opted_in")
+        if self._store.opted_out(account_id) and not (request == "stop" and entry.look_first):
+            return _silence("opted out")
+        if request == "stop":
+            self._store.opt_out(account_id)
+            return self._notice(entry, status, "opted_out")
+        if request == "delete":
+            return self._delete_answer(status, thread)
+        return None
+
+    def _delete_answer(self, status: Status, thread: Thread) -> Outcome:
+        """Delete our nearest answer to this account above its mention."""
+        for each in reversed(thread.ancestors):
+            answered = self._store.by_reply(each.id)
+            if answered and answered.account_id == status.account.id and answered.reply_id:
+                self._client.delete(answered.reply_id)
+                self._store.finish(answered.notification_id, _silence("answer deleted when asked to"))
+                return _silence("asked us to delete an answer")
+        return _silence("asked us to delete, but there is no answer above")
+
+    def _talk(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
+        if self._is_shut_out(status.account.id):
+            return _silence("blocked or muted")
+        if manners.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
+            return _silence("enough answers in this thread")
+        subject = manners.subject(status, thread, me=me, agrees=self._agrees)
+        if subject.action == "ask" and subject.status:
+            subject = self._consent(subject.status, me)
+        if subject.action == "silence":
+            return _silence(subject.reason)
+        if not self._admit(entry, status):
+            if self._store.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
+                return _silence("over the limit")
+            return self._notice(entry, status, "limit")
+        if subject.action == "judge" and subject.status:
+            return self._look(entry, status, subject.status)
+        return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
+
+    def _consent(self, photo: Status, me: Account) -> Subject:
+        def is_request(status_id: str) -> bool:
+            answered = self._store.by_reply(status_id)
+            return answered is not None and answered.kind == "consent"
+
+        below = self._client.thread(photo.id)
+        return manners.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
+
+    def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
+        if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
+            return self._notice(entry, status, "sensitive")
+        findings = self._judge.look(shown.attachments[: self._settings.max_images])
+        reply = self._writer.answer(findings, to=status, shown=shown)
+        return self._post(entry, reply, kind="answer", best=_best(findings))
+
+    def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
+        return self._post(entry, self._writer.notice(kind, to=status), kind=kind)
+
+    def _post(self, entry: Entry, reply: Reply, *, kind: str, best: Prediction | None = None) -> Outcome:
+        self._store.posting(entry.notification_id)
+        reply_id = self._client.post(reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key)
+        return Outcome(
+            "answered",
+            kind=kind,
+            reply_id=reply_id,
+            label=best.label if best else None,
+            score=best.score if best else None,
+            version=best.version if best else None,
+        )
+
+    def _admit(self, entry: Entry, status: Status) -> bool:
+        new = manners.is_new(status.account, now=datetime.fromtimestamp(self._now(), UTC))
+        limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
+        return self._store.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+
+    def _agrees(self, text: str) -> bool:
+        return self._writer.texts.request(text) == "agree"
+
+    def _is_shut_out(self, account_id: str) -> bool:
+        known = self._shut_out.get(account_id)
+        if known is not None:
+            return known
+        try:
+            shut_out = self._client.relation(account_id).shut_out
+        except (
+            NotFound,
+            OutOfScope,
+            Refused,
+        ) as error:  # a token without read:follows; the server keeps most of it from us anyway
+            logger.debug("relation unknown error=%s", error)
+            shut_out = False
+        self._shut_out.put(account_id, shut_out)
+        return shut_out
+
+
+def _silence(reason: str) -> Outcome:
+    return Outcome("refused", reason=reason)
+
+
+def _best(findings: list[Finding]) -> Prediction | None:
+    """The first photo that could be judged; it stands for all in the inbox."""
+    return next((finding for finding in findings if isinstance(finding, Prediction)), None)

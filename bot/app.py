@@ -1,0 +1,210 @@
+"""The running bot: its parts built from settings, started in order, stopped in time."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+from bot.answer import Answerer
+from bot.catch_up import CatchUp
+from bot.client import Client
+from bot.config import Settings
+from bot.decode import Decoder
+from bot.entities import Mention
+from bot.photos import Judge
+from bot.predict import Loader, Predictor
+from bot.reply import Writer
+from bot.schedule import Schedule
+from bot.store import Store
+from bot.stream import Stream
+from bot.texts import load_texts
+from bot.tidy import Tidier
+from bot.worker import Worker
+from trainer.errors import ConfigError, StorageError
+from trainer.fetch import Fetcher, user_agent
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "bot.sqlite3"
+DAY_S = 86400.0
+HOUR_S = 3600.0
+# A stop may take ten seconds altogether; mentions at work get most of them.
+STOP_S = 8.0
+# The inbox tries again by itself; a hand must not be kept waiting by a slow file server for long.
+FETCH_ATTEMPTS = 2
+SWEEP_EVERY = timedelta(hours=1)
+PRUNE_EVERY = timedelta(hours=6)
+
+
+class Bot:
+    """All parts of the bot, for one account.
+
+    Args:
+        loader: where the classifier comes from.
+        now: seconds since the epoch.
+
+    Raises:
+        ConfigError: the texts are not usable.
+        StorageError: the database cannot be opened, or another bot is using it.
+        InstanceError: the instance does not tell who we are.
+        ProjectError: no process for decoding can be started.
+    """
+
+    def __init__(self, settings: Settings, token: str, loader: Loader, *, now: Callable[[], float] = time.time) -> None:
+        self.failure: Exception | None = None
+        self._settings = settings
+        self._now = now
+        self._started_at = now()
+        self._over = threading.Event()
+        with ExitStack() as stack:
+            texts = load_texts(settings.bot.texts)
+            stack.enter_context(_sole_user(settings.data_dir))
+            self.store = Store(settings.data_dir / DATABASE, now=now)
+            stack.callback(self.store.close)
+            agent = user_agent(settings.web)
+            self.client = Client(settings.mastodon, token, user_agent=agent, now=now)
+            instance, me = self.client.instance(), self.client.me()
+            logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
+            limits = settings.bot
+            self._decoder = Decoder(
+                settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
+            )
+            self._decoder.start()
+            stack.callback(self._decoder.close)
+            web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
+            fetcher = stack.enter_context(Fetcher(web))
+            self.predictor = Predictor(loader, batch_size=limits.batch_size)
+            writer = Writer(
+                texts,
+                limits.labels,
+                widest=limits.visibility,
+                max_characters=instance.max_characters,
+                characters_per_url=instance.characters_per_url,
+            )
+            judge = Judge(fetcher, self._decoder, self.predictor, max_bytes=settings.images.max_bytes)
+            answerer = Answerer(self.client, self.store, judge, writer, limits, now=now)
+            self._build_loops(answerer)
+            self._stack = stack.pop_all()
+
+    def _build_loops(self, answerer: Answerer) -> None:
+        mastodon, limits = self._settings.mastodon, self._settings.bot
+        max_age_s = limits.max_mention_age_h * HOUR_S
+        patience_s = mastodon.request_timeout_s
+        self.worker = Worker(self.store, answerer, limits, patience_s=patience_s, fatal=self._give_up, now=self._now)
+        self._tidier = Tidier(
+            self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=self._now
+        )
+        self.catch_up = CatchUp(
+            self.client,
+            self.store,
+            self.received,
+            every_s=lambda: mastodon.catch_up_every_s if self.stream.is_open else mastodon.poll_every_s,
+            max_age_s=max_age_s,
+            overlap_s=mastodon.overlap_s,
+            fatal=self._give_up,
+            now=self._now,
+        )
+        self.stream = Stream(
+            self.client,
+            mastodon,
+            look=self.catch_up.ask,
+            received=self.received,
+            edited=self._tidier.edited,
+            deleted=self._tidier.deleted,
+            fatal=self._give_up,
+        )
+        self._schedule = Schedule()
+        self._schedule.add("sweep", self._tidier.sweep, every=SWEEP_EVERY, first_in=timedelta(minutes=1))
+        self._schedule.add("prune", self._prune, every=PRUNE_EVERY, first_in=timedelta(minutes=2))
+
+    def received(self, mention: Mention) -> None:
+        """Take a mention into the inbox; one that is there already changes nothing.
+
+        What was asked before this start may have been answered by an earlier run whose records are lost (a power cut,
+        a restored backup): its thread is looked into first.
+        """
+        look_first = mention.status.created_at.timestamp() < self._started_at
+        if self.store.put(mention, look_first=look_first):
+            logger.info(
+                "received notification=%s status=%s visibility=%s attachments=%d",
+                mention.notification_id,
+                mention.status.id,
+                mention.status.visibility,
+                len(mention.status.attachments),
+            )
+            self.worker.hand_over(mention)
+
+    def start(self) -> None:
+        """Start all parts; returns when the champion is loaded and mentions are listened for.
+
+        Raises:
+            ModelError: there is no version to answer with.
+        """
+        self.predictor.start()
+        self.predictor.wait_until_ready()
+        self._tidier.start()
+        self.worker.start()
+        self.catch_up.start()
+        self.stream.start()
+        self._schedule.start()
+        logger.info("ready took_s=%.1f", self._now() - self._started_at)
+
+    def wait(self) -> None:
+        """Wait until `ask_to_stop` is called, or the bot gives up; `failure` then says why."""
+        self._over.wait()
+
+    def ask_to_stop(self) -> None:
+        """Let `wait` return; fit for a signal handler."""
+        self._over.set()
+
+    def stop(self) -> bool:
+        """Stop all parts within ten seconds; True when nothing had to be left at work."""
+        deadline = time.monotonic() + STOP_S
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
+        self._schedule.stop()
+        self.stream.stop(1.0)
+        clean = self.worker.stop(left())
+        self.catch_up.stop(min(1.0, left()))
+        self._tidier.stop(min(1.0, left()))
+        self.predictor.stop()
+        self._stack.close()
+        logger.info("stopped clean=%s", clean)
+        return clean
+
+    def _prune(self) -> int:
+        return self.store.prune(before=self._now() - self._settings.bot.keep_days * DAY_S)
+
+    def _give_up(self, error: Exception) -> None:
+        """Something only a person can mend; the first such error is the one that counts."""
+        if self.failure is None:
+            self.failure = ConfigError(
+                f"the instance refuses the token: {error}; run `python -m bot login {self._settings.mastodon.base_url}`"
+            )
+        self._over.set()
+
+
+@contextmanager
+def _sole_user(data_dir: Path) -> Iterator[None]:
+    """Make sure that no other bot works on the same inbox: two would answer everything twice."""
+    path = data_dir / "bot.lock"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file: IO[str] = path.open("w")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error}; data_dir must be ours to write") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(f"{data_dir}: another bot is running with this data_dir; stop it first") from error
+        yield

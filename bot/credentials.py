@@ -1,0 +1,101 @@
+"""The access token: from the environment, or from a file that nobody else can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.config import Settings
+from trainer.errors import ConfigError, StorageError
+
+TOKEN_FILE = "mastodon_token"  # noqa: S105 - a file's name
+APP_FILE = "mastodon_app.json"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """A token, and where it was found, for messages."""
+
+    token: str
+    origin: str
+
+
+def token_path(settings: Settings) -> Path:
+    """Where the token's file is, or would be."""
+    return settings.mastodon.access_token_file or settings.data_dir / TOKEN_FILE
+
+
+def find_token(settings: Settings) -> Credentials:
+    """The token for the configured instance.
+
+    Raises:
+        ConfigError: there is none, others can read its file, it belongs to another instance, or it would travel
+            unencrypted.
+    """
+    base_url = settings.mastodon.base_url.rstrip("/")
+    if not base_url.startswith("https://") and not settings.mastodon.allow_http:
+        raise ConfigError(f"mastodon.base_url: {base_url} is not https://; the token would travel in the open")
+    if settings.mastodon.access_token is not None and settings.mastodon.access_token.get_secret_value().strip():
+        return Credentials(settings.mastodon.access_token.get_secret_value().strip(), "the environment")
+    path = token_path(settings)
+    held = read_private_json(path)
+    if held is None:
+        raise ConfigError(
+            f"{path}: no access token yet; run `python -m bot login {base_url}`, or set DOKOCOS_MASTODON__ACCESS_TOKEN"
+        )
+    token, home = held.get("access_token"), str(held.get("base_url", base_url)).rstrip("/")
+    if not isinstance(token, str) or not token:
+        raise ConfigError(f"{path}: holds no access_token; run `python -m bot login {base_url}`")
+    if home != base_url:
+        raise ConfigError(
+            f"{path}: this token is for {home}, mastodon.base_url is {base_url}; change the one in config.yaml, "
+            f"or run `python -m bot login {base_url}`"
+        )
+    return Credentials(token, str(path))
+
+
+def read_private_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object out of a file that only we can read, or a bare token as {"access_token": ...}; None without a file.
+
+    Raises:
+        ConfigError: others can read it, or it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if mode & 0o077:
+        raise ConfigError(f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`")
+    try:
+        held = json.loads(text)
+    except ValueError:
+        return {"access_token": text.strip()}
+    return held if isinstance(held, dict) else {"access_token": str(held)}
+
+
+def write_private_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object into a file that only we can read, in one step.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written: {error}") from error

@@ -1,0 +1,84 @@
+"""What the server's rate-limit headers said last, for each kind of call; its headers are the truth, not our count.
+
+Source: https://docs.joinmastodon.org/api/rate-limits/
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+Family = Literal["call", "post", "upload", "delete"]
+# Waited after a 429 that does not say until when, as a proxy's own does not.
+BLIND_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One kind of call's standing: how many are left until when (seconds since the epoch, our clock)."""
+
+    remaining: int
+    until: float
+
+
+class Limits:
+    """Remembers the newest headers of each family; safe to use from several threads."""
+
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._windows: dict[Family, Window] = {}
+
+    def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
+        """Take in one answer's headers; a 429 without any counts as "nothing left for a minute"."""
+        until = self._reset(headers)
+        left = headers.get("X-RateLimit-Remaining", "")
+        if status == 429:
+            window = Window(0, until if until is not None else self._now() + _blind_wait(headers))
+        elif until is not None and left.isdigit():
+            window = Window(int(left), until)
+        else:
+            return
+        with self._lock:
+            self._windows[family] = window
+
+    def remaining(self, family: Family) -> int | None:
+        """How many more calls of this family the server will take; None when it did not say."""
+        with self._lock:
+            window = self._windows.get(family)
+        return window.remaining if window and window.until > self._now() else None
+
+    def blocked_until(self, family: Family) -> float | None:
+        """Until when calls of this family are refused; None when they are not."""
+        with self._lock:
+            window = self._windows.get(family)
+        return window.until if window and window.remaining <= 0 and window.until > self._now() else None
+
+    def _reset(self, headers: Mapping[str, str]) -> float | None:
+        """The end of the window by our clock: what counts is how long after the answer's own date it is."""
+        raw = headers.get("X-RateLimit-Reset", "")
+        try:
+            reset = float(raw) if raw.isdigit() else _epoch(raw)
+        except ValueError:
+            return None
+        try:
+            ahead = reset - parsedate_to_datetime(headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            ahead = reset - self._now()
+        return self._now() + max(0.0, ahead)
+
+
+def _blind_wait(headers: Mapping[str, str]) -> float:
+    """How long a 429 without a window is heeded, in seconds."""
+    retry_after = headers.get("Retry-After", "")
+    return float(retry_after) if retry_after.isdigit() else BLIND_WAIT_S
+
+
+def _epoch(text: str) -> float:
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

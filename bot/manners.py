@@ -1,0 +1,117 @@
+"""Who is answered, and about whose photo; pure.
+
+The bot answers who asked, about their own photo: in the mention itself, or in the status the mention replies to.
+Somebody else's photo is looked at only when that person agrees in the thread, and the bot asks for that once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from bot.entities import Account, Status, Thread
+
+NEW_ACCOUNT = timedelta(days=1)
+# What people put into their profile so that programs leave them alone; "#NoBot", "#no_ai", "#NoBots", ...
+_LEAVE_ME_ALONE = re.compile(
+    r"[#＃](?:no_?bots?|no_?ai|no_?image_?ai|no_?ml|no_?machine_?learning|bot禁止|ai禁止|ai学習禁止)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What to do about a mention.
+
+    Attributes:
+        action: judge (the photos in `status`), ask (its author whether we may), help, or silence.
+        reason: why silence, in a few words.
+    """
+
+    action: Literal["judge", "ask", "help", "silence"]
+    status: Status | None = None
+    reason: str = ""
+
+
+def wants_no_bots(account: Account) -> bool:
+    """Whether a profile asks programs to stay away."""
+    return _LEAVE_ME_ALONE.search(account.profile) is not None
+
+
+def is_new(account: Account, *, now: datetime) -> bool:
+    """Whether an account is younger than a day; one of unknown age is not."""
+    return account.created_at is not None and now - account.created_at < NEW_ACCOUNT
+
+
+def why_silent(status: Status, *, me: Account, now: datetime, max_age: timedelta) -> str | None:
+    """Why a mention gets no answer whatever it says; None when it may get one."""
+    if status.account.id == me.id:
+        return "from ourselves"
+    if status.is_boost:
+        return "a boost"
+    if status.account.bot:
+        return "from another bot"
+    if now - status.created_at > max_age:
+        return "too old"
+    if wants_no_bots(status.account):
+        return "the profile asks bots to stay away"
+    return None
+
+
+def own_answer(status: Status, thread: Thread, *, me: Account) -> Status | None:
+    """Our answer to a status, where its thread holds one."""
+    answers = (each for each in thread.descendants if each.account.id == me.id and each.in_reply_to_id == status.id)
+    return next(answers, None)
+
+
+def n_own_answers(thread: Thread, *, me: Account) -> int:
+    """How many statuses of ours stand in the chain of replies that leads to a mention."""
+    return sum(each.account.id == me.id for each in thread.ancestors)
+
+
+def subject(status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool]) -> Subject:
+    """What a mention asks about.
+
+    Args:
+        thread: the mention's.
+        agrees: whether a status' text says yes.
+
+    Returns:
+        For "ask" the status with somebody else's photos; whether they agreed already, `consent` tells.
+    """
+    if status.attachments:
+        return Subject("judge", status)
+    own = [each for each in thread.ancestors if each.account.id == status.account.id and each.attachments]
+    parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
+    if parent is None:
+        return Subject("help")
+    if parent in own:
+        return Subject("judge", parent)
+    if agrees(status.text) and own:
+        return Subject("judge", own[-1])
+    if parent.account.id == me.id:
+        return Subject("silence", reason="only words in answer to us")
+    if not parent.attachments:
+        return Subject("help")
+    if parent.account.bot or wants_no_bots(parent.account):
+        return Subject("silence", reason="the photo's author wants no bots")
+    return Subject("ask", parent)
+
+
+def consent(
+    photo: Status, below: Thread, *, me: Account, agrees: Callable[[str], bool], is_request: Callable[[str], bool]
+) -> Subject:
+    """Whether we may look at somebody else's photo.
+
+    Args:
+        below: the thread of the photo's status.
+        is_request: whether the status of ours with this id asked for consent.
+    """
+    for each in below.descendants:
+        if each.account.id == photo.account.id and me.id in each.mentioned_ids and agrees(each.text):
+            return Subject("judge", photo)
+    if any(each.account.id == me.id and is_request(each.id) for each in below.descendants):
+        return Subject("silence", reason="the photo's author was asked before")
+    return Subject("ask", photo)

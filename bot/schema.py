@@ -1,0 +1,127 @@
+"""The database file: opened, checked, migrated forward, and set aside when it is damaged.
+
+The format version is SQLite's `user_version`; each migration below takes a file from one version to the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainer.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S = 10.0
+
+MIGRATIONS = (
+    """
+    CREATE TABLE inbox (
+        notification_id TEXT PRIMARY KEY,
+        status_id TEXT NOT NULL UNIQUE,
+        account_id TEXT NOT NULL,
+        acct TEXT NOT NULL,
+        visibility TEXT NOT NULL,
+        state TEXT NOT NULL,
+        look_first INTEGER NOT NULL,     -- 1: an answer may have been posted; look into the thread before posting
+        attempts INTEGER NOT NULL DEFAULT 0,
+        tries INTEGER NOT NULL DEFAULT 0,
+        next_try_at REAL NOT NULL,       -- seconds since the epoch, as all times here
+        reason TEXT NOT NULL DEFAULT '',
+        mentioned_at REAL NOT NULL,
+        received_at REAL NOT NULL,
+        admitted_at REAL,                -- when it was counted against the account's limit
+        finished_at REAL,
+        idempotency_key TEXT NOT NULL,
+        kind TEXT NOT NULL DEFAULT '',
+        reply_id TEXT,
+        label TEXT,
+        score REAL,
+        version TEXT
+    ) STRICT;
+    CREATE INDEX inbox_by_state ON inbox (state, next_try_at);
+    CREATE INDEX inbox_by_account ON inbox (account_id, admitted_at);
+    CREATE INDEX inbox_by_reply ON inbox (reply_id);
+    CREATE TABLE cursor (
+        notification_id TEXT PRIMARY KEY,
+        read_at REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE opt_outs (
+        account_id TEXT PRIMARY KEY,
+        since REAL NOT NULL
+    ) STRICT;
+    """,
+)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection to a sound database in today's format; it may be used by several threads under a lock.
+
+    A damaged file is renamed and a new one made in its place, with those opt-outs that can still be read.
+
+    Raises:
+        StorageError: it cannot be opened or written, or was written by a newer dokocos.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _connect(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            return _start_again(path, error)
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or the folder not ours?") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # what was recorded as posted stays so after a power cut
+        connection.execute("PRAGMA journal_size_limit = 1000000")
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StorageError(
+            f"{path}: format {version}, this dokocos knows {len(MIGRATIONS)}; update dokocos, or restore a backup"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+
+
+def _start_again(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection:
+    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    logger.error("database damaged file=%s error=%s set_aside=%s; the last days are read again", path, cause, aside)
+    connection = _connect(path)
+    opt_outs = _salvage_opt_outs(aside)
+    connection.executemany("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", opt_outs)
+    logger.warning("opt-outs saved from the damaged database n=%d", len(opt_outs))
+    return connection
+
+
+def _salvage_opt_outs(path: Path) -> list[tuple[str, float]]:
+    """What people asked us to remember, as far as a damaged file still tells."""
+    rows: list[tuple[str, float]] = []
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as damaged:
+        for account_id, since in damaged.execute("SELECT account_id, since FROM opt_outs"):
+            rows.append((str(account_id), float(since)))
+    return rows

@@ -1,0 +1,135 @@
+"""The words of the bot: texts.yaml, checked once, and which language they are said in.
+
+Nothing user-made is ever a format string: templates come from the file alone, and what goes into them is plain text.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.errors import ConfigError
+
+DEFAULT_PATH = Path(__file__).with_name("texts.yaml")
+FALLBACK = "en"
+REQUESTS = ("stop", "start", "delete", "agree")
+PLACEHOLDERS: dict[str, frozenset[str]] = {
+    "sure": frozenset({"gallery"}),
+    "unsure": frozenset({"gallery"}),
+    "numbered": frozenset({"number", "sentence"}),
+    "bar": frozenset({"gallery", "bar", "percent"}),
+    "version": frozenset({"version"}),
+    "help": frozenset(),
+    "limit": frozenset(),
+    "consent": frozenset(),
+    "opted_out": frozenset(),
+    "opted_in": frozenset(),
+    "sensitive": frozenset(),
+    "unseen_gone": frozenset(),
+    "unseen_unreadable": frozenset(),
+    "unseen_too_large": frozenset(),
+    "unseen_too_small": frozenset(),
+    "unseen_no_preview": frozenset(),
+    "picture": frozenset({"scores"}),
+    "score": frozenset({"gallery", "percent"}),
+    "separator": frozenset(),
+}
+_KANA = re.compile(r"[぀-ヿㇰ-ㇿｦ-ﾟ]")
+_KANJI = re.compile(r"[一-鿿㐀-䶿]")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """All texts in all languages."""
+
+    templates: Mapping[str, Mapping[str, str]]  # language -> name -> template
+    requests: Mapping[str, str]  # what somebody may write -> one of REQUESTS
+
+    def say(self, language: str, name: str, **values: object) -> str:
+        """One text, filled in."""
+        return self.templates[language][name].format(**values)
+
+    def request(self, text: str) -> str | None:
+        """Which of REQUESTS a status' text is, in whatever language; None when it is none of them."""
+        return self.requests.get(_bare(text))
+
+    def language(self, code: str | None, text: str) -> str:
+        """The language to answer in: the status' own, else told by its letters, else English."""
+        if code:
+            base = code.lower().split("-")[0].split("_")[0]
+            return base if base in self.templates else FALLBACK
+        japanese = "ja" in self.templates and (_KANA.search(text) or _KANJI.search(text))
+        return "ja" if japanese else FALLBACK
+
+
+def load_texts(path: Path | None = None) -> Texts:
+    """Read and check a file of texts; None means the bot's own.
+
+    Raises:
+        ConfigError: it cannot be read, or a language lacks a text or a placeholder; every fault is named.
+    """
+    file = path or DEFAULT_PATH
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict) or FALLBACK not in raw:
+        raise ConfigError(f"{file}: must hold one block of texts for each language, {FALLBACK} among them")
+    faults = [fault for language, block in raw.items() for fault in _faults(language, block)]
+    if faults:
+        raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
+    templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in raw.items()}
+    requests = {
+        _bare(word): request for block in raw.values() for request, words in block["words"].items() for word in words
+    }
+    return Texts(templates, requests)
+
+
+def _faults(language: object, block: Any) -> list[str]:
+    """What is wrong with one language's block, one line each."""
+    if not isinstance(block, dict):
+        return [f"{language}: must hold `name: text` lines"]
+    faults = [f"{language}.{name}: no such text" for name in block if name not in PLACEHOLDERS and name != "words"]
+    for name, expected in PLACEHOLDERS.items():
+        found = _placeholders(block.get(name))
+        if found is None:
+            faults.append(f"{language}.{name}: missing, or not a text with {{placeholders}}")
+        elif found != expected:
+            faults.append(f"{language}.{name}: placeholders are {sorted(found)}, must be {sorted(expected)}")
+    words = block.get("words")
+    lists = words.values() if isinstance(words, dict) and set(words) == set(REQUESTS) else [None]
+    if not all(isinstance(each, list) and each and all(isinstance(word, str) for word in each) for each in lists):
+        faults.append(
+            f"{language}.words: must hold a list of texts (quote yes and no) for each of {', '.join(REQUESTS)}"
+        )
+    return faults
+
+
+def _placeholders(template: object) -> set[str] | None:
+    """The plain names in braces; None for what is no template, or one with formats or look-ups in it."""
+    if not isinstance(template, str):
+        return None
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return None
+    names = {name for _, name, _, _ in parts if name is not None}
+    plain = all(name.isidentifier() for name in names) and not any(
+        spec or conversion for _, _, spec, conversion in parts
+    )
+    return names if plain else None
+
+
+def _bare(text: str) -> str:
+    """A text as it is compared: one width, one case, nothing but letters and digits around it."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    start = next((n for n, letter in enumerate(folded) if letter.isalnum()), len(folded))
+    end = next((n for n in range(len(folded), start, -1) if folded[n - 1].isalnum()), start)
+    return " ".join(folded[start:end].split())
