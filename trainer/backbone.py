@@ -61,8 +61,8 @@ class Backbone:
         joined = keras.layers.Concatenate(dtype="float32")(pooled) if len(pooled) > 1 else pooled[0]
         self.n_features = int(joined.shape[-1])
         self.last_columns = slice(self.n_features - int(maps[-1].shape[-1]), self.n_features)
-        self._pooled = keras.Model(network.inputs, joined)
-        self._pooled_and_map = keras.Model(network.inputs, [joined, keras.ops.cast(maps[-1], "float32")])
+        self._pooled = keras.Model(network.inputs[0], joined)
+        self._pooled_and_map = keras.Model(network.inputs[0], [joined, keras.ops.cast(maps[-1], "float32")])
         for model in (self._pooled, self._pooled_and_map):
             model.trainable = False
             model.compile(jit_compile=False)  # XLA is slower than oneDNN and cuDNN here
@@ -81,7 +81,7 @@ class Backbone:
         """
         keras = load_keras()
         weights = load_weights(settings, keras=keras)
-        network = _build(keras, weights, precision=precision, side_px=side_px)
+        network = build_network(weights, precision=precision, side_px=side_px)
         return cls(network, settings=settings, precision=precision, fingerprint=fingerprint(weights))
 
     @property
@@ -144,8 +144,17 @@ def _parts(n: int, batch_size: int | None) -> Iterator[tuple[slice, int]]:
         start += size
 
 
-def _build(keras: Any, weights: dict[str, Convolution], *, precision: Precision, side_px: int) -> Any:
-    """VGG16 that takes uint8 RGB and does its own preprocessing (caffe style: BGR, ImageNet's means taken off)."""
+def build_network(weights: dict[str, Convolution], *, precision: Precision, side_px: int = 224) -> Any:
+    """VGG16 that takes uint8 RGB and does its own preprocessing (caffe style: BGR, ImageNet's means taken off).
+
+    Args:
+        weights: by layer; a layer that is not named keeps the random ones that Keras gives it.
+        precision: of the convolutions.
+        side_px: sides of the images.
+
+    Source: arXiv:1409.1556, configuration D.
+    """
+    keras = load_keras()
     with _dtype_policy(keras, POLICIES[precision]):
         inputs = keras.Input((side_px, side_px, 3), dtype="uint8")
         pixels = keras.ops.flip(keras.ops.cast(inputs, "float32"), axis=-1) - np.array(BGR_MEANS, dtype=np.float32)

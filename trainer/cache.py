@@ -11,11 +11,11 @@ One process writes at a time (the training's lock sees to it).
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -191,13 +191,11 @@ class FeatureCache:
             raise storage_error(self.folder, error) from error
 
     def _add_shard(self, table: Table) -> None:
+        content = io.BytesIO()
+        np.save(content, table, allow_pickle=False)
         number = self._number + 1
-        path = self.folder / f"{number:08d}-{_digest(table)}.npy"
-
-        def save(file: BinaryIO) -> None:
-            np.save(file, table, allow_pickle=False)
-
-        write_file(path, save)
+        path = self.folder / f"{number:08d}-{hashlib.sha256(content.getbuffer()).hexdigest()}.npy"
+        write_file(path, lambda file: file.write(content.getbuffer()))
         self._number = number
         self._index(number, path, table)
 
@@ -217,33 +215,34 @@ class FeatureCache:
                 continue
             number = int(match["number"])
             self._number = max(self._number, number)
-            try:
-                table = self._open(path)
-                if _digest(table) != match["digest"]:
-                    raise StorageError("its content does not fit its name")
-            except StorageError as error:
-                self._set_aside(path, error)
-                continue
-            self._index(number, path, table)
+            if _digest(path) != match["digest"]:
+                self._set_aside(path)
+            else:
+                self._index(number, path, self._open(path))
 
-    def _set_aside(self, path: Path, error: StorageError) -> None:
+    def _set_aside(self, path: Path) -> None:
         aside = path.with_name(f"{path.name}.damaged")
-        logger.warning("features damaged shard=%s reason=%r kept_as=%s; they are computed again", path, error, aside)
+        logger.warning("features damaged shard=%s kept_as=%s; its photos are computed again", path, aside.name)
         try:
             path.replace(aside)
-        except OSError as os_error:
-            raise storage_error(aside, os_error) from os_error
+        except OSError as error:
+            raise storage_error(aside, error) from error
 
     def _open(self, path: Path) -> Table:
         """A shard's rows, read from the disk as they are used."""
         try:
             table: Table = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise StorageError(f"{path}: cannot be read: {error}") from error
-        if table.dtype != self.row_type or table.ndim != 1:
-            raise StorageError(f"{path}: rows of {table.dtype}, expected {self.row_type}")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror or error}; run it again") from error
+        if table.dtype != self.row_type:
+            raise StorageError(f"{path}: rows of {table.dtype}, expected {self.row_type}; move {self.folder} away")
         return table
 
 
-def _digest(table: Table) -> str:
-    return hashlib.sha256(np.ascontiguousarray(table).view(np.uint8).data).hexdigest()
+def _digest(path: Path) -> str:
+    """SHA-256 of a shard's bytes; checked before anything parses them."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}; check the disk") from error
