@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.server import CUT
+from sandbox.server import CUT, receive_until
 
 PATH = "/sandbox/faults"
 Kind = Literal[
@@ -193,14 +193,7 @@ class _OpenStream:
 
     async def receive(self, receive: Receive) -> Message:
         """As the server's own, but reports a disconnect when the stream is to be closed."""
-        message = asyncio.ensure_future(receive())
-        closing = asyncio.ensure_future(self._closing.wait())
-        try:
-            await asyncio.wait({message, closing}, return_when=asyncio.FIRST_COMPLETED)
-            return {"type": "http.disconnect"} if closing.done() else message.result()
-        finally:
-            message.cancel()
-            closing.cancel()
+        return await receive_until(self._closing, receive)
 
 
 class FaultMiddleware:

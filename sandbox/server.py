@@ -20,16 +20,29 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HOST = "127.0.0.1"
 CUT = "sandbox.cut"  # the ASGI extension that holds a function without arguments: it resets the connection
+TICK_S = 0.1
 GRACE_S = 1  # how long requests at work may take after the stop; streams end at once
 BACKLOG = 2048
 
 
-class _Stopping:
+async def receive_until(event: asyncio.Event, receive: Receive) -> Message:
+    """As `receive()`, but a disconnect as soon as `event` is set."""
+    message = asyncio.ensure_future(receive())
+    stop = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({message, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return message.result() if message.done() else {"type": "http.disconnect"}
+    finally:
+        message.cancel()
+        stop.cancel()
+
+
+class _EndStreams:
     """Tells open streams that the server stops: each waiting `receive()` then reports a disconnect."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
         self.app = app
-        self.event = asyncio.Event()
+        self.stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,14 +50,7 @@ class _Stopping:
             return
 
         async def receive_or_stop() -> Message:
-            message = asyncio.ensure_future(receive())
-            stop = asyncio.ensure_future(self.event.wait())
-            try:
-                await asyncio.wait({message, stop}, return_when=asyncio.FIRST_COMPLETED)
-                return message.result() if message.done() else {"type": "http.disconnect"}
-            finally:
-                message.cancel()
-                stop.cancel()
+            return await receive_until(self.stopping, receive)
 
         await self.app(scope, receive_or_stop, send)
 
@@ -66,8 +72,9 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """A uvicorn server that says when it is ready to answer."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
+        self._stopping = stopping
         self.ready = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None  # None until it answers
 
@@ -75,6 +82,20 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, but a stop is noticed at once, not at the next tick."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), TICK_S)
+
+    def stop(self) -> None:
+        """End open streams, let requests at work finish, and return from `run_on`; from any thread."""
+        self.should_exit = True
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._stopping.set)
 
     def run_on(self, listener: socket.socket) -> None:
         try:
@@ -115,9 +136,9 @@ def serve(app: Starlette, *, port: int = 0) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
-    stopping = _Stopping(app)
+    stopping = asyncio.Event()
     config = uvicorn.Config(
-        cast(Any, stopping),
+        cast(Any, _EndStreams(app, stopping)),
         http=_Protocol,
         ws="none",
         lifespan="off",
@@ -127,7 +148,7 @@ def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config)
+    server = _Server(config, stopping)
     thread = threading.Thread(target=server.run_on, args=(listener,), name="sandbox-server", daemon=True)
     thread.start()
     server.ready.wait()
@@ -136,6 +157,5 @@ def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
     try:
         yield
     finally:
-        server.should_exit = True
-        server.loop.call_soon_threadsafe(stopping.event.set)
+        server.stop()
         thread.join()

@@ -178,6 +178,8 @@ def route(
             response = JSONResponse({"error": error.message}, error.status, error.headers)
         except ServerFaultError:
             response = _broken(request)
+        finally:
+            await request.close()
         for name, value in headers.items():
             response.headers.setdefault(name, value)
         return response

@@ -81,13 +81,14 @@ class Timeline:
         origin, you = request.headers.get("origin"), self._you
         if you is None or origin not in (None, "null", str(request.base_url).rstrip("/")):
             return HTMLResponse("<!DOCTYPE html><title>403</title><p>Not from here.</p>", 403)
-        form = await request.form(max_files=8)
-        text, description = str(form.get("text", "")), str(form.get("description", ""))
-        files = [each for each in form.getlist("photos") if isinstance(each, UploadFile) and each.size]
+        async with request.form() as form:
+            text, description = str(form.get("text", "")), str(form.get("description", ""))
+            photos = [await each.read() for each in form.getlist("photos") if isinstance(each, UploadFile)]
         try:
             media = [
-                await run_in_threadpool(self._instance.media.upload, you, await each.read(), description, wait=True)
-                for each in files
+                await run_in_threadpool(self._instance.media.upload, you, photo, description, wait=True)
+                for photo in photos
+                if photo
             ]
             draft = Draft(text, language=language_of(request), media_ids=tuple(each.id for each in media))
             self._instance.statuses.post(you, draft)

@@ -32,12 +32,12 @@ class Account:
     note: str
     bot: bool
     created_at: datetime
-    token: str = ""  # an access token for all that a user may do; "" for a remote account
+    token: str = field(default="", repr=False)  # an access token for all that a user may do; "" for a remote account
     suspended: bool = False
     following: set[int] = field(default_factory=set)
     blocking: set[int] = field(default_factory=set)
     muting: set[int] = field(default_factory=set)
-    policy: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_POLICY))
+    policy: dict[str, str] = field(default_factory=lambda: dict(DEFAULT_POLICY), repr=False)
     accepted: set[int] = field(default_factory=set)  # accounts whose notification request was accepted
 
     @property
@@ -54,7 +54,7 @@ class Media:
     account: Account
     type: str  # image, gifv, video, audio or unknown
     content_type: str
-    data: bytes
+    data: bytes = field(repr=False)
     description: str
     created_at: datetime
     ready_at: float = 0.0  # on the instance's clock; before it, the attachment is being processed
@@ -62,7 +62,9 @@ class Media:
     status_id: int | None = None
     width: int | None = None
     height: int | None = None
-    preview: bytes | None = None  # None: made from `data` when asked for, or `data` itself where that fails
+    preview: bytes | None = field(
+        default=None, repr=False
+    )  # None: made from `data` when asked for, or `data` itself where that fails
     preview_type: str = "image/jpeg"
     url: str | None = None  # in place of the instance's own address of the file
     remote_url: str | None = None
@@ -86,7 +88,7 @@ class Token:
     """An access token; `account` is None for the app's own."""
 
     id: int
-    value: str
+    value: str = field(repr=False)
     account: Account | None
     app: App | None
     scopes: tuple[str, ...]
