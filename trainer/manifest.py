@@ -1,0 +1,365 @@
+"""Which photos we hold, where each came from, and which were refused and why: one SQLite file.
+
+A row is written only after its file is complete on disk, each change is one transaction, and the order of rows is the
+order of admission, which the splits depend on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from trainer.errors import StorageError
+from trainer.files import storage_error
+
+FILE_NAME = "manifest.sqlite3"
+# Each entry takes the file one format version further; entries are only ever added.
+MIGRATIONS = (
+    """
+    CREATE TABLE photos (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of admission
+        sha256 TEXT NOT NULL,
+        label TEXT NOT NULL,
+        source TEXT NOT NULL,
+        photo_id TEXT NOT NULL,
+        member_id TEXT,
+        page_url TEXT NOT NULL,
+        image_url TEXT NOT NULL,
+        path TEXT NOT NULL,
+        n_bytes INTEGER NOT NULL,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        phash TEXT NOT NULL,
+        split TEXT,
+        flag TEXT,
+        fetched_at TEXT NOT NULL,
+        UNIQUE (source, photo_id),
+        UNIQUE (source, sha256)
+    );
+    CREATE INDEX photos_image_url ON photos (image_url);
+    CREATE INDEX photos_member ON photos (source, member_id);
+    CREATE TABLE refusals (
+        source TEXT NOT NULL,
+        photo_id TEXT NOT NULL,
+        label TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        sha256 TEXT,
+        final INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        refused_at TEXT NOT NULL,
+        PRIMARY KEY (source, photo_id)
+    );
+    CREATE INDEX refusals_sha256 ON refusals (source, sha256);
+    CREATE TABLE forgotten (  -- ids alone, so that what was taken down never comes back
+        source TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('photo', 'member')),
+        id TEXT NOT NULL,
+        forgotten_at TEXT NOT NULL,
+        PRIMARY KEY (source, kind, id)
+    );
+    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: to its end
+        source TEXT NOT NULL,
+        label TEXT NOT NULL,
+        next_page INTEGER,
+        PRIMARY KEY (source, label)
+    );
+    """,
+)
+
+Known = Literal["held", "refused", "forgotten"]
+Kind = Literal["photo", "member"]
+Values = Sequence[object] | Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo that we hold.
+
+    Attributes:
+        sha256: of the file, 64 hex digits; a source has no two photos with the same.
+        photo_id: unique within the source.
+        member_id: who posted it; None where the source has no members.
+        path: of the file; relative to data_dir, or absolute for a photo that is used in place.
+        width: in pixels, turned as the photo's EXIF says; so is `height`.
+        phash: perceptual hash, 64 hex digits, that is 256 bits.
+        split: "train", "validation" or "holdout" where the source brings its own split.
+        fetched_at: when its bytes were read; aware, UTC.
+        flag: the country code that the source showed beside the member.
+    """
+
+    sha256: str
+    label: str
+    source: str
+    photo_id: str
+    member_id: str | None
+    page_url: str
+    image_url: str
+    path: Path
+    n_bytes: int
+    width: int
+    height: int
+    phash: str
+    split: str | None
+    fetched_at: datetime
+    flag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A photo that we do not want, or could not get.
+
+    Attributes:
+        reason: one or two words, for counting.
+        detail: the whole story.
+        sha256: of the bytes, when there were any.
+        final: it is not tried again.
+        attempts: how often it was refused by now.
+    """
+
+    source: str
+    photo_id: str
+    label: str
+    reason: str
+    detail: str
+    sha256: str | None
+    final: bool
+    refused_at: datetime
+    attempts: int = 1
+
+
+PHOTO_COLUMNS = tuple(field.name for field in fields(Photo))
+REFUSAL_COLUMNS = tuple(field.name for field in fields(Refusal))
+
+
+class Manifest:
+    """The manifest, open. For one thread; other processes may read and write it meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, make it if it is missing, bring it to today's format if it is older.
+
+        Raises:
+            StorageError: it is damaged, of a newer format, or cannot be written.
+        """
+        self.path = path
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            try:
+                self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+                self._migrate()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, photo: Photo) -> None:
+        """File a photo whose file is complete, as the newest; an earlier refusal of it is dropped.
+
+        Raises:
+            StorageError: it could not be written.
+            sqlite3.IntegrityError: its source has a photo with its sha256 or its id already.
+        """
+        with self._transaction():
+            self._add(photo)
+
+    def replace(self, old: Photo, new: Photo) -> None:
+        """File `new` in the place of `old`, in one step."""
+        with self._transaction():
+            self._remove(old)
+            self._add(new)
+
+    def remove(self, photo: Photo) -> None:
+        """Strike a photo off, as if it had never been there; its file is the caller's."""
+        with self._transaction():
+            self._remove(photo)
+
+    def withdraw(self, photo: Photo, refusal: Refusal) -> None:
+        """Turn a photo into a refusal, in one step; its file is the caller's."""
+        with self._transaction():
+            self._remove(photo)
+            self._refuse(refusal)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Note why a photo is not held, in the place of what was noted about it before."""
+        with self._transaction():
+            self._refuse(refusal)
+
+    def forget(self, source: str, kind: Kind, id_: str, *, now: datetime) -> None:
+        """Strike off a photo, or all photos of a member, and never take them again; their files are the caller's."""
+        column = "photo_id" if kind == "photo" else "member_id"
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?, ?)", (source, kind, id_, now.isoformat())
+            )
+            if kind == "photo":
+                self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (source, id_))
+            self._db.execute(f"DELETE FROM photos WHERE source = ? AND {column} = ?", (source, id_))  # noqa: S608
+
+    def photos(self, source: str | None = None) -> Iterator[Photo]:
+        """All photos in the order of admission, or those of one source."""
+        return self._select_photos("? IS NULL OR source = ?", source, source)
+
+    def photos_of_member(self, source: str, member_id: str) -> list[Photo]:
+        return list(self._select_photos("source = ? AND member_id = ?", source, member_id))
+
+    def photo(self, source: str, photo_id: str) -> Photo | None:
+        return next(self._select_photos("source = ? AND photo_id = ?", source, photo_id), None)
+
+    def photo_by_sha256(self, source: str, sha256: str) -> Photo | None:
+        return next(self._select_photos("source = ? AND sha256 = ?", source, sha256), None)
+
+    def count(self, source: str, label: str) -> int:
+        """How many photos of a label are held."""
+        return int(self._value("SELECT count(*) FROM photos WHERE source = ? AND label = ?", (source, label)))
+
+    def refusals(self, source: str | None = None) -> Iterator[Refusal]:
+        """All refusals, the oldest first, or those of one source."""
+        return self._select_refusals("? IS NULL OR source = ?", source, source)
+
+    def refusal(self, source: str, photo_id: str) -> Refusal | None:
+        return next(self._select_refusals("source = ? AND photo_id = ?", source, photo_id), None)
+
+    def refusals_by_sha256(self, source: str, sha256: str) -> list[Refusal]:
+        """The refusals of these very bytes."""
+        return list(self._select_refusals("source = ? AND sha256 = ?", source, sha256))
+
+    def clear_refusals(self, source: str) -> None:
+        """Drop all refusals of a source, so that each photo is looked at anew."""
+        with self._transaction():
+            self._db.execute("DELETE FROM refusals WHERE source = ?", (source,))
+
+    def knows(self, source: str, photo_id: str, *, member_id: str | None = None, image_url: str = "") -> Known | None:
+        """Why a listed photo needs no fetching: held under this id or this address, refused for good, or forgotten."""
+        found: Known | None = self._value(
+            """
+            SELECT CASE
+                WHEN EXISTS (SELECT 1 FROM forgotten WHERE source = :source
+                    AND (kind = 'photo' AND id = :photo_id OR kind = 'member' AND id = :member_id)) THEN 'forgotten'
+                WHEN EXISTS (SELECT 1 FROM photos WHERE source = :source AND photo_id = :photo_id) THEN 'held'
+                WHEN EXISTS (SELECT 1 FROM photos WHERE image_url = :image_url) THEN 'held'
+                WHEN EXISTS (SELECT 1 FROM refusals WHERE source = :source AND photo_id = :photo_id AND final)
+                    THEN 'refused'
+            END
+            """,
+            {"source": source, "photo_id": photo_id, "member_id": member_id, "image_url": image_url},
+        )
+        return found
+
+    def next_page(self, source: str, label: str) -> int | None:
+        """From which page on a listing was never read; 1 when it is new, None when it was read to its end."""
+        rows = list(self._rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
+        return rows[0][0] if rows else 1
+
+    def set_next_page(self, source: str, label: str, number: int | None) -> None:
+        """Remember from which page on a listing was never read; None: it was read to its end."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
+
+    def _add(self, photo: Photo) -> None:
+        self._insert("photos", photo)
+        self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
+
+    def _remove(self, photo: Photo) -> None:
+        self._db.execute("DELETE FROM photos WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (refusal.source, refusal.photo_id))
+        self._insert("refusals", refusal)
+
+    def _insert(self, table: str, row: Photo | Refusal) -> None:
+        names = [field.name for field in fields(row)]
+        values = [_as_text(getattr(row, name)) for name in names]
+        marks = ", ".join("?" * len(names))
+        self._db.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
+
+    def _select_photos(self, where: str, *values: str | None) -> Iterator[Photo]:
+        query = f"SELECT {', '.join(PHOTO_COLUMNS)} FROM photos WHERE {where} ORDER BY number"  # noqa: S608
+        for row in self._rows(query, values):
+            named = dict(zip(PHOTO_COLUMNS, row, strict=True))
+            named["path"] = Path(named["path"])
+            named["fetched_at"] = datetime.fromisoformat(named["fetched_at"])
+            yield Photo(**named)
+
+    def _select_refusals(self, where: str, *values: str | None) -> Iterator[Refusal]:
+        query = f"SELECT {', '.join(REFUSAL_COLUMNS)} FROM refusals WHERE {where} ORDER BY refused_at, rowid"  # noqa: S608
+        for row in self._rows(query, values):
+            named = dict(zip(REFUSAL_COLUMNS, row, strict=True))
+            named["final"] = bool(named["final"])
+            named["refused_at"] = datetime.fromisoformat(named["refused_at"])
+            yield Refusal(**named)
+
+    def _rows(self, query: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+        with self._explained():
+            yield from self._db.execute(query, values)
+
+    def _value(self, query: str, values: Values = ()) -> Any:
+        return next(self._rows(query, values))[0]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _migrate(self) -> None:
+        version = self._value("PRAGMA user_version")
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                f"{self.path}: has format {version}, this program knows {len(MIGRATIONS)}; use the newer program again"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what SQLite and the file system say into what to do about it."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise  # a fault of ours
+        except sqlite3.DatabaseError as error:
+            raise StorageError(f"{self.path}: {_advice(error)}") from error
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+
+
+def _as_text(value: object) -> object:
+    """A value as SQLite keeps it."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _advice(error: sqlite3.DatabaseError) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return "the disk is full; nothing was changed. Free some space and run it again"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "is in use by another process; nothing was changed. Wait for it to end and run it again"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+        return (
+            f"is damaged ({error}); put it back from a backup, or move it away and run `python -m trainer scrape`, "
+            "which gathers the photos anew"
+        )
+    return f"cannot be read or written: {error}"
