@@ -16,9 +16,8 @@ from bot.answer import Answerer
 from bot.catch_up import CatchUp
 from bot.client import Client
 from bot.config import Settings
-from bot.decode import Decoder
 from bot.entities import Mention
-from bot.photos import Judge
+from bot.photos import Decoder, Judge
 from bot.predict import Loader, Predictor
 from bot.reply import Writer
 from bot.schedule import Schedule
@@ -48,16 +47,24 @@ class Bot:
 
     Args:
         loader: where the classifier comes from.
+        decoder: turns strangers' files into photos; started and closed by the caller, after the bot has stopped.
         now: seconds since the epoch.
 
     Raises:
         ConfigError: the texts are not usable.
         StorageError: the database cannot be opened, or another bot is using it.
         InstanceError: the instance does not tell who we are.
-        ProjectError: no process for decoding can be started.
     """
 
-    def __init__(self, settings: Settings, token: str, loader: Loader, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        token: str,
+        loader: Loader,
+        decoder: Decoder,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.failure: Exception | None = None
         self._settings = settings
         self._now = now
@@ -73,11 +80,6 @@ class Bot:
             instance, me = self.client.instance(), self.client.me()
             logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
             limits = settings.bot
-            self._decoder = Decoder(
-                settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
-            )
-            self._decoder.start()
-            stack.callback(self._decoder.close)
             web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
             fetcher = stack.enter_context(Fetcher(web))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
@@ -88,7 +90,7 @@ class Bot:
                 max_characters=instance.max_characters,
                 characters_per_url=instance.characters_per_url,
             )
-            judge = Judge(fetcher, self._decoder, self.predictor, max_bytes=settings.images.max_bytes)
+            judge = Judge(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
             answerer = Answerer(self.client, self.store, judge, writer, limits, now=now)
             self._build_loops(answerer)
             self._stack = stack.pop_all()

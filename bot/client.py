@@ -213,6 +213,16 @@ class Client:
         except NotFound:
             logger.debug("already gone status=%s", status_id)
 
+    # Trying out what the token may do, without doing anything
+
+    def probe_posting(self) -> None:
+        """Post nothing at all: Refused where we may post, OutOfScope where not."""
+        self._call("call", "trying to post", lambda api: api.status_post(""))
+
+    def probe_media(self) -> None:
+        """Change an attachment that is not there: NotFound where we may upload, OutOfScope where not."""
+        self._call("call", "trying to upload", lambda api: api.media_update("0"))
+
     # Streaming
 
     def stream(self, listener: Listener) -> None:

@@ -1,0 +1,246 @@
+"""The bot's commands: login, check, run, predict, inbox."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from bot.config import Settings, load_settings
+from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
+
+if TYPE_CHECKING:
+    from bot.entities import Prediction
+    from bot.store import Entry
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAULT = 1
+# 2 is the command line's own: wrong usage.
+EXIT_NEEDS_A_PERSON = 3
+
+app = typer.Typer(
+    help="Answers mentions with a cosplay photo: which gallery does it look like?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Config = Annotated[Path | None, typer.Option("--config", help="Another file than ./config.yaml.", show_default=False)]
+
+
+@app.command()
+def login(
+    instance: Annotated[str, typer.Argument(help="The bot's instance, e.g. https://friends.nico.")],
+    config: Config = None,
+    browser: Annotated[bool, typer.Option(help="Open the login page in a browser on this machine.")] = True,
+    code: Annotated[str | None, typer.Option(help="The code the login page showed; asked for when left out.")] = None,
+) -> None:
+    """Get an access token from an instance and keep it in data_dir, readable by this user alone."""
+    with _explained():
+        from bot.login import Login
+        from trainer.fetch import user_agent
+
+        settings = load_settings(config)
+        base_url = instance.rstrip("/") if "://" in instance else f"https://{instance.rstrip('/')}"
+        if base_url.startswith("http://") and not settings.mastodon.allow_http:
+            raise ConfigError(
+                f"{base_url}: a token must not travel in the open; use https://, or set mastodon.allow_http"
+            )
+        step = Login(
+            base_url=base_url,
+            data_dir=settings.data_dir,
+            allow_http=settings.mastodon.allow_http,
+            user_agent=user_agent(settings.web),
+            timeout_s=settings.mastodon.request_timeout_s,
+        )
+        if code is None:
+            url = step.url()
+            typer.echo(f"Log in as the bot's account and allow access here:\n\n  {url}\n")
+            if browser:
+                webbrowser.open(url)
+            code = typer.prompt("The code shown there")
+        path = step.finish(code)
+        typer.echo(f"Token kept in {path}, readable by you alone.")
+        if base_url != settings.mastodon.base_url.rstrip("/"):
+            typer.echo(f"Now set mastodon.base_url to {base_url} in config.yaml (it is {settings.mastodon.base_url}).")
+
+
+@app.command()
+def check(
+    config: Config = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Leave the network alone.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what the bot can mend itself, without asking.")] = False,
+) -> None:
+    """Say in plain words what is missing or wrong; exit status 0 when the bot can run, else 1."""
+    from bot import check as checks
+
+    try:
+        settings = load_settings(config)
+    except ConfigError as error:
+        typer.echo(f"FAULT {error}")
+        raise typer.Exit(EXIT_FAULT) from None
+    results = [checks.offline(settings), *([] if offline else [checks.online(settings)])]
+    n_faults = 0
+    for result in (each for part in results for each in part):
+        typer.echo(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
+        n_faults += result.level == "fault"
+        if result.mend and (fix or (sys.stdin.isatty() and typer.confirm("      Shall I change that?"))):
+            try:
+                result.mend()
+                typer.echo("      changed")
+            except ProjectError as error:
+                typer.echo(f"      could not be changed: {error}")
+    typer.echo("The bot can run." if not n_faults else f"{n_faults} to mend before the bot can run.")
+    raise typer.Exit(EXIT_FAULT if n_faults else 0)
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Answer mentions until SIGTERM or Ctrl-C.
+
+    Exit status: 0 stopped as asked, 1 a fault, 2 wrong usage, 3 only a person can help (settings, token, no model).
+    """
+    with _explained():
+        from bot import log
+        from bot.app import Bot
+        from bot.credentials import find_token
+        from bot.decode import Decoder
+        from bot.predict import ServingLoader
+
+        settings = load_settings(config)
+        token = find_token(settings).token
+        # Neither the children nor a crash report of theirs can tell what they do not inherit.
+        os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
+        log.set_up(settings.log, secrets=[token])
+        limits = settings.bot
+        with Decoder(
+            settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
+        ) as decoder:
+            bot = Bot(settings, token, ServingLoader(settings), decoder)
+            for name in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(name, lambda *_: bot.ask_to_stop())
+            try:
+                bot.start()
+                bot.wait()
+            finally:
+                clean = bot.stop()
+        if bot.failure is not None:
+            raise bot.failure
+        if not clean:  # a hand is stuck in a call; the inbox knows, and the process must end in time
+            logging.shutdown()
+            os._exit(0)
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Photos on this machine.")],
+    config: Config = None,
+) -> None:
+    """Say which gallery files on disk look like; exit status 1 when one of them could not be judged."""
+    with _explained():
+        settings = load_settings(config)
+        n_failed = sum(not _predict_file(path, found) for path, found in _judged(files, settings))
+        raise typer.Exit(EXIT_FAULT if n_failed else 0)
+
+
+@app.command()
+def inbox(
+    config: Config = None,
+    everything: Annotated[bool, typer.Option("--all", help="Finished mentions too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 50,
+    retry: Annotated[
+        str | None, typer.Option(help="Try a failed mention again: its notification id, or all.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the mentions that wait or were set aside, with the reason; or give them another chance."""
+    with _explained():
+        from bot.app import DATABASE
+        from bot.store import Store
+
+        settings = load_settings(config)
+        path = settings.data_dir / DATABASE
+        if not path.exists():
+            raise ConfigError(f"{path}: no inbox yet; it comes with the first `python -m bot run`")
+        store = Store(path)
+        try:
+            if retry is not None:
+                n_again = store.retry(None if retry == "all" else retry)
+                typer.echo(f"{n_again} to be tried again; a running bot sees it within a quarter of a minute.")
+                raise typer.Exit(0 if n_again or retry == "all" else EXIT_FAULT)
+            counts = store.counts()
+            _show_inbox(store.entries(open_only=not everything, limit=limit), counts)
+        finally:
+            store.close()
+
+
+def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
+    """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
+    from bot.predict import ServingLoader, prediction
+    from trainer import images
+
+    classifier = ServingLoader(settings).load()
+    for path in files:
+        try:
+            prepared = images.prepare(path.read_bytes(), settings.images, (classifier.view,))
+            yield path, prediction(classifier, classifier.predict(prepared)[0], prepared[0])
+        except OSError as error:
+            yield path, ImageError(f"cannot be read: {error.strerror}")
+        except ImageError as error:
+            yield path, error
+
+
+def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:
+    """Print one file's answer; False where there is none."""
+    if isinstance(found, ProjectError):
+        typer.echo(f"{path}: {found}", err=True)
+        return False
+    verdict = f"looks like the {found.label} gallery" if found.sure else f"not sure; nearest is {found.label}"
+    typer.echo(f"{path}: {verdict} (version {found.version})")
+    for label, score in found.scores:
+        typer.echo(f"  {label:<12} {'█' * round(score * 20):<20} {score:6.1%}")
+    return True
+
+
+def _show_inbox(entries: list[Entry], counts: dict[str, int]) -> None:
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("notification", "from", "state", "tries", "received", "reason or answer")
+    for entry in entries:
+        received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
+        answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
+        cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
+        table.add_row(*(Text(cell) for cell in cells))  # as text: an acct or a reason is no markup
+    Console().print(table)
+    typer.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "empty")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors that a person can act on become a message and an exit status, without a traceback."""
+    try:
+        yield
+    except (ConfigError, ModelError) as error:
+        _end(error, EXIT_NEEDS_A_PERSON)
+    except ProjectError as error:
+        _end(error, EXIT_FAULT)
+
+
+def _end(error: ProjectError, status: int) -> NoReturn:
+    typer.echo(f"{error}", err=True)
+    raise typer.Exit(status) from None
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m bot")

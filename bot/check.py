@@ -1,0 +1,185 @@
+"""What is missing or wrong before the bot can run, in plain words; one result for each thing looked at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.client import Client
+from bot.config import Settings
+from bot.credentials import find_token
+from bot.errors import InstanceError, NotFound, OutOfScope, Refused
+from bot.listener import Listener
+from bot.texts import load_texts
+from trainer.errors import ConfigError, ProjectError
+from trainer.fetch import user_agent
+
+STREAM_WAIT_S = 10.0
+LEAST_FREE_BYTES = 500 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ok; note: it works, but a person should know; fault: the bot cannot run, or not as it should.
+        mend: what would mend it, where the bot can do so itself.
+    """
+
+    level: Literal["ok", "note", "fault"]
+    text: str
+    mend: Callable[[], None] | None = None
+
+
+def offline(settings: Settings) -> Iterator[Result]:
+    """What can be told without any network: texts, folder, token, the version that would serve."""
+    yield Result("ok", "config: every setting is known and allowed")
+    yield _texts(settings)
+    yield _folder(settings)
+    yield _token(settings)
+    yield _champion(settings)
+
+
+def online(settings: Settings) -> Iterator[Result]:
+    """What only the instance can tell: reachable, whose token, scopes, private mentions, streaming."""
+    try:
+        token = find_token(settings).token
+    except ConfigError:
+        return  # told by `offline`
+    client = Client(settings.mastodon, token, user_agent=user_agent(settings.web))
+    try:
+        instance = client.instance()
+        yield Result(
+            "ok",
+            f"instance: {settings.mastodon.base_url} answers, version {instance.version}, "
+            f"{instance.max_characters} characters",
+        )
+        yield _account(client)
+    except InstanceError as error:
+        yield Result("fault", f"instance: {settings.mastodon.base_url}: {error}")
+        return
+    yield from _scopes(client)
+    yield _private_mentions(client)
+    yield _streaming(settings, client)
+
+
+def _texts(settings: Settings) -> Result:
+    try:
+        texts = load_texts(settings.bot.texts)
+    except ConfigError as error:
+        return Result("fault", f"texts: {error}")
+    return Result("ok", f"texts: {', '.join(texts.templates)}")
+
+
+def _folder(settings: Settings) -> Result:
+    folder = settings.data_dir
+    existing = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Result("fault", f"data_dir: {folder} cannot be written by this user; change data_dir, or its owner")
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE_BYTES:
+        return Result("note", f"data_dir: {folder} has only {free / 1e6:.0f} MB left")
+    return Result("ok", f"data_dir: {folder} can be written, {free / 1e9:.0f} GB free")
+
+
+def _token(settings: Settings) -> Result:
+    try:
+        found = find_token(settings)
+    except ConfigError as error:
+        return Result("fault", f"token: {error}")
+    return Result("ok", f"token: from {found.origin}")
+
+
+def _champion(settings: Settings) -> Result:
+    from trainer.serving import describe_champion
+
+    try:
+        return Result("ok", f"model: {describe_champion(settings)}")
+    except ProjectError as error:
+        return Result("fault", f"model: {error}")
+
+
+def _account(client: Client) -> Result:
+    me = client.me()
+    if not me.bot:
+        return Result("note", f"account: @{me.acct} is not marked as a bot; tick that in its profile, people expect it")
+    return Result("ok", f"account: @{me.acct}, marked as a bot")
+
+
+def _scopes(client: Client) -> Iterator[Result]:
+    """Try each scope by a call that changes nothing; the server refuses it for the scope, or for something else."""
+    probes: dict[str, tuple[str, Callable[[], object]]] = {
+        "read:notifications": ("mentions cannot be read", lambda: client.notifications()),
+        "read:statuses": ("threads cannot be read", lambda: client.thread("0")),
+        "read:follows": ("accounts that were muted are answered all the same", lambda: client.relation(client.me().id)),
+        "write:statuses": ("nothing can be posted", client.probe_posting),
+        "write:media": ("answers come without pictures", client.probe_media),
+    }
+    missing = []
+    for scope, (consequence, probe) in probes.items():
+        try:
+            probe()
+        except OutOfScope:
+            missing.append(scope)
+            yield Result("fault", f"scopes: {scope} is missing, so {consequence}; run `python -m bot login` again")
+        except (NotFound, Refused):
+            pass  # asked for nothing, refused nothing: the scope is there
+        except InstanceError as error:
+            yield Result("note", f"scopes: {scope} could not be tried: {error}")
+    if not missing:
+        yield Result("ok", f"scopes: {', '.join(probes)}")
+
+
+def _private_mentions(client: Client) -> Result:
+    try:
+        policy = client.private_mention_policy()
+    except InstanceError as error:
+        return Result("note", f"private mentions: the policy could not be read: {error}")
+    if policy in (None, "accept"):
+        return Result("ok", "private mentions: from strangers too")
+    if policy == "drop":
+        return Result(
+            "note",
+            "private mentions: those from strangers are dropped by the account's notification policy and never seen",
+            client.accept_private_mentions,
+        )
+    return Result(
+        "note",
+        "private mentions: those from strangers are filtered by the account's notification policy; the bot reads them, "
+        f"but only every few minutes, as the stream does not bring them (policy: {policy})",
+        client.accept_private_mentions,
+    )
+
+
+def _streaming(settings: Settings, client: Client) -> Result:
+    every = f"the bot polls every {settings.mastodon.poll_every_s:g} s"
+    if not settings.mastodon.streaming:
+        return Result("ok", f"streaming: off by config; {every}")
+    opened = threading.Event()
+    ended: list[str] = []
+
+    def listen() -> None:
+        try:
+            client.stream(Listener(opened=opened.set, notified=_ignore, edited=_ignore, deleted=_ignore))
+            ended.append("closed by the server at once")
+        except InstanceError as error:
+            ended.append(str(error))
+        opened.set()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    answered = opened.wait(STREAM_WAIT_S)
+    client.close_stream()
+    thread.join(STREAM_WAIT_S)
+    if answered and not (ended and not ended[0].startswith("the stream")):
+        return Result("ok", "streaming: open")
+    return Result("note", f"streaming: {ended[0] if ended else 'connected, but silent'}; {every}")
+
+
+def _ignore(_: object) -> None:
+    """An event that a check has no use for."""

@@ -1,0 +1,122 @@
+"""A bot at home in the sandbox: a real instance over HTTP, the real Mastodon.py, a real database, a fake classifier."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bot.app import Bot
+from bot.config import Settings
+from bot.store import Store
+from sandbox.instance import Account, Instance, Status
+from sandbox.instance.records import Media
+from tests.fakes import FakeDecoder, FakeLoader
+
+PATIENCE_S = 30.0
+COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
+QUICK: dict[str, dict[str, Any]] = {
+    "mastodon": {
+        "allow_http": True,
+        "request_timeout_s": 5.0,
+        "reconnect_pause_s": 0.05,
+        "max_reconnect_pause_s": 0.2,
+        "poll_every_s": 0.2,
+    },
+    "web": {"allow_private_addresses": True, "max_attempts": 1},
+    "bot": {"retry_pause_s": 0.05, "max_retry_pause_s": 0.2, "concurrent_mentions": 4, "pictures": False},
+}
+
+
+def photo(label: str = "japan", *, size: tuple[int, int] = (96, 96), format_: str = "JPEG") -> bytes:
+    """A plain picture that the fake classifier takes for that label's."""
+    out = io.BytesIO()
+    Image.new("RGB", size, COLOURS[label]).save(out, format_)
+    return out.getvalue()
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait for something that must come; returns what the condition returned."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+class World:
+    """The instance, the bot's account in it, and somebody to ask."""
+
+    def __init__(self, instance: Instance, url: str, tmp_path: Path) -> None:
+        self.instance = instance
+        self.url = url
+        self.data_dir = tmp_path / "data"
+        self.loader = FakeLoader()
+        self.decoder = FakeDecoder()
+        self.me = instance.add_account("dokocos", bot=True)
+        self.alice = self.person("alice")
+
+    def person(self, acct: str, **options: Any) -> Account:
+        """An account that has been here for a while."""
+        options.setdefault("created_at", datetime.now(UTC) - timedelta(days=400))
+        return self.instance.add_account(acct, **options)
+
+    def settings(self, **sections: dict[str, Any]) -> Settings:
+        """Settings for tests; each section's values go over the quick ones."""
+        merged = {name: values | sections.get(name, {}) for name, values in QUICK.items()}
+        merged["mastodon"] = {"base_url": self.url} | merged["mastodon"]
+        return Settings.model_validate({"data_dir": self.data_dir} | merged)
+
+    @contextmanager
+    def bot(self, **sections: dict[str, Any]) -> Iterator[Bot]:
+        """A running bot."""
+        bot = Bot(self.settings(**sections), self.me.token, self.loader, self.decoder)
+        try:
+            bot.start()
+            yield bot
+        finally:
+            bot.stop()
+
+    def photo(self, label: str = "japan", *, of: Account | None = None) -> Media:
+        """An attachment, ready to be posted."""
+        return self.instance.attach(of or self.alice, photo(label))
+
+    def ask(self, text: str = "@dokocos which gallery?", label: str | None = "japan", **options: Any) -> Status:
+        """Alice mentions the bot, with a photo unless the label is None."""
+        attachments = [] if label is None else [self.photo(label)]
+        options.setdefault("attachments", attachments)
+        return self.instance.post(options.pop("by", self.alice), text, **options)
+
+    def answers(self, question: Status) -> list[Status]:
+        """What the bot replied to a status."""
+        return [each for each in self.instance.replies_to(question) if each.account is self.me]
+
+    def answer(self, question: Status) -> Status:
+        """The bot's one reply to a status, once it is there."""
+        until(lambda: self.answers(question))
+        (only,) = self.answers(question)
+        return only
+
+    def store(self) -> Store:
+        """The bot's database, while the bot is not running."""
+        self.data_dir.mkdir(exist_ok=True)
+        return Store(self.data_dir / "bot.sqlite3")
+
+
+@pytest.fixture
+def world(instance: Instance, instance_url: str, tmp_path: Path) -> World:
+    return World(instance, instance_url, tmp_path)
+
+
+def settle(bot: Bot) -> None:
+    """Wait until the bot has nothing to do."""
+    until(bot.worker.is_idle)

@@ -1,0 +1,81 @@
+"""Stand-ins that several tests share; each passes the tests of what it stands for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from bot.predict import Classifier
+from trainer import images
+from trainer.config import ImageSettings
+from trainer.errors import ModelError
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FakeScored:
+    """Stands for `trainer.serving.Scored`."""
+
+    scores: npt.NDArray[np.float32]
+    heatmap: npt.NDArray[np.float32]
+
+
+class FakeClassifier:
+    """Stands for `trainer.serving.Classifier`: tells the gallery by a photo's colour, with no network behind it.
+
+    Red looks like brazil, green like china, blue like japan; grey is not sure.
+    """
+
+    labels = ("brazil", "china", "japan")
+    view = "whole"
+    threshold = 0.5
+
+    def __init__(self, version: str = "v1") -> None:
+        self.version = version
+        self.batches: list[int] = []
+
+    def predict(self, photos: Pixels) -> Sequence[FakeScored]:
+        self.batches.append(len(photos))
+        return [self._score(photo) for photo in photos]
+
+    def _score(self, photo: Pixels) -> FakeScored:
+        mean = photo.reshape(-1, 3).mean(axis=0)
+        strength = np.exp((mean - mean.max()) / 32.0)
+        heatmap = np.linspace(0, 1, 14 * 14, dtype=np.float32).reshape(14, 14)
+        return FakeScored((strength / strength.sum()).astype(np.float32), heatmap)
+
+
+@dataclass
+class FakeLoader:
+    """Hands out a classifier; set another one, and it becomes the champion."""
+
+    classifier: Classifier | None = field(default_factory=FakeClassifier)
+    n_loads: int = 0
+
+    def stamp(self) -> object:
+        return None if self.classifier is None else self.classifier.version
+
+    def load(self) -> Classifier:
+        self.n_loads += 1
+        if self.classifier is None:
+            raise ModelError("no version yet; run `python -m trainer train`")
+        return self.classifier
+
+
+class FakeDecoder:
+    """Decodes here and now; `bot.decode.Decoder` does the same in a process of its own."""
+
+    def __init__(self, limits: ImageSettings | None = None) -> None:
+        self._limits = limits or ImageSettings()
+        self.gate = threading.Event()  # cleared: decoding waits
+        self.gate.set()
+
+    def prepare(self, data: bytes, view: str) -> Pixels:
+        self.gate.wait()
+        prepared: Pixels = images.prepare(data, self._limits, (view,))[0]
+        return prepared
