@@ -161,7 +161,7 @@ def route(
 
     Args:
         handler: returns a Response, or a value that is answered as JSON.
-        scopes: any one of them is needed; None: no token is needed.
+        scopes: any one of them is needed; none named: any token will do; None: no token is needed.
         optional: a call without a token is let through (`scopes` hold for one with a token).
     """
 
@@ -204,7 +204,7 @@ def _authorize(call: Call, scopes: tuple[str, ...] | None, *, optional: bool) ->
         if scopes is not None and not optional:
             call.instance.tokens.get("")
         return
-    if scopes is not None and not any(covers(call.token.scopes, scope) for scope in scopes):
+    if scopes and not any(covers(call.token.scopes, scope) for scope in scopes):
         raise ApiError(403, OUT_OF_SCOPE)
     if call.viewer is not None and call.viewer.suspended:
         raise ApiError(403, "Your login is currently disabled")
