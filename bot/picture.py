@@ -8,6 +8,7 @@ caller; none of them is an asker's.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,6 +37,7 @@ PALE_INK = (172, 177, 188)
 _PLASMA = bytes.fromhex(
     "0d08873305975002a26a00a88405a79c179eb12a90c33d80d35171e16462ed7953f68f44fca636fec029f9dc24f0f921"
 )
+_PHRASE = re.compile("[^はがのをにで、。]*[はがのをにで、。]+|[^はがのをにで、。]+")
 MAX_OPACITY = 0.72  # of the heat map where it is hottest; the photo stays to be seen
 
 
@@ -87,7 +89,7 @@ def draw_card(
     _draw_scale(card, scale, left)
     small = load(17)
     pen.text((left, SIZE[1] - MARGIN), _shorten(writable(footer), small, right - left), PALE_INK, small, anchor="ls")
-    _draw_bars(pen, bars[:MAX_BARS], (left, bottom + 14, right, SIZE[1] - MARGIN - 70))
+    _draw_bars(pen, bars[:MAX_BARS], (left, bottom + 20, right, SIZE[1] - MARGIN - 70))
     buffer = io.BytesIO()
     card.save(buffer, "JPEG", quality=88, subsampling=0)  # full colour resolution: letters stay sharp
     return buffer.getvalue()
@@ -103,7 +105,7 @@ def _lay_heat(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -
     heat = heat.clip(0, 1)
     colours = _colours()[(heat * 255).astype(np.uint8)]
     pale = Image.blend(photo, photo.convert("L").convert("RGB"), 0.5)
-    opacity = MAX_OPACITY * heat[..., None]
+    opacity = MAX_OPACITY * heat[..., None] ** 1.5  # what is nearly cold leaves the photo as it is
     return Image.fromarray((np.asarray(pale) * (1 - opacity) + colours * opacity).astype(np.uint8))
 
 
@@ -179,12 +181,14 @@ def _draw_scale(card: Image.Image, scale: tuple[Text, Text], left: int) -> None:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines of at most `width` pixels, broken at spaces; between any two characters where there are none."""
-    pieces = text.split(" ") if " " in text else list(text)
+    """Lines of at most `width` pixels: broken at spaces; without any, as in Japanese, behind particles and stops."""
     between = " " if " " in text else ""
-    lines = [pieces[0]]
-    for piece in pieces[1:]:
-        longer = lines[-1] + between + piece
+    pieces = text.split(" ") if between else _PHRASE.findall(text)
+    if max(map(font.getlength, pieces), default=0) > width:
+        between, pieces = "", list(text)
+    lines = [""]
+    for piece in pieces:
+        longer = f"{lines[-1]}{between}{piece}" if lines[-1] else piece
         if font.getlength(longer) <= width:
             lines[-1] = longer
         else:

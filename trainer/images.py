@@ -252,7 +252,7 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
 
 def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
     """Each box is resampled once: `mirror` shares it with `whole`, and the three squares of a square photo are one."""
-    boxes = [_box(image.size, name) for name in names]
+    boxes = [view_box(image.size, name) for name in names]
     resized = {
         box: np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
         for box in set(boxes)
@@ -260,7 +260,7 @@ def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
     return np.stack([resized[box][:, :: -1 if name == "mirror" else 1] for box, name in zip(boxes, names, strict=True)])
 
 
-def _box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
+def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of what a view shows of a photo."""
     if name not in VIEWS:
         raise ValueError(f"{name!r} is no view; known: {', '.join(VIEWS)}")
