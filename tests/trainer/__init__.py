@@ -1,0 +1,1 @@
+"""Tests of the trainer, from settings to versions that can serve."""

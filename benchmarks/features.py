@@ -1,0 +1,174 @@
+"""Features from photos on disk to features on disk, beside what the machine could do and what people usually do.
+
+Three things take turns, so that a machine whose speed drifts drifts for all of them:
+
+- the ceiling: one large matrix product in the chosen precision, by Keras and by NumPy, whichever is faster, divided by
+  the operations that VGG16's convolutions take for one image;
+- plain: `Model.predict`, float32, batch 32, in a process with TensorFlow as it comes, on images that are ready;
+- ours: `compute_features`, with decoding, preprocessing and storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.result import Figure, Goal, Result
+from trainer.backend import load_keras
+from trainer.cache import FeatureCache
+from trainer.config import FeatureSettings, ImageSettings
+from trainer.features import Backbone, Precision, choose_batch_size, choose_precision, compute_features
+from trainer.precision import measure
+from trainer.weights import CONVOLUTIONS, kernel_shape
+
+PLAIN_BATCH = 32
+MATRIX_SIDE = 4096
+SETTINGS = FeatureSettings(weights="random")
+
+
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    sha256: str
+    path: Path
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures; medians over rounds.
+
+    Args:
+        quick: two rounds of few photos.
+        work_dir: an empty folder; photos and caches are put there.
+        say: shows a line of progress.
+    """
+    n_rounds, n_photos = (2, 16) if quick else (5, 48)
+    photos = _draw_photos(work_dir, n_photos)
+    precision = choose_precision(SETTINGS, work_dir)
+    say(f"precision {precision}, chosen by measuring")
+    backbone = Backbone.load(SETTINGS, precision=precision)
+    batch_size = choose_batch_size(SETTINGS)
+    backbone.extract(np.zeros((batch_size, 224, 224, 3), dtype=np.uint8), batch_size=batch_size)
+    rounds: list[dict[str, float]] = []
+    with _plain_predict() as plain:
+        for number in range(n_rounds):
+            cache = FeatureCache(work_dir / f"{number}", views=SETTINGS.views, n_features=backbone.n_features)
+            ceiling = images_per_s_ceiling(precision)
+            plain_rate = plain()
+            computed = compute_features(
+                photos, backbone=backbone, cache=cache, limits=ImageSettings(), batch_size=batch_size
+            )
+            ours = len(SETTINGS.views) * computed.n_photos / computed.took_s
+            rounds.append({"ceiling": ceiling, "plain": plain_rate, "ours": ours})
+            say(f"{number + 1} of {n_rounds}: ours {ours:.2f}, ceiling {ceiling:.2f}, plain {plain_rate:.2f} images/s")
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rates = measure(SETTINGS)
+    figures: dict[str, Figure] = {
+        "images_per_s": statistics.median(one["ours"] for one in rounds),
+        "ceiling_images_per_s": statistics.median(one["ceiling"] for one in rounds),
+        "plain_predict_images_per_s": statistics.median(one["plain"] for one in rounds),
+        "share_of_ceiling": statistics.median(one["ours"] / one["ceiling"] for one in rounds),
+        "times_plain_predict": statistics.median(one["ours"] / one["plain"] for one in rounds),
+        "precision": precision,
+        "float32_images_per_s_small_batch": rates["float32"],
+        "bfloat16_images_per_s_small_batch": rates["bfloat16"],
+        "batch_size": batch_size,
+        "gflop_per_image": gflop_per_image(),
+        "peak_memory_mb": peak_mb,
+        "has_avx512_bf16": _has_avx512_bf16(),
+    }
+    goals = [Goal("share_of_ceiling", at_least=0.9)]
+    if figures["has_avx512_bf16"]:
+        goals.append(Goal("times_plain_predict", at_least=2.5))
+    return Result(figures=figures, goals=tuple(goals))
+
+
+def gflop_per_image(side_px: int = 224) -> float:
+    """Multiplications and additions of the thirteen convolutions for one image, in 10^9."""
+    total = 0.0
+    for name in CONVOLUTIONS:
+        side = side_px // 2 ** (int(name[5]) - 1)  # block1 sees the whole image, each block after it half the side
+        total += 2.0 * side * side * float(np.prod(kernel_shape(name)))
+    return total / 1e9
+
+
+def images_per_s_ceiling(precision: Precision) -> float:
+    """What VGG16 would do if it were one large matrix product; the faster of Keras' and NumPy's."""
+    ops = load_keras().ops
+    matrix = np.random.default_rng(0).random((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
+    tensor = ops.cast(ops.convert_to_tensor(matrix), precision)
+    ways: list[Callable[[], Any]] = [lambda: float(ops.sum(ops.matmul(tensor, tensor)[:1]))]
+    if precision == "float32":
+        ways.append(lambda: matrix @ matrix)
+    best_s = min(_seconds(way) for way in ways for _ in range(3))
+    return 2 * MATRIX_SIDE**3 / best_s / 1e9 / gflop_per_image()
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _plain_predict() -> Iterator[Callable[[], float]]:
+    """A function that has a process of its own predict one batch, and tells the images per second."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    set_by_us = os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    process = context.Process(target=_serve_plain_predict, args=(theirs,), daemon=True)
+    process.start()
+    if set_by_us is not None:
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = set_by_us
+
+    def ask() -> float:
+        ours.send(True)
+        return float(ours.recv())
+
+    try:
+        ask()  # the first one compiles
+        yield ask
+    finally:
+        ours.send(False)
+        process.join()
+
+
+def _serve_plain_predict(connection: Connection) -> None:
+    keras = load_keras(small_batches=True)  # leaves TensorFlow's kernels as they come
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3), pooling="avg")
+    images = np.random.default_rng(0).random((PLAIN_BATCH, 224, 224, 3), dtype=np.float32) * 255
+    while connection.recv():
+        connection.send(PLAIN_BATCH / _seconds(lambda: model.predict(images, batch_size=PLAIN_BATCH, verbose=0)))
+
+
+def _draw_photos(folder: Path, n: int) -> list[_Photo]:
+    """JPEGs of a thumbnail's size and weight."""
+    rng = np.random.default_rng(0)
+    photos = []
+    for number in range(n):
+        coarse = Image.fromarray(rng.integers(0, 256, (60, 35, 3), dtype=np.uint8))
+        out = io.BytesIO()
+        coarse.resize((350, 600), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+        path = folder / f"{number}.jpg"
+        path.write_bytes(out.getvalue())
+        photos.append(_Photo(hashlib.sha256(out.getvalue()).hexdigest(), path))
+    return photos
+
+
+def _has_avx512_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False

@@ -1,0 +1,86 @@
+"""What a benchmark hands back: figures, the goals they are held against, and the machine they were taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from trainer.precision import processor
+
+Figure = float | int | str | bool | None
+LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow", "mastodon-py", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound that one figure shall keep: at least one of the two is set."""
+
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def is_met(self, value: Figure) -> bool:
+        """Whether a figure keeps the bound; one that could not be taken does not."""
+        if not isinstance(value, int | float) or value != value:
+            return False
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        bounds = [("at least", self.at_least), ("at most", self.at_most)]
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of one run.
+
+    Attributes:
+        figures: by name, the unit in the name (`images_per_s`, `peak_mb`); floats are shown with three digits.
+        goals: each names one of the figures. One that this machine is not asked for is left out; a figure says why.
+    """
+
+    figures: Mapping[str, Figure]
+    goals: tuple[Goal, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        """Whether every goal is met."""
+        return all(goal.is_met(self.figures.get(goal.figure)) for goal in self.goals)
+
+    def as_json(self, name: str) -> dict[str, Any]:
+        """The line that a benchmark ends with; the machine's facts are among the figures."""
+        goals = {
+            goal.figure: {
+                "wanted": str(goal),
+                "got": self.figures.get(goal.figure),
+                "met": goal.is_met(self.figures.get(goal.figure)),
+            }
+            for goal in self.goals
+        }
+        return {"name": name, "figures": {**self.figures, "machine": machine()}, "goals": goals, "met": self.met}
+
+
+def machine() -> dict[str, Figure]:
+    """Processor, cores, memory and library versions; without these a figure says little."""
+    return {
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_1min": round(psutil.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version for name in LIBRARIES if (version := _version(name)) is not None},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

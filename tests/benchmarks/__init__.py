@@ -1,0 +1,1 @@
+"""Tests of the benchmarks' harness; the figures themselves are taken by hand."""
