@@ -29,22 +29,68 @@ def read_settings(
 
 
 @app.command()
-def scrape(context: typer.Context) -> None:
+def scrape(
+    context: typer.Context,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only check the files that are held, and fetch damaged ones again.")
+    ] = False,
+) -> None:
     """Gather photos from the configured source; what is held already is not fetched again."""
     from trainer.fetch import Fetcher
+    from trainer.lock import only_one
     from trainer.manifest import FILE_NAME, Manifest
     from trainer.scrape import Scrape
-    from trainer.scrape_view import progress, summary
+    from trainer.scrape_view import progress, summary, verified
     from trainer.sites import open_site
+    from trainer.upkeep import verify as verify_files
 
     settings: Settings = context.obj
-    with Fetcher(settings.web) as fetcher, Manifest(settings.data_dir / FILE_NAME) as manifest:
+    with (
+        only_one(settings.data_dir / "scrape.lock", "scrape"),
+        Fetcher(settings.web) as fetcher,
+        Manifest(settings.data_dir / FILE_NAME) as manifest,
+    ):
         site = open_site(settings, fetcher)
-        with progress(Console(stderr=True)) as on_photo:
-            report = Scrape(site, manifest, settings, on_photo=on_photo).run()
-    Console().print(summary(report))
-    if report.problems:
-        raise FetchError("\n".join(report.problems))
+        if verify:
+            checked = verify_files(site, manifest, settings)
+            Console().print(verified(checked))
+            problems = checked.problems
+        else:
+            with progress(Console(stderr=True)) as on_photo:
+                report = Scrape(site, manifest, settings, on_photo=on_photo).run()
+            Console().print(summary(report))
+            problems = report.problems
+    if problems:
+        raise FetchError("\n".join(problems))
+
+
+@app.command()
+def forget(
+    context: typer.Context,
+    photo: Annotated[str | None, typer.Option(help="Id of a photo at its source.")] = None,
+    member: Annotated[str | None, typer.Option(help="Id of a member at the source: all photos of theirs.")] = None,
+) -> None:
+    """Delete a photo, or all photos of a member, and never take them again: for take-downs."""
+    from datetime import UTC, datetime
+
+    from trainer.lock import only_one
+    from trainer.manifest import FILE_NAME, Manifest
+    from trainer.upkeep import forget as forget_photos
+
+    settings: Settings = context.obj
+    if (photo is None) == (member is None):
+        raise typer.BadParameter("give either --photo ID or --member ID")
+    with (
+        only_one(settings.data_dir / "scrape.lock", "scrape"),
+        Manifest(settings.data_dir / FILE_NAME) as manifest,
+    ):
+        now = datetime.now(UTC)
+        source = settings.source.kind
+        if photo is not None:
+            n_photos = forget_photos(manifest, settings.data_dir, source, "photo", photo, now=now)
+        else:
+            n_photos = forget_photos(manifest, settings.data_dir, source, "member", member or "", now=now)
+    print(f"{n_photos} photos deleted; they will not be taken again. The next training is without them.")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from trainer.scrape import OnPhoto, ScrapeReport
+from trainer.upkeep import VerifyReport
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,14 @@ def _time_left(report: ScrapeReport, rate: float) -> str:
         return ""
     n_wanted = sum(max(report.goal - report.held[label], 0) for label in report.labels)
     return f" min_left={n_wanted / rate / 60:.0f}"
+
+
+def verified(report: VerifyReport) -> str:
+    """The outcome of `scrape --verify` in a line."""
+    return (
+        f"{report.n_checked:,} files checked: {len(report.restored):,} restored, {len(report.dropped):,} gone at the "
+        f"source and dropped, {len(report.problems):,} still damaged or missing"
+    )
 
 
 def summary(report: ScrapeReport) -> RenderableType:
