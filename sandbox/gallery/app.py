@@ -9,10 +9,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from sandbox.faults import FaultMiddleware, Faults
 from sandbox.gallery.collection import Gallery, Photo, render, render_square
 from sandbox.gallery.items import Shape, envelope
 
@@ -45,8 +47,12 @@ class Options:
     robots_tag: str = ""
 
 
-def create_app(gallery: Gallery, options: Options | None = None) -> Starlette:
-    """The site over a gallery."""
+def create_app(gallery: Gallery, options: Options | None = None, faults: Faults | None = None) -> Starlette:
+    """The web application of a gallery; run it with `sandbox.server.serve`.
+
+    Args:
+        faults: how it is told to misbehave; None: by `POST /sandbox/faults` alone.
+    """
     site = _Site(gallery, options or Options())
     listing = "/api/regions/{region:int}/countries/{country:int}/"
     routes = [
@@ -54,16 +60,14 @@ def create_app(gallery: Gallery, options: Options | None = None) -> Starlette:
         for prefix in ("", "/{language}")
         for name in ("photos", "photos.json")
     ]
-    return Starlette(
-        routes=[
-            Route("/", site.front),
-            Route("/robots.txt", site.robots),
-            *routes,
-            Route("/photo/{photo_id:int}", site.photo),
-            Route("/{member_id:int}/{file}", site.picture),
-            Route("/max-{max_px:int}/{member_id:int}/{file}", site.picture),
-        ]
-    )
+    routes += [
+        Route("/", site.front),
+        Route("/robots.txt", site.robots),
+        Route("/photo/{photo_id:int}", site.photo),
+        Route("/{member_id:int}/{file}", site.picture),
+        Route("/max-{max_px:int}/{member_id:int}/{file}", site.picture),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(FaultMiddleware, faults=faults or Faults())])
 
 
 class _Site:

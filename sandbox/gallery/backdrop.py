@@ -43,7 +43,7 @@ def _studio(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng:
     x, y = width * rng.uniform(0.3, 0.7), height * rng.uniform(0.25, 0.45)
     for ring in range(5, 0, -1):
         reach = width * 0.13 * ring
-        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=mix(style.wall, WHITE, 0.65 - 0.08 * ring))
+        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=mix(style.wall, WHITE, 0.45 - 0.07 * ring))
 
 
 def _bokeh(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng: random.Random) -> None:
@@ -58,7 +58,7 @@ def _curtain(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng
     folds = rng.randint(5, 8)
     for fold in range(folds):
         left = width * (fold + rng.uniform(0.0, 0.2)) / folds
-        draw.rectangle((left, 0, left + width / folds * 0.45, height), fill=mix(style.wall, (60, 40, 70), 0.18))
+        draw.rectangle((left, 0, left + width / folds * 0.45, height), fill=mix(style.wall, (60, 40, 70), 0.08))
 
 
 def _hills(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng: random.Random) -> None:
@@ -74,7 +74,7 @@ def _blocks(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng:
     x = 0.0
     while x < width:
         step, top = width * rng.uniform(0.1, 0.2), height * rng.uniform(0.2, 0.55)
-        draw.rectangle((x, top, x + step, height), fill=mix(style.wall, style.floor, rng.uniform(0.15, 0.5)))
+        draw.rectangle((x, top, x + step, height), fill=mix(style.wall, style.floor, rng.uniform(0.08, 0.25)))
         x += step
 
 
@@ -82,8 +82,8 @@ def _window(draw: ImageDraw.ImageDraw, size: tuple[int, int], style: Style, rng:
     width, height = size
     left, top = width * rng.uniform(0.05, 0.5), height * rng.uniform(0.05, 0.15)
     right, bottom = left + width * 0.45, top + height * 0.4
-    draw.rectangle((left, top, right, bottom), fill=mix(style.wall, (225, 240, 255), 0.75))
-    frame, bar = mix(style.wall, (70, 50, 50), 0.35), max(2, width // 60)
+    draw.rectangle((left, top, right, bottom), fill=mix(style.wall, (225, 240, 255), 0.6))
+    frame, bar = mix(style.wall, (70, 50, 50), 0.18), max(2, width // 60)
     draw.rectangle((left, top, right, bottom), outline=frame, width=bar)
     draw.line(((left + right) / 2, top, (left + right) / 2, bottom), fill=frame, width=bar)
     draw.line((left, (top + bottom) / 2, right, (top + bottom) / 2), fill=frame, width=bar)

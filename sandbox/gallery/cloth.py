@@ -113,12 +113,12 @@ def _triangles(loom: _Loom) -> None:
 
 
 _WEAVES: dict[str, Callable[[_Loom], None]] = {
-    "stripes": _stripes,
+    "bands": _stripes,
+    "pinstripes": _stripes,
     "dots": _dots,
     "checks": _checks,
     "zigzags": _zigzags,
     "rings": _rings,
-    "triangles": _triangles,
 }
 PATTERNS = tuple(_WEAVES)
 

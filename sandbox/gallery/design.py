@@ -19,7 +19,16 @@ BACKDROPS = ("studio", "bokeh", "curtain", "hills", "blocks", "window")
 HEADGEAR = ("cat", "rabbit", "horns", "antennae", "hat", "crown", "bear", "plume")
 PROPS = ("gear", "key", "kite", "bell", "hoop", "bolt")
 # Hues (0..1) of the cloth's ground and of its motif.
-PALETTES = ((0.48, 0.04), (0.76, 0.22), (0.62, 0.09), (0.93, 0.52), (0.15, 0.70), (0.30, 0.86))
+PALETTES = ((0.02, 0.45), (0.38, 0.85), (0.70, 0.12), (0.20, 0.60), (0.54, 0.05), (0.87, 0.28))
+
+MANNERS = {
+    "bands": (0.24, 0),
+    "pinstripes": (0.13, 90),
+    "dots": (0.2, 45),
+    "checks": (0.24, 45),
+    "zigzags": (0.22, 0),
+    "rings": (0.24, 0),
+}
 
 WHITE: Colour = (252, 250, 245)
 
@@ -33,9 +42,9 @@ class Tendency:
     pattern: str
     palette: int
     prop: str
-    pattern_share: float = 0.9
-    palette_share: float = 0.5
-    prop_share: float = 0.6
+    pattern_share: float = 0.94
+    palette_share: float = 0.35
+    prop_share: float = 0.7
 
     @classmethod
     def of(cls, index: int) -> Tendency:
@@ -108,21 +117,21 @@ class Scene:
 
 def design_style(rng: random.Random) -> Style:
     """A member's manner of drawing and photographing."""
-    wall = _tone(rng.random(), rng.uniform(0.08, 0.35), rng.uniform(0.62, 0.96))
+    wall = _tone(rng.random(), rng.uniform(0.03, 0.09), rng.uniform(0.87, 0.93))
     return Style(
         backdrop=rng.choice(BACKDROPS),
         wall=wall,
-        floor=mix(wall, _tone(rng.random(), 0.3, 0.45), rng.uniform(0.25, 0.6)),
-        face=_tone(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.88, 1.0)),
+        floor=mix(wall, _tone(rng.random(), 0.2, 0.55), rng.uniform(0.2, 0.35)),
+        face=_tone(rng.random(), rng.uniform(0.06, 0.2), rng.uniform(0.9, 1.0)),
         ink=_tone(rng.random(), 0.4, rng.uniform(0.12, 0.3)),
-        line=rng.uniform(0.016, 0.036),
+        line=rng.uniform(0.02, 0.03),
         head=rng.uniform(0.36, 0.47),
         girth=rng.uniform(0.9, 1.2),
         legs=rng.uniform(0.24, 0.42),
-        zoom=rng.uniform(0.98, 1.12),
+        zoom=rng.uniform(0.98, 1.04),
         eyes=rng.choice(("round", "tall", "closed", "sleepy")),
-        noise=rng.uniform(0, 9),
-        light=(rng.uniform(0.9, 1.06), rng.uniform(0.94, 1.03), rng.uniform(0.88, 1.06)),
+        noise=rng.uniform(0, 3),
+        light=(rng.uniform(0.96, 1.02), rng.uniform(0.97, 1.01), rng.uniform(0.95, 1.03)),
         quality=rng.randint(72, 93),
     )
 
@@ -130,22 +139,22 @@ def design_style(rng: random.Random) -> Style:
 def design_costume(rng: random.Random, tendency: Tendency) -> Costume:
     """A costume as it is worn under a label of that tendency."""
     ground_hue, motif_hue = PALETTES[_lean(rng, range(len(PALETTES)), tendency.palette, tendency.palette_share)]
-    if rng.random() < 0.3:
-        ground_hue, motif_hue = motif_hue, ground_hue
-    ground = _tone(ground_hue + rng.gauss(0, 0.03), rng.uniform(0.45, 0.8), rng.uniform(0.45, 0.85))
-    motif = _tone(motif_hue + rng.gauss(0, 0.03), rng.uniform(0.25, 0.7), rng.uniform(0.8, 1.0))
+    ground = _tone(ground_hue + rng.gauss(0, 0.03), rng.uniform(0.45, 0.6), rng.uniform(0.55, 0.65))
+    motif = _tone(motif_hue + rng.gauss(0, 0.03), rng.uniform(0.3, 0.5), 1.0)
     trim = _tone(motif_hue + rng.gauss(0, 0.05), rng.uniform(0.4, 0.8), rng.uniform(0.6, 0.95))
+    pattern = _lean(rng, PATTERNS, tendency.pattern, tendency.pattern_share)
+    period, angle = MANNERS[pattern]
     return Costume(
         dress=Cloth(
-            pattern=_lean(rng, PATTERNS, tendency.pattern, tendency.pattern_share),
+            pattern=pattern,
             ground=ground,
-            motif=mix(motif, WHITE, rng.uniform(0.3, 0.7)),
-            period=rng.uniform(0.18, 0.26),
-            angle=rng.uniform(0, 180),
-            weight=rng.uniform(0.4, 0.55),
+            motif=mix(motif, WHITE, rng.uniform(0.5, 0.8)),
+            period=period * rng.uniform(0.93, 1.08),
+            angle=angle + rng.gauss(0, 4),
+            weight=rng.uniform(0.45, 0.5),
         ),
         trim=trim,
-        caped=rng.random() < 0.7,
+        caped=rng.random() < 0.92,
         boots=_tone(rng.random(), 0.45, rng.uniform(0.3, 0.7)),
         headgear=rng.choice(HEADGEAR),
         prop=_lean(rng, PROPS, tendency.prop, tendency.prop_share),
@@ -157,9 +166,9 @@ def design_costume(rng: random.Random, tendency: Tendency) -> Costume:
 def design_pose(rng: random.Random) -> Pose:
     """A pose and a place for the camera."""
     return Pose(
-        tilt=rng.gauss(0, 4),
-        shift=(rng.gauss(0, 0.05), rng.gauss(0, 0.04)),
-        zoom=rng.uniform(0.92, 1.12),
+        tilt=rng.gauss(0, 3),
+        shift=(rng.gauss(0, 0.03), rng.gauss(0, 0.03)),
+        zoom=rng.uniform(0.97, 1.05),
         prop_side=rng.choice((-1, 1)),
         raised=rng.random(),
         free_hand=rng.choice(("hip", "wave", "down")),

@@ -25,7 +25,7 @@ def draw_figure(pen: Pen, cloth: Image.Image, style: Style, costume: Costume, po
     _draw_legs(pen, style, costume)
     _draw_dress(pen, cloth, style, costume)
     free = _free_hand(pose)
-    held = (pose.prop_side * (0.62 + 0.1 * pose.raised), 0.15 - 0.75 * pose.raised)
+    held = (pose.prop_side * (0.56 + 0.06 * pose.raised), 0.15 - 0.75 * pose.raised)
     _draw_arm(pen, style, costume, side=-pose.prop_side, hand=free)
     draw_prop(pen, costume.prop, held, colour=costume.prop_colour, side=pose.prop_side)
     _draw_arm(pen, style, costume, side=pose.prop_side, hand=held)
@@ -33,7 +33,7 @@ def draw_figure(pen: Pen, cloth: Image.Image, style: Style, costume: Costume, po
 
 
 def _draw_cape(pen: Pen, cloth: Image.Image, style: Style) -> None:
-    spread = 0.95 * style.girth
+    spread = 1.02 * style.girth
     pen.shape(
         soften([(-0.3, SHOULDER_Y - 0.05), (0.3, SHOULDER_Y - 0.05), (spread, 0.75), (0.3, 0.68), (0, 0.78),
                 (-0.3, 0.68), (-spread, 0.75)]),
@@ -54,7 +54,7 @@ def _draw_legs(pen: Pen, style: Style, costume: Costume) -> None:
 
 
 def _draw_dress(pen: Pen, cloth: Image.Image, style: Style, costume: Costume) -> None:
-    shoulder, hem = 0.27 * style.girth, (0.58 if costume.skirted else 0.42) * style.girth
+    shoulder, hem = 0.27 * style.girth, (0.64 if costume.skirted else 0.5) * style.girth
     waist = 0.27 * style.girth if costume.skirted else 0.36 * style.girth
     pen.shape(
         [(-shoulder, SHOULDER_Y), (shoulder, SHOULDER_Y), (waist, -0.02), *_hem(hem, waves=costume.skirted),

@@ -19,8 +19,8 @@ def draw_prop(pen: Pen, name: str, hand: Point, *, colour: Colour, side: int) ->
 def _staff(pen: Pen, hand: Point, side: int) -> Point:
     """A staff through the hand; returns its upper end."""
     x, y = hand
-    top = (x + side * 0.14, y - 0.55)
-    pen.stroke([(x - side * 0.1, y + 0.45), top], 0.06, _WOOD)
+    top = (x + side * 0.08, y - 0.5)
+    pen.stroke([(x - side * 0.06, y + 0.45), top], 0.06, _WOOD)
     return top
 
 
@@ -41,7 +41,7 @@ def _key(pen: Pen, hand: Point, colour: Colour, side: int) -> None:
 
 
 def _kite(pen: Pen, hand: Point, colour: Colour, side: int) -> None:
-    x, y = hand[0] + side * 0.12, hand[1] - 0.5
+    x, y = hand[0] + side * 0.08, hand[1] - 0.5
     pen.stroke(bent([hand, (x, y + 0.35), (x, y)]), 0.035, _WOOD, outlined=False)
     top, bottom, left, right = (x, y - 0.42), (x, y + 0.38), (x - 0.28, y - 0.08), (x + 0.28, y - 0.08)
     pen.shape([top, right, bottom, left], colour)
@@ -58,7 +58,7 @@ def _bell(pen: Pen, hand: Point, colour: Colour, side: int) -> None:  # noqa: AR
 
 
 def _hoop(pen: Pen, hand: Point, colour: Colour, side: int) -> None:
-    x, y = hand[0] + side * 0.1, hand[1] - 0.38
+    x, y = hand[0] + side * 0.04, hand[1] - 0.38
     circle = [
         (x + 0.36 * math.cos(step * math.pi / 16), y + 0.36 * math.sin(step * math.pi / 16)) for step in range(33)
     ]
@@ -67,7 +67,7 @@ def _hoop(pen: Pen, hand: Point, colour: Colour, side: int) -> None:
 
 def _bolt(pen: Pen, hand: Point, colour: Colour, side: int) -> None:
     x, y = hand[0], hand[1] - 0.3
-    zigzag = [(0.05, -0.55), (0.3, -0.55), (0.12, -0.15), (0.32, -0.15), (-0.12, 0.55), (0.0, 0.05), (-0.2, 0.05)]
+    zigzag = [(0.0, -0.55), (0.25, -0.55), (0.08, -0.15), (0.28, -0.15), (-0.12, 0.55), (0.0, 0.05), (-0.2, 0.05)]
     pen.shape([(x + side * dx, y + dy) for dx, dy in zigzag], colour)
 
 

@@ -1,0 +1,303 @@
+"""`python -m sandbox demo`: the whole job as a newcomer sees it, on this machine alone.
+
+The instance and the gallery run in this process; trainer and bot are children of it, told by the environment where
+everything is, as they would be told anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from sandbox import gallery as galleries
+from sandbox import instance as instances
+from sandbox.conversation import Question, answers, ask, questions, what_is_missing
+from sandbox.gallery import Gallery
+from sandbox.instance import Account, Instance, Status
+from sandbox.server import serve
+from sandbox.transcript import Transcript
+
+ROOT = Path(__file__).parent.parent  # where `python -m trainer` and `python -m bot` are found
+SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
+MEMBERS_PER_PHOTO = 15 / 64
+CONNECT_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 15.0
+LOOK_EVERY_S = 0.1
+TAIL_LINES = 20
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why and what to do."""
+
+
+def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console | None = None) -> int:
+    """Run the demo from the empty sandbox to the last answer.
+
+    Args:
+        once: end after the last answer instead of staying until Ctrl-C.
+        photos: for each label.
+        seed: of the gallery and of the photos that are asked about.
+        keep: leave the data folder where it is at the end.
+
+    Returns:
+        The exit status: 0 where every expected answer came, 1 where not, 130 when interrupted before.
+    """
+    console = console or Console()
+    data_dir = Path(tempfile.mkdtemp(prefix="dokocos-demo-"))
+    demo = _Demo(console, data_dir, photos=photos, seed=seed)
+    try:
+        with _terminated_as_interrupted():
+            return demo.run(stay=not once)
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 0 if demo.is_complete else 130
+    except DemoError as error:
+        console.print(f"\n{error}", style="bold red", markup=False, highlight=False)
+        return 1
+    finally:
+        demo.print_times()
+        if keep:
+            console.print(f"Everything is kept in {data_dir}", highlight=False)
+        else:
+            shutil.rmtree(data_dir, ignore_errors=True)
+
+
+class _Demo:
+    """One run of the demo; `run` reads as the steps come."""
+
+    def __init__(self, console: Console, data_dir: Path, *, photos: int, seed: int) -> None:
+        self.is_complete = False
+        self._console = console
+        self._data_dir = data_dir
+        self._photos = photos
+        self._seed = seed
+        self._times: list[tuple[str, float]] = []
+
+    def run(self, *, stay: bool) -> int:
+        with contextlib.ExitStack() as servers:
+            with self._step("Start the sandbox"):
+                instance = Instance()
+                instances.add_people(instance)
+                gallery = _hang_gallery(self._seed, self._photos)
+                instance_url = servers.enter_context(serve(instances.create_app(instance)))
+                gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
+                self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
+            bot = instance.account(instances.BOT)
+            environment = self._environment(instance_url, gallery, gallery_url, bot.token)
+            with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
+                self._run_trainer("scrape", environment)
+            with self._step("Train a head on VGG16 features (seeded random weights)"):
+                self._run_trainer("train", environment)
+            missing = self._converse(instance, gallery, bot, environment, stay=stay)
+        if missing:
+            raise DemoError("Not every expected answer came:\n" + "\n".join(f"  {line}" for line in missing))
+        return 0
+
+    def _converse(
+        self, instance: Instance, gallery: Gallery, bot: Account, environment: Mapping[str, str], *, stay: bool
+    ) -> list[str]:
+        """Let the bot run and people ask it; returns what is missing of their answers."""
+        transcript = Transcript(instance, self._console)
+        log = self._data_dir / "bot.log"
+        with log.open("wb") as output, _child(["-m", "bot", "run"], environment, output=output) as process:
+            with self._step("Start the bot"):
+                _wait_until_connected(instance, bot, process, log)
+            with self._step("Ask the bot"):
+                asked = self._ask_all(instance, questions(gallery, self._seed), bot, transcript, process, log)
+            missing = what_is_missing(instance, asked, bot)
+            self.is_complete = not missing
+            self._report(missing, len(asked))
+            if stay:
+                self._stay(instance, transcript, process, log)
+        return missing
+
+    def _ask_all(
+        self,
+        instance: Instance,
+        asked: Sequence[Question],
+        bot: Account,
+        transcript: Transcript,
+        process: subprocess.Popen[bytes],
+        log: Path,
+    ) -> dict[Question, Status]:
+        """Ask one after the other, each when the one before has its answer or has waited long enough."""
+        posted = {}
+        for question in asked:
+            posted[question] = ask(instance, question, bot)
+            give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+            while not answers(instance, posted[question], bot) and time.monotonic() < give_up_at:
+                transcript.show_new()
+                _check_alive(process, log)
+                time.sleep(LOOK_EVERY_S)
+            transcript.show_new()
+        return posted
+
+    def _stay(self, instance: Instance, transcript: Transcript, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Show what is posted until Ctrl-C."""
+        self._console.print(
+            Panel(
+                f"[bold]{instance.base_url}/[/bold]\n\nOpen this page, post a photo of your own to the bot, and watch "
+                "the answer arrive.\nCtrl-C ends everything.",
+                title="Your turn",
+                border_style="bold magenta",
+                expand=False,
+                padding=(1, 4),
+            )
+        )
+        while True:
+            transcript.show_new()
+            _check_alive(process, log)
+            time.sleep(LOOK_EVERY_S)
+
+    def _run_trainer(self, command: str, environment: Mapping[str, str]) -> None:
+        """Run one command of the trainer; it writes to this terminal itself, progress bars and all."""
+        with _child(["-m", "trainer", command], environment) as process:
+            status = process.wait()
+        if status != 0:
+            raise DemoError(
+                f"`python -m trainer {command}` ended with exit status {status}; its last lines above say why. "
+                "Run the demo again with --keep to look at its data afterwards"
+            )
+
+    def _environment(self, instance_url: str, gallery: Gallery, gallery_url: str, token: str) -> dict[str, str]:
+        """What the children are told; settings of whoever started the demo are left out."""
+        countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
+        settings = {
+            "DATA_DIR": str(self._data_dir),
+            "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
+            "SOURCE__KIND": "worldcosplay",
+            "SOURCE__WORLDCOSPLAY__BASE_URL": gallery_url,
+            "SOURCE__WORLDCOSPLAY__IMAGE_HOSTS": "[127.0.0.1]",
+            "SOURCE__WORLDCOSPLAY__COUNTRIES": json.dumps(countries),
+            "SCRAPE__PHOTOS_PER_LABEL": str(self._photos),
+            "SCRAPE__PAGE_PAUSE_S": "0",
+            "SCRAPE__IMAGE_PAUSE_S": "0",
+            "FEATURES__WEIGHTS": "random",
+            "FEATURES__VIEWS": "[whole]",
+            "MASTODON__BASE_URL": instance_url,
+            "MASTODON__ACCESS_TOKEN": token,
+            "MASTODON__ALLOW_HTTP": "true",
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+        return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+
+    @contextlib.contextmanager
+    def _step(self, title: str) -> Iterator[None]:
+        """Announce a step, and take its time."""
+        self._console.print()
+        self._console.rule(f"[bold]{title}", align="left")
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._times.append((title, time.monotonic() - started))
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    def _report(self, missing: Sequence[str], n_asked: int) -> None:
+        if not missing:
+            self._console.print(f"[bold green]All {n_asked} expected answers came.")
+
+    def print_times(self) -> None:
+        """What took how long."""
+        if not self._times:
+            return
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for title, seconds in [*self._times, ("Together", sum(seconds for _, seconds in self._times))]:
+            table.add_row(title, f"{seconds:6.1f} s")
+        self._console.print()
+        self._console.print(table)
+
+
+def _hang_gallery(seed: int, photos: int) -> Gallery:
+    """A gallery with enough photos under each label."""
+    gallery = Gallery(seed, members_per_label=max(9, round(photos * MEMBERS_PER_PHOTO)))
+    for label in gallery.labels:
+        short = photos + SPARE_PHOTOS - len(gallery.photos(label))
+        gallery.grow(label, photos=max(0, short))
+    return gallery
+
+
+def _wait_until_connected(instance: Instance, bot: Account, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + CONNECT_TIMEOUT_S
+    while not instance.hub.listeners(bot):
+        _check_alive(process, log)
+        if time.monotonic() > give_up_at:
+            raise DemoError(f"The bot did not connect within {CONNECT_TIMEOUT_S:.0f} s. Its last lines:\n{_tail(log)}")
+        time.sleep(LOOK_EVERY_S)
+
+
+def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
+    status = process.poll()
+    if status is not None:
+        raise DemoError(
+            f"`python -m bot run` ended with exit status {status}. Its last lines:\n{_tail(log)}\n"
+            "`python -m bot check` tells what is missing or wrong"
+        )
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (none)"
+
+
+@contextlib.contextmanager
+def _child(
+    arguments: Sequence[str], environment: Mapping[str, str], *, output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that is asked to stop, and waited for, when the context ends.
+
+    Args:
+        output: takes what it writes, in place of our own terminal. Such a process is kept apart from the terminal's
+            Ctrl-C as well: it is stopped once, by us.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=output is not None,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: children stopped, data removed."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

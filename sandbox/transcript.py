@@ -1,0 +1,90 @@
+"""Shows an instance's statuses in a terminal as they come: who, what, which attachments; answers are indented."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.instance import Instance, Media, Status
+
+_INDENT = 6
+_WIDTH = 84
+_PREVIEW_COLUMNS = 16
+
+
+class Transcript:
+    """Prints each status once. Panels on a terminal, plain lines elsewhere."""
+
+    def __init__(self, instance: Instance, console: Console) -> None:
+        self._instance = instance
+        self._console = console
+        self._shown: set[int] = set()
+
+    def show_new(self) -> None:
+        """Print what has come since the last call, oldest first."""
+        for status in self._instance.statuses.all():
+            if status.id not in self._shown:
+                self._shown.add(status.id)
+                self._console.print(self._render(status))
+
+    def _render(self, status: Status) -> RenderableType:
+        asked = self._instance.statuses.parent_of(status)
+        indent = 0 if asked is None else _INDENT
+        who = f"@{status.account.acct}" + ("" if asked is None else f" → @{asked.account.acct}")
+        body = Text(status.text)
+        for media in status.media:
+            body.append(f"\n[{_describe(media)}]", style="dim")
+        if not self._console.is_terminal:
+            return Padding(Group(Text(f"{who}:"), Padding(body, (0, 0, 0, 2))), (0, 0, 1, indent))
+        panel = Panel(
+            self._with_preview(body, status),
+            title=Text(who, style="bold"),
+            title_align="left",
+            border_style="green" if status.account.bot else "cyan",
+            width=min(_WIDTH, self._console.width - indent),
+        )
+        return Padding(panel, (0, 0, 0, indent))
+
+    def _with_preview(self, body: Text, status: Status) -> RenderableType:
+        """The text, with its first photo beside it in coarse dots where the terminal has the colours."""
+        preview = _coarse(status.media[0].data) if status.media and self._console.color_system == "truecolor" else None
+        if preview is None:
+            return body
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(preview, body)
+        return grid
+
+
+def _describe(media: Media) -> str:
+    size = "" if media.width is None else f" {media.width} x {media.height}"
+    words = f": {media.description}" if media.description else ""
+    return f"{media.type}{size}, {len(media.data):,} bytes{words}"
+
+
+def _coarse(data: bytes) -> Text | None:
+    """A photo in half blocks, two pixels a character; None for what is no photo."""
+    try:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, UnidentifiedImageError):
+        return None
+    rows = max(2, round(_PREVIEW_COLUMNS * image.height / image.width)) // 2
+    small = image.resize((_PREVIEW_COLUMNS, rows * 2))
+    text = Text(no_wrap=True)
+    for row in range(rows):
+        for column in range(_PREVIEW_COLUMNS):
+            upper, lower = (_hex(small.getpixel((column, 2 * row + half))) for half in (0, 1))
+            text.append("▀", Style(color=upper, bgcolor=lower))
+        text.append("\n")
+    text.rstrip()
+    return text
+
+
+def _hex(pixel: object) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*pixel) if isinstance(pixel, tuple) else "#000000"
