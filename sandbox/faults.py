@@ -19,7 +19,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -97,6 +97,7 @@ class Faults:
 
     Attributes:
         fired: how often each kind has struck.
+        swallowed: how many frames of stalled event streams were not sent.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -106,6 +107,7 @@ class Faults:
         self._set: list[tuple[Fault, int | None]] = []  # with how often it may still strike
         self._streams: list[_OpenStream] = []
         self.streams_stalled = False
+        self.swallowed = 0
 
     def reseed(self, seed: int) -> None:
         """Draw anew which requests are struck."""
@@ -199,9 +201,12 @@ class _OpenStream:
 class FaultMiddleware:
     """Stands before an app and lets it misbehave as its `Faults` say."""
 
-    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+    def __init__(
+        self, app: ASGIApp, faults: Faults, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         self.app = app
         self.faults = faults
+        self.sleep = sleep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -226,7 +231,7 @@ class FaultMiddleware:
         last = struck[-1] if struck else None
         for fault in struck:
             if fault.kind == "delay":
-                await asyncio.sleep(fault.seconds)
+                await self.sleep(fault.seconds)
         if last is None or last.kind == "delay":
             await self._pass_on(scope, receive, send, cut)
         elif last.kind == "cut":
@@ -247,6 +252,7 @@ class FaultMiddleware:
                 opened = True
                 self.faults._opened(stream)
             if opened and self.faults.streams_stalled and message["type"] == "http.response.body" and message["body"]:
+                self.faults.swallowed += 1
                 return
             await send(message)
 
@@ -275,9 +281,9 @@ class FaultMiddleware:
             answer.body = answer.body[: int(len(answer.body) * fault.keep)]
             answer.headers["content-length"] = str(len(answer.body))
         elif fault.kind == "store_then_delay":
-            await asyncio.sleep(fault.seconds)
+            await self.sleep(fault.seconds)
         elif fault.kind == "drip":
-            await _drip(answer, send, fault.bytes_per_s)
+            await self._drip(answer, send, fault.bytes_per_s)
             return
         elif fault.kind == "cut_body":
             await send(_start(answer))
@@ -291,6 +297,15 @@ class FaultMiddleware:
             cut()
             return
         await answer(scope, receive, send)
+
+    async def _drip(self, answer: Response, send: Send, bytes_per_s: float) -> None:
+        """Send a body slowly, a few bytes at a time."""
+        await send(_start(answer))
+        step = max(1, int(bytes_per_s * DRIP_STEP_S))
+        for at in range(0, len(answer.body), step):
+            await send({"type": "http.response.body", "body": bytes(answer.body[at : at + step]), "more_body": True})
+            await self.sleep(step / bytes_per_s)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _is_event_stream(message: Message) -> bool:
@@ -337,13 +352,3 @@ async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
 
 def _start(answer: Response) -> Message:
     return {"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
-
-
-async def _drip(answer: Response, send: Send, bytes_per_s: float) -> None:
-    """Send a body slowly, a few bytes at a time."""
-    await send(_start(answer))
-    step = max(1, int(bytes_per_s * DRIP_STEP_S))
-    for at in range(0, len(answer.body), step):
-        await send({"type": "http.response.body", "body": bytes(answer.body[at : at + step]), "more_body": True})
-        await asyncio.sleep(step / bytes_per_s)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
