@@ -18,11 +18,6 @@ from sandbox.server import serve as serve_app
 cli = typer.Typer(help="A Mastodon instance and a photo gallery on 127.0.0.1.", no_args_is_help=True)
 
 
-@cli.callback()
-def _commands() -> None:
-    """Keeps `serve` a command of its own while it is the only one."""
-
-
 @cli.command()
 def serve(
     instance_port: Annotated[int, typer.Option(help="Port of the instance; 0: a free one.")] = 0,
@@ -46,6 +41,19 @@ def serve(
             raise typer.Exit(1) from error
         _print(found | {"tokens": tokens}, as_json=as_json)
         stop.wait()
+
+
+@cli.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after the last answer; 0 only if all came.")] = False,
+    photos: Annotated[int, typer.Option(min=20, help="Photos of each label.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the gallery and of the photos that are asked about.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the data folder where it is at the end.")] = False,
+) -> None:
+    """Show the whole job: scrape, train, and answer mentions, all on this machine."""
+    from sandbox.demo import run_demo
+
+    raise typer.Exit(run_demo(once=once, photos=photos, seed=seed, keep=keep))
 
 
 def _start(

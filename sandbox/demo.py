@@ -32,7 +32,7 @@ from sandbox.instance import Account, Instance, Status
 from sandbox.server import serve
 from sandbox.transcript import Transcript
 
-ROOT = Path(__file__).parent.parent  # where `python -m trainer` and `python -m bot` are found
+PACKAGES = Path(__file__).parent.parent  # where children find `trainer` and `bot`
 SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
 MEMBERS_PER_PHOTO = 15 / 64
 CONNECT_TIMEOUT_S = 60.0
@@ -270,8 +270,8 @@ def _child(
     """
     process = subprocess.Popen(
         [sys.executable, *arguments],
-        cwd=ROOT,
-        env=dict(environment),
+        cwd=environment["DOKOCOS_DATA_DIR"],  # so that no config.yaml is found: the demo is the same for everybody
+        env={**environment, "PYTHONPATH": str(PACKAGES)},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
