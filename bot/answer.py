@@ -139,7 +139,8 @@ class Answerer:
     def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
         if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
-        findings = self._judge.look(shown.attachments[: self._settings.max_images])
+        last_try = entry.attempts >= self._settings.max_attempts
+        findings = self._judge.look(shown.attachments[: self._settings.max_images], last_try=last_try)
         reply = self._writer.answer(findings, to=status, shown=shown)
         return self._post(entry, reply, kind="answer", best=_best(findings))
 

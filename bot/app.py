@@ -100,7 +100,7 @@ class Bot:
         max_age_s = limits.max_mention_age_h * HOUR_S
         patience_s = mastodon.request_timeout_s
         self.worker = Worker(self.store, answerer, limits, patience_s=patience_s, fatal=self._give_up, now=self._now)
-        self._tidier = Tidier(
+        self.tidier = Tidier(
             self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=self._now
         )
         self.catch_up = CatchUp(
@@ -118,12 +118,12 @@ class Bot:
             mastodon,
             look=self.catch_up.ask,
             received=self.received,
-            edited=self._tidier.edited,
-            deleted=self._tidier.deleted,
+            edited=self.tidier.edited,
+            deleted=self.tidier.deleted,
             fatal=self._give_up,
         )
         self._schedule = Schedule()
-        self._schedule.add("sweep", self._tidier.sweep, every=SWEEP_EVERY, first_in=timedelta(minutes=1))
+        self._schedule.add("sweep", self.tidier.sweep, every=SWEEP_EVERY, first_in=timedelta(minutes=1))
         self._schedule.add("prune", self._prune, every=PRUNE_EVERY, first_in=timedelta(minutes=2))
 
     def received(self, mention: Mention) -> None:
@@ -151,7 +151,7 @@ class Bot:
         """
         self.predictor.start()
         self.predictor.wait_until_ready()
-        self._tidier.start()
+        self.tidier.start()
         self.worker.start()
         self.catch_up.start()
         self.stream.start()
@@ -177,7 +177,7 @@ class Bot:
         self.stream.stop(1.0)
         clean = self.worker.stop(left())
         self.catch_up.stop(min(1.0, left()))
-        self._tidier.stop(min(1.0, left()))
+        self.tidier.stop(min(1.0, left()))
         self.predictor.stop()
         self._stack.close()
         logger.info("stopped clean=%s", clean)

@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 PAGE_SIZE = 80  # the most that Mastodon hands out
 _OUTAGES = frozenset({502, 503, 504})
+_NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
 _ASSUMED_VERSION = (4, 0, 0)
 # What Mastodon says with a 403 that has nothing to do with the thing asked for: a missing scope, a disabled account.
 _SHUT = ("outside the authorized scopes", "login is currently disabled")
@@ -313,7 +314,7 @@ class Client:
         detail = _said(error)
         if status is None or status < 400:
             broken = isinstance(error, MastodonNetworkError)
-            return Transient(f"{what}: {detail}", outage=status is None or broken)
+            return Transient(f"{what}: {detail}", outage=status is None or broken, under_way=True)
         message = f"{what}: HTTP {status} {detail}".strip()
         if status == 401:
             return Unauthorized(message)
@@ -322,7 +323,7 @@ class Client:
         if status in (404, 410):
             return NotFound(message)
         if status >= 500 or status == 408:
-            return Transient(message, outage=status in _OUTAGES)
+            return Transient(message, outage=status in _OUTAGES, under_way=status in _NO_ANSWERS)
         return Refused(message, status=status)
 
 

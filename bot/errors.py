@@ -50,8 +50,10 @@ class Transient(InstanceError):  # noqa: N818
 
     Attributes:
         outage: the server as a whole seems to be away, so this is nothing against the request itself.
+        under_way: the server may still be at work on the request, as no answer of its own came back.
     """
 
-    def __init__(self, message: str, *, outage: bool) -> None:
+    def __init__(self, message: str, *, outage: bool, under_way: bool = False) -> None:
         super().__init__(message)
         self.outage = outage
+        self.under_way = under_way

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # The prediction itself takes well under a second for each photo; beyond this the machine is in trouble.
 PREDICT_TIMEOUT_S = 300.0
+STILL = ("image", "unknown")  # kinds whose own file is looked at
 
 
 class Decoder(Protocol):
@@ -36,22 +37,25 @@ class Judge:
     predictor: Predictor
     max_bytes: int
 
-    def look(self, attachments: Sequence[Attachment]) -> list[Finding]:
+    def look(self, attachments: Sequence[Attachment], *, last_try: bool = False) -> list[Finding]:
         """One finding for each attachment, in order.
+
+        Args:
+            last_try: what cannot be had just now counts as gone.
 
         Raises:
             Transient: a file cannot be had just now, or the server is still processing it.
         """
-        files = [self._fetch(attachment) for attachment in attachments]
+        files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
         while True:
             try:
                 return self._judge(files)
             except ViewChangedError:
                 logger.info("another version came in between; the photos are prepared anew")
 
-    def _fetch(self, attachment: Attachment) -> bytes | Unseen:
+    def _fetch(self, attachment: Attachment, *, last_try: bool) -> bytes | Unseen:
         if not attachment.urls:
-            if attachment.kind == "image":
+            if attachment.kind == "image" and not last_try:
                 raise Transient("an attachment is still being processed by its server", outage=False)
             return Unseen("no_preview")
         passing: FetchError | None = None
@@ -62,14 +66,14 @@ class Judge:
                 logger.info("not fetched kind=%s error=%s", attachment.kind, error)
                 if error.retry_after_s is not None:
                     passing = error
-        if passing is not None:
+        if passing is not None and not last_try:
             raise Transient(str(passing), outage=False) from passing
         return Unseen("gone")
 
-    def _judge(self, files: Sequence[bytes | Unseen]) -> list[Finding]:
+    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]]) -> list[Finding]:
         view = self.predictor.wait_until_ready().view
         started: list[Unseen | Future[Prediction]] = []
-        for file in files:
+        for kind, file in files:
             if isinstance(file, Unseen):
                 started.append(file)
                 continue
@@ -77,5 +81,6 @@ class Judge:
                 started.append(self.predictor.submit(self.decoder.prepare(file, view), view=view))
             except ImageError as error:
                 logger.info("not decoded reason=%s error=%s", error.reason, error)
-                started.append(Unseen(error.reason))
+                # The preview of a sound or a video may be anything; its owner did not choose it.
+                started.append(Unseen(error.reason if kind in STILL else "no_preview"))
         return [each if isinstance(each, Unseen) else each.result(PREDICT_TIMEOUT_S) for each in started]

@@ -40,8 +40,8 @@ class Worker:
     """Works the inbox off on threads of its own.
 
     Args:
-        patience_s: how long an answer of the server may be under way; a post whose outcome is unknown is not looked
-            for earlier.
+        patience_s: how long an answer of the server may be under way; a call that got no answer is not
+            tried again earlier, lest a post arrive twice.
         fatal: called with an error that only a person can help with.
         now: seconds since the epoch.
     """
@@ -170,7 +170,8 @@ class Worker:
             if error.outage:
                 self._n_outages += 1
                 self._hold(self._now() + self._pause(self._n_outages))
-            self._defer(entry, error, until=self._now() + self._pause_after(entry), charged=not error.outage)
+            pause = max(self._pause(entry.tries), self._patience_s if error.under_way else 0.0)
+            self._defer(entry, error, until=self._now() + pause, charged=not error.outage)
         except ModelError as error:  # nothing against the mention: there is no version that serves
             until = self._now() + self._settings.max_retry_pause_s
             self._hold(until)
@@ -225,9 +226,3 @@ class Worker:
         """Seconds before the next try, doubled for each failure."""
         pause = self._settings.retry_pause_s * 2.0 ** min(n_failures - 1, MAX_DOUBLINGS)
         return min(pause, self._settings.max_retry_pause_s) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
-
-    def _pause_after(self, entry: Entry) -> float:
-        """The same for one mention, but never shorter than a post of its answer may still be under way."""
-        now_entry = self._store.entry(entry.notification_id)
-        least = self._patience_s if now_entry and now_entry.state == "posting" else 0.0
-        return max(self._pause(entry.tries), least)

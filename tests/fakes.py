@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from bot.predict import Classifier
 from trainer import images
 from trainer.config import ImageSettings
 from trainer.errors import ModelError
@@ -54,13 +53,13 @@ class FakeClassifier:
 class FakeLoader:
     """Hands out a classifier; set another one, and it becomes the champion."""
 
-    classifier: Classifier | None = field(default_factory=FakeClassifier)
+    classifier: FakeClassifier | None = field(default_factory=FakeClassifier)
     n_loads: int = 0
 
     def stamp(self) -> object:
         return None if self.classifier is None else self.classifier.version
 
-    def load(self) -> Classifier:
+    def load(self) -> FakeClassifier:
         self.n_loads += 1
         if self.classifier is None:
             raise ModelError("no version yet; run `python -m trainer train`")

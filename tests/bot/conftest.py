@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from bot.app import Bot
+from bot.client import Client
 from bot.config import Settings
 from bot.store import Store
 from sandbox.instance import Account, Instance, Status
@@ -25,12 +26,12 @@ COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 22
 QUICK: dict[str, dict[str, Any]] = {
     "mastodon": {
         "allow_http": True,
-        "request_timeout_s": 5.0,
+        "request_timeout_s": 1.5,
         "reconnect_pause_s": 0.05,
         "max_reconnect_pause_s": 0.2,
         "poll_every_s": 0.2,
     },
-    "web": {"allow_private_addresses": True, "max_attempts": 1},
+    "web": {"allow_private_addresses": True, "max_attempts": 1, "backoff_s": 0.01},
     "bot": {"retry_pause_s": 0.05, "max_retry_pause_s": 0.2, "concurrent_mentions": 4, "pictures": False},
 }
 
@@ -105,6 +106,10 @@ class World:
         until(lambda: self.answers(question))
         (only,) = self.answers(question)
         return only
+
+    def client(self, token: str | None = None) -> Client:
+        """The bot's own client, outside a running bot."""
+        return Client(self.settings().mastodon, token or self.me.token, user_agent="test")
 
     def store(self) -> Store:
         """The bot's database, while the bot is not running."""
