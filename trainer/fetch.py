@@ -64,7 +64,7 @@ def safe_url(url: str) -> str:
     """A URL as it may stand in a log line: no credentials, no query, nothing unprintable, not endless."""
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
+        host = f"{parts.hostname or ''}{'' if parts.port is None else f':{parts.port}'}"
     except ValueError:
         return "(not a URL)"
     text = f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
@@ -247,8 +247,9 @@ def _reset_at(headers: Mapping[str, str], now: datetime) -> datetime | None:
 
 
 def _is_timeout(error: BaseException | None) -> bool:
+    """Whether time ran out; urllib3's own ConnectTimeoutError also stands for refused connections."""
     while error is not None:
-        if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return True
         error = error.__cause__ or error.__context__
     return False
