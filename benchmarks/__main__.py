@@ -19,6 +19,7 @@ from benchmarks.result import Figure, Result
 
 BENCHMARKS = {  # name -> module, what it measures
     "features": ("benchmarks.features", "photos per second beside the machine's own ceiling and plain Model.predict"),
+    "hostile": ("benchmarks.hostile", "broken and malicious files: how each ends, peak memory, slowest"),
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -56,15 +56,14 @@ class HostileFile:
 
 def corpus(seed: int = 0) -> Iterator[HostileFile]:
     """Every file, always the same for the same seed."""
-    rng = np.random.default_rng(seed)
     yield from _good_files()
     yield from _turned_files()
     yield from _odd_sizes()
     yield from _cut_files()
-    yield from _flipped_files(rng)
+    yield from flipped(seed)
     yield from bombs()
     yield from _crowded_files()
-    yield from _other_files(rng)
+    yield from _other_files(seed)
 
 
 @cache
@@ -320,8 +319,9 @@ def _cut_files() -> Iterator[HostileFile]:
             yield HostileFile(f"cut/{tenth}-tenths.{name}", data[: len(data) * tenth // 10], outcomes)
 
 
-def _flipped_files(rng: np.random.Generator) -> Iterator[HostileFile]:
-    """A few wrong bits: eight times anywhere, four times in the headers."""
+def flipped(seed: int) -> Iterator[HostileFile]:
+    """Each format with a few wrong bits: eight times anywhere, four times in the headers."""
+    rng = np.random.default_rng(seed)
     for name in FORMATS:
         for number in range(12):
             data = bytearray(encoded(name))
@@ -347,8 +347,9 @@ def _crowded_files() -> Iterator[HostileFile]:
     yield HostileFile("nested/jpeg-in-jpeg.jpg", encoded("JPEG")[:200] + encoded("JPEG"), FLIPPED)
 
 
-def _other_files(rng: np.random.Generator) -> Iterator[HostileFile]:
+def _other_files(seed: int) -> Iterator[HostileFile]:
     """What is no image, or none that is decoded here."""
+    rng = np.random.default_rng(seed)
     no_image: dict[str, bytes] = {
         "page.html": b"<!DOCTYPE html><html><body>404</body></html>",
         "page-with-bom.html": b"\xef\xbb\xbf\n <html lang=ja>",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from tests import hostile
+from tests.verdict import ALIKE, difference
 from trainer import filetype
 from trainer.config import VIEWS, ImageSettings
 from trainer.errors import ImageError
@@ -46,21 +47,18 @@ def bands(*colours: str, size: tuple[int, int] = (200, 600)) -> bytes:
 
 
 def test_the_drawing_is_seen_alike_in_every_guise() -> None:
-    off = {}
-    for file in hostile.corpus():
-        if file.expected is None:
-            continue
-        expected = file.expected.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-        seen = prepare(file.data, LIMITS, ["whole"])[0]
-        off[file.name] = float(np.abs(seen.astype(float) - np.asarray(expected)).mean())
+    off = {
+        file.name: difference(prepare(file.data, LIMITS, ["whole"])[0], file.expected)
+        for file in hostile.corpus()
+        if file.expected is not None
+    }
     assert len(off) > 100
-    assert {name: difference for name, difference in off.items() if difference > 4} == {}
+    assert {name: how_much for name, how_much in off.items() if how_much > ALIKE} == {}
 
 
 def test_a_drawing_turned_the_wrong_way_would_have_been_noticed() -> None:
-    seen = prepare(hostile.encoded("PNG"), LIMITS, ["whole"])[0].astype(float)
-    wrong = [Image.fromarray(seen.astype(np.uint8)).transpose(turn) for turn in Image.Transpose]
-    assert min(np.abs(seen - np.asarray(other)).mean() for other in wrong) > 20
+    seen = prepare(hostile.encoded("PNG"), LIMITS, ["whole"])[0]
+    assert min(difference(seen, hostile.drawing().transpose(turn)) for turn in Image.Transpose) > 5 * ALIKE
 
 
 @pytest.mark.parametrize("name", hostile.FORMATS)

@@ -1,0 +1,171 @@
+"""Hostile files through the decoder, and what the worst of them take.
+
+Four rounds, each with children of its own:
+
+- the corpus of `tests.hostile` under the default limits: every file must end as it may, every good one in its picture;
+- files with wrong bits, from other seeds: nothing but an array or a refusal, and no child lost;
+- the corpus' bombs with the limits on pixels, bytes and frames lifted: the memory limit alone must hold;
+- photos of just the allowed number of pixels, in the formats that take most memory: they must be decoded.
+
+Beside them, the price of the process boundary for a photo as the bot mostly gets it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.result import Figure, Goal, Result
+from bot.config import BotSettings
+from bot.decode import Decoder
+from tests import hostile
+from tests.hostile import HostileFile
+from tests.verdict import judge, peak_mib
+from trainer import images
+from trainer.config import ImageSettings
+
+LIMITS = ImageSettings()
+UNLIMITED = ImageSettings(max_pixels=10**12, max_bytes=10**10, max_frames=10**9)
+MIB = 1024 * 1024
+SMALL_MIB = 256  # the memory limit that the bombs meet alone
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  # noqa: ARG001
+    """Take the figures.
+
+    Args:
+        quick: fewer files with wrong bits, and one format of the largest photos.
+        work_dir: not needed; nothing is written.
+        say: shows a line of progress, and each file that did not end as it may.
+    """
+    settings = BotSettings()
+    limit_mib = settings.decode_memory_bytes // MIB
+    corpus = _Round(LIMITS, limit_mib, say)
+    corpus.run("corpus", hostile.corpus())
+    flipped = _Round(LIMITS, limit_mib, say)
+    flipped.run("wrong bits", islice(_flipped(), 600 if quick else 3000))
+    bombs = _Round(UNLIMITED, SMALL_MIB, say)
+    bombs.run("bombs", (HostileFile(file.name, file.data, _ANY) for file in hostile.bombs()))
+    large = _Round(LIMITS.model_copy(update={"max_bytes": 10**9}), limit_mib, say)
+    large.run("largest photos", _largest(["JPEG"] if quick else ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"]))
+    inside_ms, outside_ms = _price()
+    figures: dict[str, Figure] = {
+        "files": corpus.n_files,
+        "ended_wrongly": corpus.n_wrong,
+        "ends": ", ".join(f"{end} {n}" for end, n in corpus.ends.most_common()),
+        "median_ms": statistics.median(corpus.took_ms),
+        "slowest_ms": max(corpus.took_ms),
+        "slowest": corpus.slowest,
+        "peak_child_mib": corpus.peak_mib,
+        "files_with_wrong_bits": flipped.n_files,
+        "ended_wrongly_with_wrong_bits": flipped.n_wrong,
+        "children_lost": corpus.n_lost + flipped.n_lost + large.n_lost,
+        "bombs_unlimited_ends": ", ".join(f"{end} {n}" for end, n in bombs.ends.most_common()),
+        "bombs_unlimited_peak_child_mib": bombs.peak_mib,
+        "bombs_unlimited_slowest_ms": max(bombs.took_ms),
+        "largest_photos_refused": large.n_wrong,
+        "largest_photos_peak_child_mib": large.peak_mib,
+        "largest_photos_slowest_ms": max(large.took_ms),
+        "decode_in_process_ms": inside_ms,
+        "decode_in_child_ms": outside_ms,
+    }
+    goals = (
+        Goal("files", at_least=200),
+        Goal("ended_wrongly", at_most=0),
+        Goal("ended_wrongly_with_wrong_bits", at_most=0),
+        Goal("children_lost", at_most=0),
+        Goal("slowest_ms", at_most=1000 * settings.decode_deadline_s),
+        Goal("peak_child_mib", at_most=SMALL_MIB),
+        Goal("bombs_unlimited_peak_child_mib", at_most=SMALL_MIB + _LIBRARIES_MIB),
+        Goal("largest_photos_refused", at_most=0),
+        Goal("largest_photos_peak_child_mib", at_most=limit_mib + _LIBRARIES_MIB),
+    )
+    return Result(figures, goals)
+
+
+_LIBRARIES_MIB = 64  # shared libraries are resident, and no data
+_ANY = hostile.FLIPPED | {"too_heavy", "too_slow", "too_large", "empty"}
+
+
+class _Round:
+    """Files through one decoder, and what was seen."""
+
+    def __init__(self, limits: ImageSettings, memory_mib: int, say: Callable[[str], None]) -> None:
+        self._decoder = Decoder(limits, memory_bytes=memory_mib * MIB, deadline_s=BotSettings().decode_deadline_s)
+        self._say = say
+        self.ends: Counter[str] = Counter()
+        self.took_ms: list[float] = []
+        self.slowest = ""
+        self.n_wrong = 0
+        self.n_lost = 0
+        self.peak_mib = 0.0
+
+    @property
+    def n_files(self) -> int:
+        return len(self.took_ms)
+
+    def run(self, name: str, files: Iterable[HostileFile]) -> None:
+        with self._decoder as decoder:
+            for _ in decoder.pids():
+                decoder.prepare(hostile.encoded("JPEG"))  # the first photo waits for its child to start
+            for file in files:
+                self._take(decoder, file)
+            self.peak_mib = max(self.peak_mib, peak_mib(decoder.pids()))
+        self._say(f"{name}: {self.n_files} files, {self.n_wrong} ended wrongly, {self.n_lost} children lost")
+
+    def _take(self, decoder: Decoder, file: HostileFile) -> None:
+        before = decoder.pids()
+        started = time.perf_counter()
+        end, fault = judge(file, decoder.prepare)
+        took_ms = 1000 * (time.perf_counter() - started)
+        if took_ms > max(self.took_ms, default=0):
+            self.slowest = file.name
+        self.took_ms.append(took_ms)
+        self.ends[end] += 1
+        self.n_lost += decoder.pids() != before
+        if fault is not None:
+            self.n_wrong += 1
+            self._say(f"{file.name}: {fault}")
+
+
+def _flipped() -> Iterator[HostileFile]:
+    seed = 1
+    while True:
+        yield from hostile.flipped(seed)
+        seed += 1
+
+
+def _largest(formats: Iterable[str]) -> Iterator[HostileFile]:
+    """The drawing with as many pixels as are allowed, with an alpha channel where the format has one."""
+    large = hostile.drawing().resize((5760, 5760))
+    options = {"JPEG": {"progressive": True, "subsampling": 0}, "WEBP": {"method": 0}, "AVIF": {"speed": 10}}
+    cutout = large.copy()
+    cutout.putalpha(Image.new("L", large.size, 255))
+    for name in formats:
+        data = hostile.save(large if name == "JPEG" else cutout, name, **options.get(name, {}))
+        yield HostileFile(f"5760x5760.{name.lower()}", data, frozenset({hostile.ARRAY}), hostile.drawing())
+
+
+def _price(rounds: int = 50) -> tuple[float, float]:
+    """Milliseconds for one view of a 350 x 600 JPEG: in this process, and in a child."""
+    data = hostile.save(hostile.drawing().resize((350, 600)), "JPEG", quality=90)
+    with Decoder(LIMITS, memory_bytes=512 * MIB, deadline_s=30) as decoder:
+        ways: list[Callable[[], images.Pixels]] = [
+            lambda: images.prepare(data, LIMITS, ["whole"]),
+            lambda: decoder.prepare(data),
+        ]
+        medians = []
+        for way in ways:
+            took = []
+            for _ in range(rounds):
+                started = time.perf_counter()
+                way()
+                took.append(1000 * (time.perf_counter() - started))
+            medians.append(statistics.median(took))
+    return medians[0], medians[1]
