@@ -93,6 +93,95 @@ def forget(
     print(f"{n_photos} photos deleted; they will not be taken again. The next training is without them.")
 
 
+@app.command()
+def features(context: typer.Context) -> None:
+    """Compute the features of photos that have none yet."""
+    from trainer.lock import only_one
+    from trainer.material import Material
+    from trainer.train_view import dataset_table, watch
+
+    settings: Settings = context.obj
+    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
+        material = Material.gather(settings, watcher)
+    Console().print(dataset_table(material.dataset))
+    Console().print(f"features of {material.n_new:,} photos are new")
+
+
+@app.command()
+def train(context: typer.Context) -> None:
+    """Do what is missing, learn from the photos, judge on held-out members, promote what is better."""
+    from trainer.lock import only_one
+    from trainer.manifest import FILE_NAME
+    from trainer.train import train as train_version
+    from trainer.train_view import dataset_table, report_table, verdict_text, watch
+
+    settings: Settings = context.obj
+    if settings.source.kind == "folder" or not (settings.data_dir / FILE_NAME).exists():
+        scrape(context)
+    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
+        outcome = train_version(settings, watcher)
+    console = Console()
+    console.print(dataset_table(outcome.material.dataset))
+    console.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))
+    console.print(verdict_text(outcome.version, outcome.verdict))
+    if settings.features.weights == "random":
+        console.print("VGG16 had seeded random weights: fine for demos and tests, not for real answers")
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    version: Annotated[str | None, typer.Argument(help="A version's name; the champion when left out.")] = None,
+) -> None:
+    """Judge the champion, or another version, on today's held-out members."""
+    from trainer.lock import only_one
+    from trainer.train import evaluate_version
+    from trainer.train_view import report_table, watch
+
+    settings: Settings = context.obj
+    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
+        judged, report = evaluate_version(version, settings, watcher)
+    Console().print(report_table(report, title=f"{judged.name} on held-out members"))
+
+
+@app.command()
+def models(context: typer.Context) -> None:
+    """Show the versions, and which of them serves."""
+    from trainer.registry import Registry
+    from trainer.train_view import versions_table
+
+    settings: Settings = context.obj
+    registry = Registry(settings.data_dir)
+    versions, damaged = [], {}
+    for name in registry.names():
+        try:
+            versions.append(registry.load(name))
+        except ProjectError as error:
+            damaged[name] = str(error)
+    if not versions and not damaged:
+        print("no versions yet; run `python -m trainer train`")
+        return
+    Console().print(versions_table(versions, registry.history(), damaged))
+
+
+@app.command()
+def promote(context: typer.Context, version: Annotated[str, typer.Argument(help="A version's name.")]) -> None:
+    """Make a version the champion by hand."""
+    from trainer.registry import Registry
+
+    settings: Settings = context.obj
+    print(f"{Registry(settings.data_dir).promote(version, reason='promoted by hand').name} is the champion now")
+
+
+@app.command()
+def rollback(context: typer.Context) -> None:
+    """Make the champion before this one the champion again."""
+    from trainer.registry import Registry
+
+    settings: Settings = context.obj
+    print(f"{Registry(settings.data_dir).rollback().name} is the champion again")
+
+
 def main() -> None:
     """Run a command; an error that a person can act on is its text, nothing more."""
     try:
