@@ -5,7 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    path: str
+    headers: dict[str, str]
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -15,7 +24,7 @@ class Exchange(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.requests.append(self)
+        self.server.requests.append(Request(self.path, dict(self.headers)))
         path = self.path.partition("?")[0]
         answer = self.server.answers.get(self.path) or self.server.answers.get(path)
         if answer is None:
@@ -65,7 +74,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answers: dict[str, Answer]) -> None:
         super().__init__(("127.0.0.1", 0), Exchange)
         self.answers = answers
-        self.requests: list[Exchange] = []
+        self.requests: list[Request] = []
         self.over = threading.Event()
 
     @property
