@@ -121,7 +121,8 @@ def serve(app: Starlette, *, port: int = 0) -> Iterator[str]:
         OSError: the port is taken.
         RuntimeError: the server did not start; its log says why.
     """
-    listener = socket.socket()
+    # Only for sockets that name TCP does asyncio switch Nagle's algorithm off, which costs 40 ms a request.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with contextlib.closing(listener):
         listener.bind((HOST, port))

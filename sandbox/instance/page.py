@@ -110,7 +110,7 @@ class Timeline:
             you=self._you,
         )
         policy = (
-            "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
+            "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
             f"script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         )
         headers = {"Content-Security-Policy": policy, "Vary": "Accept-Language"}
