@@ -29,6 +29,7 @@ from sandbox import instance as instances
 from sandbox.conversation import Question, answers, ask, questions, what_is_missing
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, Status
+from sandbox.instance.people import BOT
 from sandbox.server import serve
 from sandbox.transcript import Transcript
 
@@ -98,7 +99,7 @@ class _Demo:
                 instance_url = servers.enter_context(serve(instances.create_app(instance)))
                 gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
                 self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
-            bot = instance.account(instances.BOT)
+            bot = instance.account(BOT)
             environment = self._environment(instance_url, gallery, gallery_url, bot.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
                 self._run_trainer("scrape", environment)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import textwrap
 
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.style import Style
@@ -32,17 +33,20 @@ class Transcript:
         for status in self._instance.statuses.all():
             if status.id not in self._shown:
                 self._shown.add(status.id)
-                self._console.print(self._render(status))
+                self._print(status)
 
-    def _render(self, status: Status) -> RenderableType:
+    def _print(self, status: Status) -> None:
         asked = self._instance.statuses.parent_of(status)
         indent = 0 if asked is None else _INDENT
         who = f"@{status.account.acct}" + ("" if asked is None else f" → @{asked.account.acct}")
-        body = Text(status.text)
-        for media in status.media:
-            body.append(f"\n[{_describe(media)}]", style="dim")
+        notes = [f"[{_describe(media)}]" for media in status.media]
         if not self._console.is_terminal:
-            return Padding(Group(Text(f"{who}:"), Padding(body, (0, 0, 0, 2))), (0, 0, 1, indent))
+            lines = textwrap.indent("\n".join([status.text, *notes]), "  ")
+            self._console.out(textwrap.indent(f"{who}:\n{lines}\n", " " * indent), highlight=False)
+            return
+        body = Text(status.text)
+        for note in notes:
+            body.append(f"\n{note}", style="dim")
         panel = Panel(
             self._with_preview(body, status),
             title=Text(who, style="bold"),
@@ -50,7 +54,7 @@ class Transcript:
             border_style="green" if status.account.bot else "cyan",
             width=min(_WIDTH, self._console.width - indent),
         )
-        return Padding(panel, (0, 0, 0, indent))
+        self._console.print(Padding(panel, (0, 0, 0, indent)))
 
     def _with_preview(self, body: Text, status: Status) -> RenderableType:
         """The text, with its first photo beside it in coarse dots where the terminal has the colours."""

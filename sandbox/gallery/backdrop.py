@@ -32,7 +32,8 @@ def _gradient(size: tuple[int, int], top: Colour, bottom: Colour) -> Image.Image
     strip = Image.new("RGB", (1, 2))
     strip.putpixel((0, 0), top)
     strip.putpixel((0, 1), bottom)
-    return strip.resize(size, Image.Resampling.BILINEAR)
+    column = strip.resize((1, size[1]), Image.Resampling.BILINEAR)
+    return column.resize(size, Image.Resampling.NEAREST)
 
 
 Decoration = Callable[[ImageDraw.ImageDraw, tuple[int, int], Style, random.Random], None]

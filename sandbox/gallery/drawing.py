@@ -15,6 +15,7 @@ from sandbox.gallery.figure import draw_figure
 from sandbox.gallery.pen import Pen
 
 _FINER = 2  # drawn so many times as large, then reduced: Pillow's shapes have jagged edges
+_GRAIN_PX = 128  # the grain repeats after so many pixels, which nobody sees
 _UNITS_HIGH = 3.05  # height of a picture in units at zoom 1
 _UNITS_WIDE = 2.05  # and the least width, so that nobody's hand is cut off
 
@@ -47,8 +48,10 @@ def jpeg(image: Image.Image, *, quality: int) -> bytes:
 
 def _expose(image: Image.Image, scene: Scene) -> Image.Image:
     """The member's light and grain."""
-    style = scene.style
-    pixels = np.asarray(image, dtype=np.float32) * np.asarray(style.light, dtype=np.float32)
-    grain = np.random.default_rng(scene.seed).standard_normal(pixels.shape[:2], dtype=np.float32)
-    pixels += (style.noise * grain)[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    tables = [min(255, round(level * factor)) for factor in scene.style.light for level in range(256)]
+    lit = np.asarray(image.point(tables))
+    rng = np.random.default_rng(scene.seed)
+    grain = rng.normal(0, scene.style.noise, (_GRAIN_PX, _GRAIN_PX)).round().astype(np.int16)
+    height, width = lit.shape[:2]
+    tiles = np.tile(grain, (height // _GRAIN_PX + 1, width // _GRAIN_PX + 1))[:height, :width]
+    return Image.fromarray(np.clip(lit + tiles[..., None], 0, 255).astype(np.uint8))

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
+_SMOOTH_FROM = 30  # outlines of so many points bend so little at each that no joint shows; joints are slow to draw
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 40)), np.sin(np.linspace(0, 2 * np.pi, 40))], axis=1)
 
 
@@ -69,7 +70,8 @@ class Pen:
             self._cut_from(fill, pixels)
         else:
             self._draw.polygon(pixels, fill=fill)
-        self._trace([*pixels, pixels[0], pixels[1]], self._line, self._ink)
+        joint = "curve" if len(pixels) < _SMOOTH_FROM else None
+        self._trace([*pixels, pixels[0], pixels[1]], self._line, self._ink, joint=joint)
 
     def oval(
         self,
@@ -101,10 +103,10 @@ class Pen:
         placed = np.asarray(points, dtype=float) @ self._turn + self._origin
         return [(float(x), float(y)) for x, y in placed]
 
-    def _trace(self, pixels: Sequence[Point], width: float, colour: Colour) -> None:
-        self._draw.line(list(pixels), fill=colour, width=max(1, round(width * self._unit_px)), joint="curve")
+    def _trace(self, pixels: list[Point], width: float, colour: Colour, *, joint: str | None = "curve") -> None:
+        self._draw.line(pixels, fill=colour, width=max(1, round(width * self._unit_px)), joint=joint)
 
-    def _round_line(self, pixels: Sequence[Point], width: float, colour: Colour) -> None:
+    def _round_line(self, pixels: list[Point], width: float, colour: Colour) -> None:
         self._trace(pixels, width, colour)
         radius = width * self._unit_px / 2
         for x, y in (pixels[0], pixels[-1]):
