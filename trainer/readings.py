@@ -1,0 +1,145 @@
+"""What the machine says about itself: load, memory, temperature, and a GPU's power where there is one.
+
+Everything is optional: containers hide sensors, most machines have no NVIDIA GPU, and `pynvml` comes only with the GPU
+packages. What cannot be read is None.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BUSY = 0.5  # share of its time, or of its power limit, from which on a GPU counts as under load
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the machine; None for what it does not tell.
+
+    Attributes:
+        load: processes that want a CPU, averaged over a minute.
+        cpus: how many of them there are.
+        memory_free: bytes that programs can still have; of `memory_total`.
+        temperature_c: the hottest sensor outside the GPU.
+        gpu_busy: share of the last moments in which the GPU worked, 0..1; so the other GPU values, of the busiest one.
+        gpu_limit_w: the power limit it is set to, in watts.
+    """
+
+    load: float | None = None
+    cpus: int | None = None
+    memory_free: int | None = None
+    memory_total: int | None = None
+    temperature_c: float | None = None
+    gpu_busy: float | None = None
+    gpu_power_w: float | None = None
+    gpu_limit_w: float | None = None
+    gpu_temperature_c: float | None = None
+
+    @property
+    def gpu_under_load(self) -> bool:
+        """Whether a GPU was working hard."""
+        if self.gpu_power_w is not None and self.gpu_limit_w:
+            return self.gpu_power_w >= BUSY * self.gpu_limit_w or (self.gpu_busy or 0) >= BUSY
+        return (self.gpu_busy or 0) >= BUSY
+
+    def in_words(self) -> str:
+        """E.g. "load 1.9 on 2 CPUs, 0.4 of 8.0 GB memory free, GPU 98% busy at 210 of 220 W and 81 °C"."""
+        parts = []
+        if self.load is not None:
+            parts.append(f"load {self.load:.1f}" + (f" on {self.cpus} CPUs" if self.cpus else ""))
+        if self.memory_free is not None and self.memory_total is not None:
+            parts.append(f"{self.memory_free / 1e9:.1f} of {self.memory_total / 1e9:.1f} GB memory free")
+        if self.temperature_c is not None:
+            parts.append(f"{self.temperature_c:.0f} °C")
+        if self.gpu_busy is not None:
+            parts.append(f"GPU {self.gpu_busy:.0%} busy{self._gpu_details()}")
+        return ", ".join(parts) or "none"
+
+    def _gpu_details(self) -> str:
+        details = []
+        if self.gpu_power_w is not None:
+            limit = f" of {self.gpu_limit_w:.0f}" if self.gpu_limit_w else ""
+            details.append(f"at {self.gpu_power_w:.0f}{limit} W")
+        if self.gpu_temperature_c is not None:
+            details.append(f"{'and' if details else 'at'} {self.gpu_temperature_c:.0f} °C")
+        return "".join(f" {detail}" for detail in details)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Reading:
+        """What is known of a reading that was written down, by this program or a later one."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def read_machine() -> Reading:
+    """Look at the machine now; never raises."""
+    memory = _try(psutil.virtual_memory)
+    load = _try(psutil.getloadavg)
+    return Reading(
+        load=load[0] if load else None,
+        cpus=os.cpu_count(),
+        memory_free=memory.available if memory else None,
+        memory_total=memory.total if memory else None,
+        temperature_c=_hottest(),
+        **_read_gpu(),
+    )
+
+
+def boot_id() -> str:
+    """Changes with each start of the machine."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{psutil.boot_time():.0f}"
+
+
+def _hottest() -> float | None:
+    sensors = _try(getattr(psutil, "sensors_temperatures", dict)) or {}
+    return max((entry.current for entries in sensors.values() for entry in entries), default=None)
+
+
+def _read_gpu() -> dict[str, float | None]:
+    """The busiest NVIDIA GPU's values; nothing where there is none, or no `pynvml`."""
+    try:
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except Exception:  # not installed, or no driver; pynvml's own errors cannot be named without it
+        return {}
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        gpus = [_read_one_gpu(nvml, handle) for handle in handles]
+    except nvml.NVMLError:
+        return {}
+    finally:
+        nvml.nvmlShutdown()
+    return max(gpus, key=lambda gpu: gpu["gpu_busy"] or 0, default={})
+
+
+def _read_one_gpu(nvml: Any, handle: Any) -> dict[str, float | None]:
+    def value(read: Callable[[], float], per: float = 1) -> float | None:
+        try:
+            return read() / per
+        except nvml.NVMLError:  # not every card tells everything
+            return None
+
+    return {
+        "gpu_busy": value(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu, 100),
+        "gpu_power_w": value(lambda: nvml.nvmlDeviceGetPowerUsage(handle), 1000),
+        "gpu_limit_w": value(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle), 1000),
+        "gpu_temperature_c": value(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+    }
+
+
+def _try(read: Callable[[], Any]) -> Any:
+    """A value, or None where this machine does not have it."""
+    try:
+        return read()
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
