@@ -190,7 +190,7 @@ def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Predi
     for path in files:
         try:
             prepared = images.prepare(path.read_bytes(), settings.images, (classifier.view,))
-            yield path, prediction(classifier, classifier.predict(prepared)[0], prepared[0])
+            yield path, prediction(classifier, classifier.predict(prepared)[0])
         except OSError as error:
             yield path, ImageError(f"cannot be read: {error.strerror}")
         except ImageError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from bot import manners
+from bot.card import illustrate
 from bot.client import Client
 from bot.config import BotSettings
 from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, Thread
-from bot.errors import NotFound, OutOfScope, Refused
+from bot.errors import InstanceError, NotFound, OutOfScope, Refused
 from bot.manners import Subject
 from bot.photos import Judge
 from bot.recent import Recent
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
+UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
 
 
 class Answerer:
@@ -139,17 +141,27 @@ class Answerer:
     def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
         if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
-        last_try = entry.attempts >= self._settings.max_attempts
-        findings = self._judge.look(shown.attachments[: self._settings.max_images], last_try=last_try)
+        findings = self._judge.look(
+            shown.attachments[: self._settings.max_images],
+            thumbnails=self._may_upload(),
+            last_try=entry.attempts >= self._settings.max_attempts,
+        )
         reply = self._writer.answer(findings, to=status, shown=shown)
-        return self._post(entry, reply, kind="answer", best=_best(findings))
+        return self._post(entry, reply, kind="answer", findings=findings)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._post(entry, self._writer.notice(kind, to=status), kind=kind)
 
-    def _post(self, entry: Entry, reply: Reply, *, kind: str, best: Prediction | None = None) -> Outcome:
+    def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
+        media_ids = self._pictures(findings, language=reply.language)
         self._store.posting(entry.notification_id)
-        reply_id = self._client.post(reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key)
+        try:
+            reply_id = self._send(entry, reply, media_ids)
+        except Refused:
+            if not media_ids:
+                raise
+            reply_id = self._send(entry, reply, [])  # perhaps it was the pictures
+        best = _best(findings)
         return Outcome(
             "answered",
             kind=kind,
@@ -158,6 +170,32 @@ class Answerer:
             score=best.score if best else None,
             version=best.version if best else None,
         )
+
+    def _send(self, entry: Entry, reply: Reply, media_ids: Sequence[str]) -> str:
+        return self._client.post(
+            reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key, media_ids=media_ids
+        )
+
+    def _pictures(self, findings: Sequence[Finding], *, language: str) -> list[str]:
+        """Upload a picture of each prediction, while the server takes them; an answer never waits for one."""
+        media_ids = []
+        for finding in findings:
+            if not isinstance(finding, Prediction) or not self._may_upload():
+                continue
+            try:
+                card = illustrate(finding, self._writer, language=language)
+                media_id = card and self._client.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
+            except (InstanceError, OSError, ValueError) as error:
+                logger.warning("answering without a picture: %s", error)
+                break
+            if media_id:
+                media_ids.append(media_id)
+        return media_ids
+
+    def _may_upload(self) -> bool:
+        """Whether the server grants more uploads than are to be left."""
+        left = self._client.limits.remaining("upload")
+        return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
 
     def _admit(self, entry: Entry, status: Status) -> bool:
         new = manners.is_new(status.account, now=datetime.fromtimestamp(self._now(), UTC))
@@ -188,6 +226,6 @@ def _silence(reason: str) -> Outcome:
     return Outcome("refused", reason=reason)
 
 
-def _best(findings: list[Finding]) -> Prediction | None:
+def _best(findings: Sequence[Finding]) -> Prediction | None:
     """The first photo that could be judged; it stands for all in the inbox."""
     return next((finding for finding in findings if isinstance(finding, Prediction)), None)

@@ -96,12 +96,15 @@ def _token(settings: Settings) -> Result:
 
 
 def _champion(settings: Settings) -> Result:
-    from trainer.serving import describe_champion
+    from trainer.serving import champion  # with it come the parts of the trainer, though not TensorFlow
 
     try:
-        return Result("ok", f"model: {describe_champion(settings)}")
+        version = champion(settings)
     except ProjectError as error:
         return Result("fault", f"model: {error}")
+    if version is None:
+        return Result("fault", f"model: {settings.data_dir} holds no version yet; run `python -m trainer train`")
+    return Result("ok", f"model: version {version.name} is whole; galleries: {', '.join(version.facts.labels)}")
 
 
 def _account(client: Client) -> Result:

@@ -198,14 +198,18 @@ class Client:
         )
         return str(posted["id"])
 
-    def upload(self, jpeg: bytes, *, description: str) -> str:
-        """Upload a picture; returns its id. Mastodon has a plain image ready with the answer."""
-        uploaded = self._call(
-            "upload",
-            "uploading a picture",
-            lambda api: api.media_post(jpeg, mime_type="image/jpeg", description=description),
-        )
-        return str(uploaded["id"])
+    def upload(self, jpeg: bytes, *, description: str, timeout_s: float) -> str | None:
+        """Upload a picture; returns its id, or None when the server is not done with it at once, as it should be."""
+
+        def send(api: Mastodon) -> Any:
+            api.request_timeout = min(timeout_s, self._settings.request_timeout_s)
+            try:
+                return api.media_post(jpeg, mime_type="image/jpeg", description=description)
+            finally:
+                api.request_timeout = self._settings.request_timeout_s
+
+        uploaded = self._call("upload", "uploading a picture", send)
+        return str(uploaded["id"]) if uploaded.get("url") else None
 
     def delete(self, status_id: str) -> None:
         """Delete a status of ours; one that is gone already is fine."""

@@ -100,8 +100,9 @@ class Prediction:
     scores: tuple[tuple[str, float], ...]  # (label, 0..1), highest first
     sure: bool  # the highest score reaches the version's threshold
     version: str
-    rgb: npt.NDArray[np.uint8]  # (224, 224, 3), what was looked at
-    heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1, where the evidence for the highest score lies
+    view: str  # of the photo that was judged; one of `trainer.config.VIEWS`
+    heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1, where in that view the evidence for the highest score lies
+    thumbnail: npt.NDArray[np.uint8] | None = None  # (h, w, 3), the photo in its own proportions, where asked for
 
     @property
     def label(self) -> str:

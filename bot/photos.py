@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bot.entities import Attachment, Finding, Prediction, Unseen
 from bot.errors import Transient
+from bot.picture import PHOTO_BOX
 from bot.predict import Photo, Predictor, ViewChangedError
-from trainer.errors import FetchError, ImageError
+from trainer.errors import FetchError, ImageError, ProjectError
 from trainer.fetch import Fetcher
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ class Decoder(Protocol):
     def prepare(self, data: bytes, view: str) -> Photo:
         """(224, 224, 3) uint8. Raises ImageError."""
 
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Photo:
+        """(h, w, 3) uint8, in the photo's own proportions. Raises ImageError."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judge:
@@ -37,10 +41,13 @@ class Judge:
     predictor: Predictor
     max_bytes: int
 
-    def look(self, attachments: Sequence[Attachment], *, last_try: bool = False) -> list[Finding]:
+    def look(
+        self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
+    ) -> list[Finding]:
         """One finding for each attachment, in order.
 
         Args:
+            thumbnails: predictions carry one.
             last_try: what cannot be had just now counts as gone.
 
         Raises:
@@ -49,7 +56,7 @@ class Judge:
         files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
         while True:
             try:
-                return self._judge(files)
+                return self._judge(files, thumbnails=thumbnails)
             except ViewChangedError:
                 logger.info("another version came in between; the photos are prepared anew")
 
@@ -70,17 +77,33 @@ class Judge:
             raise Transient(str(passing), outage=False) from passing
         return Unseen("gone")
 
-    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]]) -> list[Finding]:
+    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
         view = self.predictor.wait_until_ready().view
-        started: list[Unseen | Future[Prediction]] = []
-        for kind, file in files:
-            if isinstance(file, Unseen):
-                started.append(file)
-                continue
-            try:
-                started.append(self.predictor.submit(self.decoder.prepare(file, view), view=view))
-            except ImageError as error:
-                logger.info("not decoded reason=%s error=%s", error.reason, error)
-                # The preview of a sound or a video may be anything; its owner did not choose it.
-                started.append(Unseen(error.reason if kind in STILL else "no_preview"))
-        return [each if isinstance(each, Unseen) else each.result(PREDICT_TIMEOUT_S) for each in started]
+        started = [self._start(kind, file, view) for kind, file in files]
+        # Made while the predictor is at work.
+        made = [
+            self._thumbnail(file) if thumbnails and isinstance(file, bytes) and isinstance(start, Future) else None
+            for (_, file), start in zip(files, started, strict=True)
+        ]
+        return [
+            start if isinstance(start, Unseen) else replace(start.result(PREDICT_TIMEOUT_S), thumbnail=thumbnail)
+            for start, thumbnail in zip(started, made, strict=True)
+        ]
+
+    def _start(self, kind: str, file: bytes | Unseen, view: str) -> Unseen | Future[Prediction]:
+        """Decode a file and hand it to the predictor."""
+        if isinstance(file, Unseen):
+            return file
+        try:
+            return self.predictor.submit(self.decoder.prepare(file, view), view=view)
+        except ImageError as error:
+            logger.info("not decoded reason=%s error=%s", error.reason, error)
+            # The preview of a sound or a video may be anything; its owner did not choose it.
+            return Unseen(error.reason if kind in STILL else "no_preview")
+
+    def _thumbnail(self, file: bytes) -> Photo | None:
+        try:
+            return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
+        except ProjectError as error:  # the answer does without
+            logger.info("no thumbnail error=%s", error)
+            return None

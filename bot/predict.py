@@ -239,10 +239,10 @@ def _predict(classifier: Classifier, batch: Sequence[_Job]) -> list[Prediction]:
     if not batch:
         return []
     found = classifier.predict(np.stack([job.photo for job in batch]))
-    return [prediction(classifier, scored, job.photo) for scored, job in zip(found, batch, strict=True)]
+    return [prediction(classifier, scored) for scored in found]
 
 
-def prediction(classifier: Classifier, scored: Scored, photo: Photo) -> Prediction:
+def prediction(classifier: Classifier, scored: Scored) -> Prediction:
     """What a classifier said about a photo, as the rest of the bot knows it."""
     order = np.argsort(-scored.scores, kind="stable")
     scores = tuple((str(classifier.labels[n]), float(scored.scores[n])) for n in order)
@@ -250,7 +250,7 @@ def prediction(classifier: Classifier, scored: Scored, photo: Photo) -> Predicti
         scores=scores,
         sure=scores[0][1] >= classifier.threshold,
         version=classifier.version,
-        rgb=photo,
+        view=classifier.view,
         heatmap=scored.heatmap,
     )
 

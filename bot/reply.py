@@ -77,15 +77,19 @@ class Writer:
         return self.texts.say(language, "picture", scores=scores)
 
     def gallery(self, label: str, language: str) -> str:
-        """A label as people see it: flag and name, or its own name where config has none."""
+        """A label as people see it: flag and name."""
+        flag = self.labels.get(label, LabelText()).flag
+        return cut(harmless(f"{flag} {self.name(label, language)}"), MAX_LABEL_LENGTH)
+
+    def name(self, label: str, language: str) -> str:
+        """A label's name in a language, or its own where config has none."""
         words = self.labels.get(label, LabelText())
-        name = {"en": words.en, "ja": words.ja}.get(language) or words.en or label
-        return cut(harmless(f"{words.flag} {name}"), MAX_LABEL_LENGTH)
+        return {"en": words.en, "ja": words.ja}.get(language) or words.en or label
 
     def _lines(self, findings: Sequence[Finding], language: str, *, scores: _Scores) -> list[str]:
         lines = []
         for number, finding in enumerate(findings, start=1):
-            sentence = self._sentence(finding, language)
+            sentence = self.sentence(finding, language)
             if len(findings) > 1:
                 sentence = self.texts.say(language, "numbered", number=number, sentence=sentence)
             lines.append(sentence)
@@ -93,7 +97,8 @@ class Writer:
                 lines += scores(finding, language)
         return lines
 
-    def _sentence(self, finding: Finding, language: str) -> str:
+    def sentence(self, finding: Finding, language: str) -> str:
+        """What is said of one photo."""
         if isinstance(finding, Unseen):
             return self.texts.say(language, _UNSEEN.get(finding.reason, "unseen_unreadable"))
         name = "sure" if finding.sure else "unsure"

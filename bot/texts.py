@@ -38,6 +38,8 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "unseen_too_small": frozenset(),
     "unseen_no_preview": frozenset(),
     "picture": frozenset({"scores"}),
+    "cold": frozenset(),
+    "hot": frozenset(),
     "score": frozenset({"gallery", "percent"}),
     "separator": frozenset(),
 }

@@ -78,3 +78,6 @@ class FakeDecoder:
         self.gate.wait()
         prepared: Pixels = images.prepare(data, self._limits, (view,))[0]
         return prepared
+
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
+        return images.thumbnail(data, self._limits, max_width=max_width, max_height=max_height)

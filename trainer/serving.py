@@ -98,6 +98,15 @@ class Classifier:
             self.predict(np.zeros((n, self._backbone.side_px, self._backbone.side_px, 3), dtype=np.uint8))
 
 
+def champion(settings: Settings) -> Version | None:
+    """The version that would serve, its files checked but not loaded; None before the first.
+
+    Raises:
+        ModelError: no version in the registry is whole.
+    """
+    return Registry(settings.data_dir).champion()
+
+
 def grad_cam(maps: Floats, slopes: Floats) -> Floats:
     """Where a layer's output speaks for a label.
 

@@ -19,7 +19,7 @@ from bot.config import Settings
 from bot.store import Store
 from sandbox.instance import Account, Instance, Status
 from sandbox.instance.records import Media
-from tests.fakes import FakeDecoder, FakeLoader
+from tests.fakes import FakeClassifier, FakeDecoder, FakeLoader
 
 PATIENCE_S = 30.0
 COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
@@ -61,7 +61,8 @@ class World:
         self.instance = instance
         self.url = url
         self.data_dir = tmp_path / "data"
-        self.loader = FakeLoader()
+        self.classifier = FakeClassifier()
+        self.loader = FakeLoader(self.classifier)
         self.decoder = FakeDecoder()
         self.me = instance.add_account("dokocos", bot=True)
         self.alice = self.person("alice")

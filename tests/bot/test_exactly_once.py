@@ -263,7 +263,7 @@ def test_a_burst_is_answered_in_batches(world: World) -> None:
         for question in questions:
             world.answer(question)
     assert all(len(world.answers(question)) == 1 for question in questions)
-    assert max(world.loader.classifier.batches) > 1
+    assert max(world.classifier.batches) > 1
 
 
 def test_a_second_bot_on_the_same_inbox_is_refused(world: World) -> None:
