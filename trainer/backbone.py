@@ -29,7 +29,11 @@ Features = npt.NDArray[np.float32]
 
 POLICIES: dict[Precision, str] = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 BGR_MEANS = (103.939, 116.779, 123.68)  # ImageNet's, as in keras.applications.vgg16.preprocess_input
-SMALL_BATCHES = (8, 4, 2, 1)  # the only shapes beside `batch_size` that are ever compiled
+SMALL_BATCHES = (
+    4,
+    2,
+    1,
+)  # the only shapes beside `batch_size` that are ever compiled; 8 brings a CPU nothing but memory
 BYTES_PER_IMAGE = 3 * 224 * 224 * 64 * 4  # two maps of block1 at work, and as much again for scratch
 
 
@@ -94,7 +98,7 @@ class Backbone:
 
         Args:
             images: (n, side_px, side_px, 3) uint8, RGB; not changed.
-            batch_size: the fixed shape for a long run, the last batch filled up; None: batches of 8, 4, 2 and 1 with
+            batch_size: the fixed shape for a long run, the last batch filled up; None: batches of 4, 2 and 1 with
                 nothing filled up, for the few images of a moment.
             with_map: the last layer's map too.
 
