@@ -37,6 +37,12 @@ async def receive_until(event: asyncio.Event, receive: Receive) -> Message:
         stop.cancel()
 
 
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has gone, or is to be treated so; what it still sends is thrown away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class _EndStreams:
     """Tells open streams that the server stops: each waiting `receive()` then reports a disconnect."""
 

@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from sandbox.faults import FaultMiddleware, Faults
+from sandbox.faults import Faults
 from sandbox.gallery.collection import Gallery, Photo, render, render_square
 from sandbox.gallery.items import Shape, envelope
+from sandbox.misbehaviour import FaultMiddleware
 
 DEFAULT_LIMIT = 16
 SQUARE_PX = 175  # sizes up to here are square, as icons are

@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.faults import FaultMiddleware
 from sandbox.instance.instance import Instance
 from sandbox.instance.page import Timeline
 from sandbox.instance.routes import accounts, files, meta, notifications, oauth, statuses, uploads
 from sandbox.instance.streaming import Streaming
+from sandbox.misbehaviour import FaultMiddleware
 
 
 class _TrailingSlash:

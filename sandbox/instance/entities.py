@@ -132,7 +132,7 @@ class Entities:
         return {"original": {"width": media.width, "height": media.height, "size": size, "aspect": aspect}}
 
     def _file_url(self, media: Media, kind: str) -> str:
-        if media.type == "unknown":
+        if media.type == "unknown" or media.remote_url is not None:
             return f"{self._host.base_url}/media_proxy/{media.id}/{kind}"
         if kind == "small" and media.type == "audio":
             kind = "original"

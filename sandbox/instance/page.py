@@ -110,8 +110,8 @@ class Timeline:
             you=self._you,
         )
         policy = (
-            "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
-            f"script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+            "default-src 'none'; connect-src 'self'; img-src 'self' data:; media-src 'self'; "
+            f"style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         )
         headers = {"Content-Security-Policy": policy, "Vary": "Accept-Language"}
         return HTMLResponse(html, status, headers)

@@ -16,6 +16,7 @@ from sandbox.instance.errors import ApiError
 from sandbox.instance.host import Host
 from sandbox.instance.records import Account, Token
 from sandbox.instance.tokens import Tokens, covers
+from sandbox.server import until_gone
 
 TIMELINE = "timeline"
 NOTIFICATIONS = "notifications"
@@ -94,7 +95,7 @@ class _EventStream:
             (b"x-accel-buffering", b"no"),
         ]
         self.hub.subscribe(self.subscription)
-        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             frame: str | None = ":)\n"
@@ -117,11 +118,6 @@ class _EventStream:
             return None if gone.done() else ":thump\n"
         finally:
             event.cancel()
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class Streaming:

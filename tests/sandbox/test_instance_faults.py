@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.faults import Fault, FaultMiddleware, Faults
+from sandbox.faults import Fault, Faults
 from sandbox.instance import Account, Instance
+from sandbox.misbehaviour import FaultMiddleware
 from sandbox.server import serve
 from tests.sandbox.conftest import bearer, listen
 
@@ -132,6 +133,20 @@ def test_a_body_can_drip() -> None:
     with serve(app) as url:
         assert requests.get(url, timeout=10).content == b"x" * 64
     assert slept == [0.25] * 4
+
+
+def test_a_body_can_have_no_end(instance: Instance, file_url: str, photo: bytes) -> None:
+    instance.faults.add(Fault(kind="endless", path="/system/.*", bytes_per_s=1_000_000))
+    with requests.get(file_url, stream=True, timeout=10) as answer:
+        assert "content-length" not in answer.headers
+        found = answer.raw.read(100_000)
+    assert found == photo.ljust(100_000, b"\0")
+
+
+def test_a_file_can_be_somewhere_else(instance: Instance, file_url: str) -> None:
+    instance.faults.add(Fault(kind="redirect", path="/system/.*", location="http://127.0.0.1:9/secret"))
+    answer = requests.get(file_url, allow_redirects=False, timeout=10)
+    assert (answer.status_code, answer.headers["location"]) == (302, "http://127.0.0.1:9/secret")
 
 
 def test_streams_can_be_refused_while_all_else_works(instance: Instance, instance_url: str, bot: Account) -> None:

@@ -1,0 +1,223 @@
+"""A server that misbehaves: a middleware that does to a whole app what its `Faults` say.
+
+The app itself knows nothing of it. `GET` and `POST /sandbox/faults` are answered here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandbox.faults import Fault, Faults, OpenStream, Orders
+from sandbox.server import CUT, until_gone
+
+Sleep = Callable[[float], Awaitable[None]]
+
+PATH = "/sandbox/faults"
+INSTEAD = ("answer", "rate_limit", "redirect", "cut")  # faults that keep a request from the app
+DRIP_STEP_S = 0.25
+REASONS = {429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable"}
+PROXY_PAGE = (
+    "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+    "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+)
+WAITING_PAGE = "<!DOCTYPE html><title>Please wait</title><p>Please wait…</p>"
+
+
+class FaultMiddleware:
+    """Stands before an app and lets it misbehave."""
+
+    def __init__(self, app: ASGIApp, faults: Faults, *, sleep: Sleep = asyncio.sleep) -> None:
+        self.app = app
+        self.faults = faults
+        self.sleep = sleep
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] == PATH:
+            await (await self._obey(Request(scope, receive)))(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _obey(self, request: Request) -> Response:
+        if request.method == "POST":
+            try:
+                self.faults.obey(Orders.model_validate_json(await request.body()))
+            except ValidationError as error:
+                problems = json.loads(error.json(include_url=False, include_input=False, include_context=False))
+                return JSONResponse({"error": problems}, 422)
+        return JSONResponse(self.faults.state())
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        struck = self.faults.strike(scope["method"], scope["path"])
+        for fault in struck:
+            if fault.kind == "delay":
+                await self.sleep(fault.seconds)
+        if not struck or struck[-1].kind == "delay":
+            await self._watch(scope, receive, send)
+        elif struck[-1].kind in INSTEAD:
+            await _instead(struck[-1])(scope, receive, send)
+        else:
+            await self._spoil(struck[-1], scope, receive, send)
+
+    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as always, with an eye on event streams: they may be closed, or fall silent."""
+        stream = OpenStream(scope["extensions"][CUT])
+        opened = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal opened
+            if _starts_event_stream(message):
+                opened = True
+                self.faults.opened(stream)
+            if opened and self.faults.streams_stalled and message.get("body"):
+                self.faults.swallowed += 1
+                return
+            await send(message)
+
+        async def watched_receive() -> Message:
+            return await stream.receive(receive)
+
+        try:
+            await self.app(scope, watched_receive, watched_send)
+        finally:
+            if opened:
+                self.faults.ended(stream)
+
+    async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app do its work, then send something else than it answered."""
+        answer = await _collect(self._watch, scope, receive, send)
+        if answer is None:
+            return
+        if fault.kind == "store_then_delay":
+            await self.sleep(fault.seconds)
+        await _spoiled(answer, fault, self.sleep)(scope, receive, send)
+
+
+def _starts_event_stream(message: Message) -> bool:
+    return message["type"] == "http.response.start" and any(
+        name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message["headers"]
+    )
+
+
+async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    """The whole answer of an app; None for an event stream, which has no end and was passed on as it came."""
+    response = Response()
+    body = b""
+    passed_on = False
+
+    async def collect(message: Message) -> None:
+        nonlocal body, passed_on
+        passed_on = passed_on or _starts_event_stream(message)
+        if passed_on:
+            await send(message)
+        elif message["type"] == "http.response.start":
+            response.status_code = message["status"]
+            response.raw_headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
+        else:
+            body += message.get("body", b"")
+
+    await app(scope, receive, collect)
+    response.body = body
+    return None if passed_on else response
+
+
+def _instead(fault: Fault) -> ASGIApp:
+    """What is sent where the app is not asked at all."""
+    if fault.kind == "cut":
+        return _cut
+    if fault.kind == "redirect":
+        return RedirectResponse(fault.location, 302)
+    if fault.kind == "rate_limit":
+        reset = (datetime.now(UTC) + timedelta(seconds=fault.seconds)).isoformat(timespec="microseconds")
+        headers = {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "0"}
+        headers["X-RateLimit-Reset"] = reset.replace("+00:00", "Z")
+        return JSONResponse({"error": "Too many requests"}, 429, headers)
+    return _failure(fault)
+
+
+def _failure(fault: Fault) -> Response:
+    """The answer of a server, or of the proxy before it, that does not do what it was asked."""
+    reason = REASONS.get(fault.status, "Error")
+    if fault.html:
+        return HTMLResponse(PROXY_PAGE.format(title=f"{fault.status} {reason}"), fault.status)
+    return JSONResponse({"error": reason}, fault.status)
+
+
+def _spoiled(answer: Response, fault: Fault, sleep: Sleep) -> ASGIApp:
+    """What is sent in place of an app's answer."""
+    kept = bytes(answer.body[: int(len(answer.body) * fault.keep)])
+    if fault.kind == "store_then_answer":
+        return _failure(fault)
+    if fault.kind == "store_then_cut":
+        return _cut
+    if fault.kind == "html":
+        return HTMLResponse(WAITING_PAGE)
+    if fault.kind == "truncate":
+        answer.body = kept
+        answer.headers["content-length"] = str(len(kept))
+    elif fault.kind == "cut_body":
+        return _CutBody(answer, kept)
+    elif fault.kind in ("drip", "endless"):
+        return _Drip(answer, fault.bytes_per_s, sleep, endless=fault.kind == "endless")
+    return answer
+
+
+async def _cut(scope: Scope, _receive: Receive, _send: Send) -> None:
+    scope["extensions"][CUT]()
+
+
+def _start(answer: Response) -> Message:
+    return {"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+
+
+def _part(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+class _CutBody:
+    """An answer whose connection is reset before its end."""
+
+    def __init__(self, answer: Response, kept: bytes) -> None:
+        self.answer = answer
+        self.kept = kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(self.answer))
+        await send(_part(self.kept))
+        await _cut(scope, receive, send)
+
+
+class _Drip:
+    """An answer whose body comes slowly, a few bytes at a time, while somebody waits for it."""
+
+    def __init__(self, answer: Response, bytes_per_s: float, sleep: Sleep, *, endless: bool) -> None:
+        self.answer = answer
+        self.bytes_per_s = bytes_per_s
+        self.sleep = sleep
+        self.endless = endless
+        if endless:
+            del answer.headers["content-length"]
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytes(self.answer.body)
+        step = max(1, int(self.bytes_per_s * DRIP_STEP_S))
+        gone = asyncio.ensure_future(until_gone(receive))
+        try:
+            await send(_start(self.answer))
+            at = 0
+            while (at < len(body) or self.endless) and not gone.done():
+                await send(_part(body[at : at + step].ljust(step if self.endless else 0, b"\0")))
+                await self.sleep(step / self.bytes_per_s)
+                at += step
+            await send(_part(b"", more=False))
+        finally:
+            gone.cancel()
