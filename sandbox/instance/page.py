@@ -24,6 +24,11 @@ from sandbox.instance.records import Account, Status
 from sandbox.instance.statuses import Draft
 
 MAX_THREADS = 50
+# Nothing from elsewhere, and no script but the page's own.
+POLICY = (
+    "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +114,7 @@ class Timeline:
             words=WORDS[language],
             you=self._you,
         )
-        policy = (
-            "default-src 'none'; connect-src 'self'; img-src 'self' data:; media-src 'self'; "
-            f"style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-        )
+        policy = f"{POLICY}; script-src 'nonce-{nonce}'"
         headers = {"Content-Security-Policy": policy, "Vary": "Accept-Language"}
         return HTMLResponse(html, status, headers)
 
