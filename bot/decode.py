@@ -1,31 +1,27 @@
 """Photos are decoded in processes of their own, with a memory limit and a deadline: no file can take the bot down.
 
-The bot asks a child, `python -m bot.decode`, over its standard input and output. Each way goes a frame: the lengths of
-a JSON object and of a body, the object, the body. The first one sets the child up; each is answered by one. Nothing is
-pickled, so a child that a photo has taken over can hand back pixels and words, no more. It has no token in its
-environment, and when the bot is gone, `kill -9` included, it reads the end of its input and ends too.
+A child (`bot.decode_child`) that hangs is killed, one that ended is started anew, and every photo gets its answer. A
+child has no token in its environment, and hands back pixels and words: nothing is pickled, so one that a photo has
+taken over can do no more than answer wrongly.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import queue
-import resource
 import signal
-import struct
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from bot.decode_child import OUT_OF_MEMORY, receive, send
 from trainer import images
 from trainer.config import VIEWS, ImageSettings
 from trainer.errors import ImageError, ProjectError
@@ -35,9 +31,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parent.parent
 N_CHILDREN = 2
 START_TIMEOUT_S = 60.0
-HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-OUT_OF_MEMORY = 3  # a child's exit status
 # All that a child inherits; above all, no access token.
 INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -53,6 +47,7 @@ class Decoder:
     """
 
     def __init__(self, limits: ImageSettings, *, memory_bytes: int, deadline_s: float) -> None:
+        self._limits = limits
         set_up = {"limits": limits.model_dump(), "memory_bytes": memory_bytes, "deadline_s": deadline_s}
         self._children = [_Child(set_up, deadline_s) for _ in range(N_CHILDREN)]
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
@@ -109,6 +104,7 @@ class Decoder:
         return self._ask({"do": "thumbnail", "max_width": max_width, "max_height": max_height}, data)
 
     def _ask(self, request: Mapping[str, Any], data: bytes) -> images.Pixels:
+        images.check_bytes(data, self._limits)  # what can be refused unopened goes no further
         child = self._idle.get()
         try:
             try:
@@ -201,7 +197,7 @@ class _Child:
         try:
             _exchange(process, self._set_up, b"", START_TIMEOUT_S)
         except (TimeoutError, _ChildDiedError) as error:
-            why = f"run `python -m bot.decode </dev/null` in {ROOT} to see why"
+            why = f"run `python -m bot.decode_child </dev/null` in {ROOT} to see why"
             raise ProjectError(f"the decoder does not start: {error}; {why}") from error
         self._is_set_up = True
 
@@ -214,7 +210,7 @@ def _spawn() -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "bot.decode"],
+            [sys.executable, "-m", "bot.decode_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -257,8 +253,8 @@ def _exchange(
     timer = threading.Timer(deadline_s, stop)
     timer.start()
     try:
-        _send(process.stdin, request, body)
-        return _receive(process.stdout)
+        send(process.stdin, request, body)
+        return receive(process.stdout, max_bytes=MAX_ANSWER_BYTES)
     except (OSError, EOFError, ValueError) as error:
         process.kill()  # one that broke off a frame, or sent no frame, is no use any more
         exit_status = process.wait()
@@ -270,87 +266,3 @@ def _exchange(
         timer.join()
         if is_late.is_set():  # perhaps only just after the answer; the next photo must not meet a dying process
             process.wait()
-
-
-def _send(stream: IO[bytes], about: Mapping[str, Any], body: bytes) -> None:
-    text = json.dumps(about).encode()
-    stream.write(HEADER.pack(len(text), len(body)) + text)
-    stream.write(body)
-    stream.flush()
-
-
-def _receive(stream: IO[bytes], *, max_bytes: int = MAX_ANSWER_BYTES) -> tuple[dict[str, Any], bytes]:
-    """The next frame.
-
-    Raises:
-        EOFError: the other side is gone.
-        ValueError: what came is no frame, or one longer than `max_bytes`.
-    """
-    n_text, n_body = HEADER.unpack(_read(stream, HEADER.size))
-    if n_text + n_body > max_bytes:
-        raise ValueError(f"a frame of {n_text + n_body:,} bytes; at most {max_bytes:,} are taken")
-    about, body = json.loads(_read(stream, n_text)), _read(stream, n_body)
-    if not isinstance(about, dict):
-        raise ValueError(f"a frame about {about!r}; it must be an object")
-    return about, body
-
-
-def _read(stream: IO[bytes], n_bytes: int) -> bytes:
-    found = stream.read(n_bytes)
-    if len(found) < n_bytes:
-        raise EOFError
-    return found
-
-
-def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """The child's life: set up once, then answer until the bot is gone."""
-    set_up, _ = _receive(requests)
-    limits = ImageSettings(**set_up["limits"])
-    _confine(set_up["memory_bytes"])
-    _send(answers, {}, b"")
-    while True:
-        request, data = _receive(requests, max_bytes=limits.max_bytes * 2 + MAX_ANSWER_BYTES)
-        # The bot keeps the deadline. Should it be killed just now, this ends a decoder that hangs.
-        signal.setitimer(signal.ITIMER_REAL, 2 * set_up["deadline_s"])
-        answer, body = _answer(request, data, limits)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(answers, answer, body)
-
-
-def _answer(request: Mapping[str, Any], data: bytes, limits: ImageSettings) -> tuple[dict[str, Any], bytes]:
-    try:
-        if request["do"] == "prepare":
-            (pixels,) = images.prepare(data, limits, [request["view"]], side_px=request["side_px"])
-        else:
-            pixels = images.thumbnail(data, limits, max_width=request["max_width"], max_height=request["max_height"])
-    except ImageError as error:
-        return {"reason": error.reason, "message": str(error)}, b""
-    return {"shape": pixels.shape}, pixels.tobytes()
-
-
-def _confine(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # RLIMIT_DATA covers private mappings since Linux 4.7, and spares shared libraries
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-
-
-def _main() -> None:
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What the libraries print, warn and log about strangers' files goes nowhere, least of all into the answers; what
-    # matters comes back as an error. A fault of ours still reaches the bot's standard error.
-    sys.stderr = os.fdopen(os.dup(2), "w")
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    warnings.simplefilter("ignore")
-    logging.disable()
-    try:
-        _serve(requests, answers)
-    except (EOFError, BrokenPipeError):
-        pass  # the bot is gone
-    except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
-
-
-if __name__ == "__main__":
-    _main()

@@ -139,7 +139,7 @@ def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height:
 
 
 def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image.Image:
-    _check_bytes(data, limits)
+    check_bytes(data, limits)
     _register_heif()
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -161,8 +161,12 @@ def _register_heif() -> None:
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
-def _check_bytes(data: bytes, limits: ImageSettings) -> None:
-    """What can be said before any library sees the bytes."""
+def check_bytes(data: bytes, limits: ImageSettings) -> None:
+    """Refuse what can be refused before any library sees the bytes.
+
+    Raises:
+        ImageError: "empty", "too_large", and for some formats "too_many_pixels", "damaged".
+    """
     if not data:
         raise ImageError("the file is empty (0 bytes); fetch or send it again", reason="empty")
     if len(data) > limits.max_bytes:

@@ -187,6 +187,13 @@ def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
         assert not isinstance(answer.exception(), ImageError)
 
 
+def test_what_can_be_refused_unopened_reaches_no_child() -> None:
+    never_started = Decoder(ImageSettings(max_bytes=1000), memory_bytes=768 * MIB, deadline_s=30)
+    assert outcome(never_started, PHOTO) == "too_large"
+    assert outcome(never_started, b"") == "empty"
+    assert never_started.pids() == []
+
+
 def test_an_unknown_view_is_a_fault_of_ours(decoder: Decoder) -> None:
     with pytest.raises(ValueError, match="'left' is no view"):
         decoder.prepare(PHOTO, "left")
