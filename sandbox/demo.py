@@ -36,8 +36,8 @@ from sandbox.transcript import Transcript
 PACKAGES = Path(__file__).parent.parent  # where children find `trainer` and `bot`
 SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
 MEMBERS_PER_PHOTO = 15 / 64
-CONNECT_TIMEOUT_S = 60.0
-ANSWER_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 LOOK_EVERY_S = 0.1
 TAIL_LINES = 20

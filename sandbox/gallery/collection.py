@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import string
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -131,6 +132,7 @@ class Gallery:
         self._members: dict[str, list[Member]] = {label: [] for label in self.labels}
         self._photos: dict[int, Photo] = {}
         self._by_letters: dict[str, Photo] = {}
+        self._originals: defaultdict[int, list[Photo]] = defaultdict(list)  # by member id: what can be re-cropped
         self._fill(members_per_label, photos_per_member, flaws_per_label)
 
     @property
@@ -172,11 +174,13 @@ class Gallery:
     def upload(self, member: Member, *, flaw: Flaw | None = None) -> Photo:
         """A new photo by a member: the newest of all."""
         with self._lock:
-            mine = [photo for photo in self._photos.values() if photo.member == member and photo.flaw is None]
-            if mine and flaw is None and self._rng.random() < self._twin_share:
-                photo = self._recrop(self._rng.choice(mine))
+            originals = self._originals[member.member_id]
+            if originals and flaw is None and self._rng.random() < self._twin_share:
+                photo = self._recrop(self._rng.choice(originals))
             else:
                 photo = self._new(member, flaw)
+            if photo.flaw is None and photo.twin_of is None:
+                originals.append(photo)
             self._photos[photo.photo_id] = photo
             self._by_letters[photo.letters] = photo
             return photo
@@ -232,7 +236,7 @@ class Gallery:
     def _recrop(self, original: Photo) -> Photo:
         """The same picture again: cut a little, compressed anew."""
         rng = self._rng
-        left, top, right, bottom = (rng.uniform(0, 0.02) for _ in range(4))
+        left, top, right, bottom = (rng.uniform(0, 0.008) for _ in range(4))
         return Photo(
             photo_id=next(self._photo_ids),
             member=original.member,
