@@ -148,7 +148,8 @@ class _Splitter:
             return "holdout"
         if photo.split == "validation":
             return "validation"
-        return self._splits.get(group) or self._for_new(group, photo.label)
+        split = self._splits.get(group) or self._for_new(group, photo.label)
+        return split if self._shares[split] else "train"
 
     def settle(self, group: str, label: str, split: Split) -> None:
         """Note that a photo was put where `choose` said; its group stays there."""
