@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from bot.config import Settings, load_settings
+from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 
 if TYPE_CHECKING:
@@ -108,35 +109,20 @@ def run(config: Config = None) -> None:
 
     Exit status: 0 stopped as asked, 1 a fault, 2 wrong usage, 3 only a person can help (settings, token, no model).
     """
-    with _explained():
-        from bot import log
-        from bot.app import Bot
-        from bot.credentials import find_token
-        from bot.decode import Decoder
-        from bot.predict import ServingLoader
-
-        settings = load_settings(config)
-        token = find_token(settings).token
-        # Neither the children nor a crash report of theirs can tell what they do not inherit.
-        os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
-        log.set_up(settings.log, secrets=[token])
-        limits = settings.bot
-        with Decoder(
-            settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
-        ) as decoder:
-            bot = Bot(settings, token, ServingLoader(settings), decoder)
-            for name in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(name, lambda *_: bot.ask_to_stop())
-            try:
-                bot.start()
-                bot.wait()
-            finally:
-                clean = bot.stop()
-        if bot.failure is not None:
-            raise bot.failure
-        if not clean:  # a hand is stuck in a call; the inbox knows, and the process must end in time
-            logging.shutdown()
-            os._exit(0)
+    status = 0
+    try:
+        with _explained():
+            _serve(config)
+    except typer.Exit as end:
+        status = end.exit_code
+    except Exception:
+        logger.exception("a fault of ours; please report it with these lines")
+        status = EXIT_FAULT
+    # Everything is closed. Taking TensorFlow apart can take longer than a service manager waits; a stuck call, too.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @app.command()
@@ -179,6 +165,33 @@ def inbox(
             _show_inbox(store.entries(open_only=not everything, limit=limit), counts)
         finally:
             store.close()
+
+
+def _serve(config: Path | None) -> None:
+    """Build the bot and let it run; returns when it was asked to stop, raises what ended it otherwise."""
+    from bot import log
+    from bot.app import Bot
+    from bot.credentials import find_token
+    from bot.decode import Decoder
+    from bot.predict import ServingLoader
+
+    settings = load_settings(config)
+    token = find_token(settings).token
+    # Neither the children nor a crash report of theirs can tell what they do not inherit.
+    os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
+    log.set_up(settings.log, secrets=[token])
+    limits = settings.bot
+    with Decoder(settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s) as decoder:
+        bot = Bot(settings, token, ServingLoader(settings), decoder)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: bot.ask_to_stop())
+        try:
+            bot.start()
+            bot.wait()
+        finally:
+            bot.stop()
+    if bot.failure is not None:
+        raise bot.failure
 
 
 def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
@@ -231,7 +244,7 @@ def _explained() -> Iterator[None]:
     """Errors that a person can act on become a message and an exit status, without a traceback."""
     try:
         yield
-    except (ConfigError, ModelError) as error:
+    except (ConfigError, ModelError, Unauthorized) as error:
         _end(error, EXIT_NEEDS_A_PERSON)
     except ProjectError as error:
         _end(error, EXIT_FAULT)

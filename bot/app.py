@@ -36,6 +36,8 @@ DAY_S = 86400.0
 HOUR_S = 3600.0
 # A stop may take ten seconds altogether; mentions at work get most of them.
 STOP_S = 8.0
+# While the champion loads, a request to stop is heard after this long.
+LISTEN_TO_SIGNALS_S = 0.2
 # The inbox tries again by itself; a hand must not be kept waiting by a slow file server for long.
 FETCH_ATTEMPTS = 2
 SWEEP_EVERY = timedelta(hours=1)
@@ -144,12 +146,15 @@ class Bot:
             self.worker.hand_over(mention)
 
     def start(self) -> None:
-        """Start all parts; returns when the champion is loaded and mentions are listened for.
+        """Start all parts; returns when the champion is loaded and mentions are listened for, or when asked to stop.
 
         Raises:
             ModelError: there is no version to answer with.
         """
         self.predictor.start()
+        while not self.predictor.has_tried.wait(LISTEN_TO_SIGNALS_S):
+            if self._over.is_set():
+                return
         self.predictor.wait_until_ready()
         self.tidier.start()
         self.worker.start()

@@ -67,7 +67,8 @@ class CatchUp:
         """Look no more."""
         self._stopping = True
         self._asked.set()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def ask(self) -> None:
         """Look now; returns at once."""

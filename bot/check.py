@@ -163,25 +163,28 @@ def _streaming(settings: Settings, client: Client) -> Result:
     every = f"the bot polls every {settings.mastodon.poll_every_s:g} s"
     if not settings.mastodon.streaming:
         return Result("ok", f"streaming: off by config; {every}")
-    opened = threading.Event()
-    ended: list[str] = []
+    opened, over = threading.Event(), threading.Event()
+    ended = "connected, but silent"
 
     def listen() -> None:
+        nonlocal ended
         try:
-            client.stream(Listener(opened=opened.set, notified=_ignore, edited=_ignore, deleted=_ignore))
-            ended.append("closed by the server at once")
+            client.stream(Listener(opened=greet, notified=_ignore, edited=_ignore, deleted=_ignore))
+            ended = "closed by the server at once"
         except InstanceError as error:
-            ended.append(str(error))
+            ended = str(error)
+        over.set()
+
+    def greet() -> None:
         opened.set()
+        over.set()
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    answered = opened.wait(STREAM_WAIT_S)
+    over.wait(STREAM_WAIT_S)
     client.close_stream()
     thread.join(STREAM_WAIT_S)
-    if answered and not (ended and not ended[0].startswith("the stream")):
-        return Result("ok", "streaming: open")
-    return Result("note", f"streaming: {ended[0] if ended else 'connected, but silent'}; {every}")
+    return Result("ok", "streaming: open") if opened.is_set() else Result("note", f"streaming: {ended}; {every}")
 
 
 def _ignore(_: object) -> None:

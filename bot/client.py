@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -315,7 +316,7 @@ class Client:
         if status == 429 or isinstance(error, MastodonRatelimitError):
             until = self.limits.blocked_until(family) or self._now() + BLIND_WAIT_S
             return RateLimited(f"{what}: too many requests", until=until)
-        detail = _said(error)
+        detail = _said(answer, error)
         if status is None or status < 400:
             broken = isinstance(error, MastodonNetworkError)
             return Transient(f"{what}: {detail}", outage=status is None or broken, under_way=True)
@@ -340,7 +341,10 @@ def readable_mention(raw: parse.Json) -> Mention | None:
         return None
 
 
-def _said(error: Exception) -> str:
-    """The server's own words where Mastodon.py hands them on as the fourth argument; else the error's."""
-    words = error.args[3] if len(error.args) > 3 else error
+def _said(answer: requests.Response | None, error: Exception) -> str:
+    """The server's own words, which Mastodon.py does not always hand on; else the error's."""
+    words: object = error
+    if answer is not None and not answer.ok and "json" in answer.headers.get("Content-Type", ""):
+        with suppress(ValueError, AttributeError):
+            words = answer.json().get("error")
     return " ".join(str(words or "").split())[:200]

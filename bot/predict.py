@@ -88,9 +88,12 @@ class ServingLoader:
 
     def load(self) -> Classifier:
         """The champion, its hashes checked. Raises ModelError."""
-        from trainer.serving import Classifier as ServingClassifier
+        from trainer import serving
 
-        return ServingClassifier.load(self._settings)
+        version = serving.champion(self._settings)
+        if version is None:  # said before TensorFlow is loaded, which takes its time
+            raise ModelError(f"{self._settings.data_dir}: no version to serve yet; run `python -m trainer train`")
+        return serving.Classifier.load(self._settings, version.name)
 
 
 class ViewChangedError(Exception):
@@ -113,7 +116,7 @@ class Predictor:
         self._watch_every_s = watch_every_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._ready = threading.Event()
+        self.has_tried = threading.Event()  # to load the champion; it may have failed
         self._failure: Exception | None = None
         self._stamp: object = None
         self._classifier: Classifier | None = None
@@ -131,7 +134,7 @@ class Predictor:
         """Finish the batch at work; photos still waiting end in a ProjectError."""
         self._stopping.set()
         self._jobs.put(None)
-        self._ready.set()
+        self.has_tried.set()
 
     def wait_until_ready(self, timeout_s: float | None = None) -> Classifier:
         """The classifier, once it is loaded.
@@ -140,7 +143,7 @@ class Predictor:
             ModelError: there is no champion, or it cannot be loaded.
             ProjectError: not ready in time, or stopped.
         """
-        self._ready.wait(timeout_s)
+        self.has_tried.wait(timeout_s)
         if self._classifier is not None:
             return self._classifier
         if isinstance(self._failure, ProjectError):
@@ -186,7 +189,7 @@ class Predictor:
                 self._classifier = classifier
                 logger.info("serving version=%s load_ms=%d", classifier.version, (time.monotonic() - started) * 1000)
         self._stamp = stamp
-        self._ready.set()
+        self.has_tried.set()
 
     def _work(self) -> None:
         while not self._stopping.is_set():

@@ -62,7 +62,8 @@ class Tidier:
     def stop(self, timeout_s: float) -> None:
         """Leave the rest to the next sweep."""
         self._tasks.put(None)
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def deleted(self, status_id: str) -> None:
         """A status is gone; returns at once."""
