@@ -1,0 +1,30 @@
+"""`python -m benchmarks.bare_forward DATA_DIR`: reads batch sizes, writes seconds per pass of the champion.
+
+A process of its own, so that the kernels are the bot's (they are chosen before TensorFlow is imported), and nothing
+else shares its threads.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from trainer.config import Settings
+from trainer.serving import Classifier
+
+
+def main() -> None:
+    """Serve until the end of the input."""
+    classifier = Classifier.load(Settings(data_dir=Path(sys.argv[1])))
+    images = np.random.default_rng(0).integers(0, 256, (64, 224, 224, 3), dtype=np.uint8)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        classifier.predict(images[: int(line)])
+        print(time.perf_counter() - started, flush=True)
+
+
+if __name__ == "__main__":
+    main()

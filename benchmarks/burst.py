@@ -1,0 +1,62 @@
+"""A hundred mentions at once, beside the rate at which the same network runs through ready images in batches."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.home import BareForward, draw_photos, home, resident_mb, running, until
+from benchmarks.result import Figure, Goal, Result
+
+BATCH_SIZES = (1, 2, 4, 8)
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures.
+
+    Args:
+        quick: few mentions.
+        work_dir: an empty folder.
+        say: shows a line of progress.
+    """
+    n_mentions, n_passes = (8, 1) if quick else (100, 4)
+    photos = draw_photos(min(n_mentions, 20))
+    with home(work_dir, BOT__PICTURES="false") as place:
+        bare = BareForward(place.data_dir)
+        for size in BATCH_SIZES:
+            bare.seconds(size)
+        askers = [place.person(f"asker{number}") for number in range(n_mentions)]
+        rate_before = _best_rate(bare, n_passes)
+        with running(place) as (process, _):
+            place.wait_for_answer(place.ask(askers[0], photos[0]))
+            started = time.monotonic()
+            questions = [place.ask(asker, photos[at % len(photos)]) for at, asker in enumerate(askers)]
+            until(lambda: all(place.answers(question) for question in questions), timeout_s=600)
+            rate = n_mentions / (time.monotonic() - started)
+            memory_mb = resident_mb(process)
+        rate_after = _best_rate(bare, n_passes)
+        bare.close()
+    ceiling = statistics.mean((rate_before, rate_after))
+    say(f"{rate:.2f} answers/s, {ceiling:.2f} images/s in bare batches")
+    n_answers = sum(len(place.answers(question)) for question in questions)
+    figures: dict[str, Figure] = {
+        "answers_per_s": rate,
+        "bare_images_per_s": ceiling,
+        "share_of_bare": rate / ceiling,
+        "answers": n_answers,
+        "mentions": n_mentions,
+        "resident_mb": memory_mb,
+    }
+    goals = (
+        Goal("share_of_bare", at_least=0.8),
+        Goal("answers", at_least=n_mentions, at_most=n_mentions),
+        Goal("resident_mb", at_most=1024.0),
+    )
+    return Result(figures=figures, goals=goals)
+
+
+def _best_rate(bare: BareForward, n_passes: int) -> float:
+    """Images per second at the best batch size."""
+    return max(statistics.median(size / bare.seconds(size) for _ in range(n_passes)) for size in BATCH_SIZES)

@@ -1,0 +1,212 @@
+"""A bot at home in the sandbox, for benchmarks: a real instance, a real `python -m bot run`, an untrained version.
+
+What a head says does not change how long it takes, so its weights are drawn from a seed; the network is VGG16 whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from sandbox.gallery import Gallery
+from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
+from sandbox.server import serve
+from trainer.backbone import Backbone
+from trainer.config import Settings
+from trainer.head import Head
+from trainer.registry import Registry, VersionFacts
+
+LABELS = ("brazil", "china", "japan")
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+
+
+@dataclass
+class Home:
+    """The instance, and the bot's account in it."""
+
+    instance: Instance
+    url: str
+    me: Account
+    data_dir: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        """What a bot process is told."""
+        settings = {
+            "DATA_DIR": str(self.data_dir),
+            "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
+            "MASTODON__BASE_URL": self.url,
+            "MASTODON__ACCESS_TOKEN": self.me.token,
+            "MASTODON__ALLOW_HTTP": "true",
+            **self.settings,
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+        return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+
+    def start_bot(self) -> subprocess.Popen[bytes]:
+        """Start `python -m bot run`; it need not be ready when this returns."""
+        with (self.data_dir / "bot.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "bot", "run"], env=self.environment(), stdout=log, stderr=log
+            )
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> float:
+        """Seconds until the bot listens for mentions.
+
+        Raises:
+            RuntimeError: it ended instead; the message holds its last lines.
+        """
+        started = time.monotonic()
+        while not self.instance.hub.listeners(self.me):
+            if process.poll() is not None or time.monotonic() - started > START_TIMEOUT_S:
+                lines = (self.data_dir / "bot.log").read_text(encoding="utf-8", errors="replace").splitlines()
+                raise RuntimeError("the bot is not ready:\n" + "\n".join(lines[-20:]))
+            time.sleep(0.01)
+        return time.monotonic() - started
+
+    def person(self, name: str) -> Account:
+        """Somebody who has been here for a while."""
+        return self.instance.add_account(name, created_at=datetime.now(UTC) - timedelta(days=400))
+
+    def ask(self, by: Account, photo: bytes | None, *, text: str = "@dokocos which gallery?") -> Status:
+        """A mention, with a photo or without."""
+        attachments = [] if photo is None else [self.instance.attach(by, photo)]
+        return self.instance.post(by, text, attachments=attachments)
+
+    def answers(self, question: Status) -> list[Status]:
+        """The bot's replies to a status, by the instance's books."""
+        return [reply for reply in self.instance.replies_to(question) if reply.account is self.me]
+
+    def wait_for_answer(self, question: Status) -> float:
+        """Seconds until the bot has replied to a status."""
+        return until(lambda: self.answers(question))
+
+
+@contextmanager
+def home(work_dir: Path, **settings: str) -> Iterator[Home]:
+    """An instance without rate limits, and a data_dir with a champion.
+
+    Args:
+        settings: more of the bot's settings, as the environment spells them without the prefix.
+    """
+    data_dir = work_dir / "data"
+    data_dir.mkdir()
+    make_champion(data_dir)
+    instance = Instance(InstanceSettings(rate_limits=NO_RATE_LIMITS))
+    me = instance.add_account("dokocos", bot=True)
+    generous = {"BOT__" + name: "1000000" for name in ("MAX_ANSWERS_PER_HOUR", "MAX_ANSWERS_PER_HOUR_NEW")}
+    with serve(create_app(instance)) as url:
+        yield Home(instance, url, me, data_dir, generous | settings)
+
+
+@contextmanager
+def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A bot that runs while the context lasts, and how many seconds it took to be ready."""
+    process = place.start_bot()
+    try:
+        yield process, place.wait_until_ready(process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def make_champion(data_dir: Path, *, seed: int = 0) -> None:
+    """A version with random weights in backbone and head, promoted."""
+    settings = Settings.model_validate({"data_dir": data_dir, "features": {"weights": "random"}})
+    backbone = Backbone.load(settings.features, precision="float32")
+    rng = np.random.default_rng(seed)
+    hidden = settings.head.hidden_units
+    kernels = [rng.normal(0, 0.03, shape).astype(np.float32) for shape in ((backbone.n_features, hidden), (hidden, 3))]
+    head = Head(
+        labels=LABELS,
+        mean=np.zeros(backbone.n_features, dtype=np.float32),
+        scale=np.ones(backbone.n_features, dtype=np.float32),
+        layers=tuple((kernel, np.zeros(kernel.shape[1], dtype=np.float32)) for kernel in kernels),
+    )
+    facts = VersionFacts(
+        labels=LABELS,
+        weights="random",
+        weights_seed=settings.features.weights_seed,
+        fingerprint=backbone.fingerprint,
+        layers=backbone.layers,
+        view="whole",
+        precision="float32",
+        threshold=0.0,
+        temperature=1.0,
+        seed=seed,
+        n_photos=0,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        libraries={},
+        settings={},
+    )
+    registry = Registry(data_dir)
+    registry.promote(registry.add(facts, {}, head.save).name, reason="made for a benchmark")
+
+
+def draw_photos(n: int, *, seed: int = 0) -> list[bytes]:
+    """JPEGs as people post them."""
+    gallery = Gallery(seed)
+    return [gallery.draw_fresh(gallery.labels[number % len(gallery.labels)], seed + number) for number in range(n)]
+
+
+def resident_mb(process: subprocess.Popen[bytes]) -> float:
+    """Memory of a process, without its children."""
+    return float(psutil.Process(process.pid).memory_info().rss / 2**20)
+
+
+def until(condition: Callable[[], Any], *, timeout_s: float = 120.0) -> float:
+    """Seconds until something is so.
+
+    Raises:
+        TimeoutError: it did not come.
+    """
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > timeout_s:
+            raise TimeoutError(f"it did not come within {timeout_s:.0f} s")
+        time.sleep(0.002)
+    return time.monotonic() - started
+
+
+class BareForward:
+    """A process that runs the champion on images that are ready, with nothing around it: the ceiling of an answer."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.bare_forward", str(data_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds(1)
+
+    def seconds(self, batch_size: int) -> float:
+        """One pass over so many images."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{batch_size}\n")
+        self._process.stdin.flush()
+        return float(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(STOP_TIMEOUT_S)
