@@ -84,7 +84,7 @@ class Timeline:
     async def _post(self, request: Request) -> Response:
         """Post as `you`; a wrong input gets the page again, with the reason."""
         origin, you = request.headers.get("origin"), self._you
-        if you is None or origin not in (None, "null", str(request.base_url).rstrip("/")):
+        if you is None or origin not in (None, str(request.base_url).rstrip("/")):
             return HTMLResponse("<!DOCTYPE html><title>403</title><p>Not from here.</p>", 403)
         async with request.form() as form:
             text, description = str(form.get("text", "")), str(form.get("description", ""))

@@ -99,6 +99,22 @@ def test_a_code_is_good_for_its_own_app_only(instance_url: str) -> None:
     assert redeem(instance_url, register(instance_url), code).status_code == 400
 
 
+def test_a_code_is_good_for_its_own_redirect_only(instance_url: str) -> None:
+    app = register(instance_url, f"{CALLBACK}\n{CALLBACK}/2")
+    code = code_of(approve(instance_url, app))
+    assert redeem(instance_url, app, code, redirect_uri=f"{CALLBACK}/2").status_code == 400
+
+
+def test_a_code_is_good_for_ten_minutes(instance: Instance, instance_url: str) -> None:
+    app = register(instance_url)
+    now = [1_780_000_000.0]
+    instance.host.clock = lambda: now[0]
+    for later, status in ((600, 200), (601, 400)):
+        code = code_of(approve(instance_url, app))
+        now[0] += later
+        assert redeem(instance_url, app, code).status_code == status
+
+
 def test_a_wrong_secret_is_refused(instance_url: str) -> None:
     app = register(instance_url)
     answer = redeem(instance_url, app, code_of(approve(instance_url, app)), client_secret="guess")

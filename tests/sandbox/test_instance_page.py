@@ -115,8 +115,9 @@ def test_a_post_that_is_refused_keeps_what_was_written(instance: Instance, insta
     assert instance.statuses_of(you) == []
 
 
-def test_another_site_cannot_post(instance: Instance, instance_url: str, you: Account) -> None:
-    headers = {"Origin": "https://evil.example"}
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+def test_another_site_cannot_post(instance: Instance, instance_url: str, you: Account, origin: str) -> None:
+    headers = {"Origin": origin}
     answer = requests.post(instance_url, data={"text": "@dokocos spam"}, headers=headers, timeout=10)
     assert answer.status_code == 403
     assert instance.statuses_of(you) == []

@@ -35,6 +35,16 @@ def test_a_reply_stands_in_its_thread(client: Client, instance: Instance, bot: A
     assert instance.replies_to(question) == instance.statuses_of(bot)
 
 
+def test_answers_are_counted_while_they_are_there(
+    client: Client, instance: Instance, bot: Account, alice: Account
+) -> None:
+    question = instance.post(alice, "hi")
+    replies = [instance.post(bot, "hello", in_reply_to=question) for _ in range(2)]
+    assert client(bot).status(question.id).replies_count == 2
+    instance.delete(replies[0])
+    assert client(bot).status(question.id).replies_count == 1
+
+
 def test_a_thread_lists_each_answer_before_the_next(client: Client, instance: Instance, bot: Account) -> None:
     start = instance.post(bot, "1")
     first = instance.post(bot, "2", in_reply_to=start)
@@ -116,6 +126,13 @@ def test_who_is_blocked_sees_nothing_and_tells_nothing(
     instance.post(bot, "@alice hello?")
     assert client(alice).notifications() == []
     assert client(bot).account_relationships([alice.id])[0].blocked_by
+
+
+def test_a_block_ends_following_both_ways(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+    instance.follow(alice, bot)
+    instance.follow(bot, alice)
+    stand = client(alice).account_block(bot.id)
+    assert (stand.blocking, stand.following, stand.followed_by) == (True, False, False)
 
 
 def post_twice(version: str, *, lag_s: float = 0, later_s: float = 0) -> tuple[Instance, list[requests.Response]]:
