@@ -45,7 +45,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
         say: shows a line of progress, and each file that did not end as it may.
     """
     settings = BotSettings()
-    limit_mib = settings.decode_memory_bytes // MIB
+    limit_mib = settings.decode_max_bytes // MIB
     corpus = _Round(LIMITS, limit_mib, say)
     corpus.run("corpus", hostile.corpus())
     flipped = _Round(LIMITS, limit_mib, say)
@@ -80,7 +80,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
         Goal("ended_wrongly", at_most=0),
         Goal("ended_wrongly_with_wrong_bits", at_most=0),
         Goal("children_lost", at_most=0),
-        Goal("slowest_ms", at_most=1000 * settings.decode_deadline_s),
+        Goal("slowest_ms", at_most=1000 * settings.decode_timeout_s),
         Goal("peak_child_mib", at_most=SMALL_MIB),
         Goal("bombs_unlimited_peak_child_mib", at_most=SMALL_MIB + _LIBRARIES_MIB),
         Goal("largest_photos_refused", at_most=0),
@@ -97,7 +97,7 @@ class _Round:
     """Files through one decoder, and what was seen."""
 
     def __init__(self, limits: ImageSettings, memory_mib: int, say: Callable[[str], None]) -> None:
-        self._decoder = Decoder(limits, memory_bytes=memory_mib * MIB, deadline_s=BotSettings().decode_deadline_s)
+        self._decoder = Decoder(limits, memory_bytes=memory_mib * MIB, deadline_s=BotSettings().decode_timeout_s)
         self._say = say
         self.ends: Counter[str] = Counter()
         self.took_ms: list[float] = []

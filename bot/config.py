@@ -54,8 +54,6 @@ class BotSettings(Section):
     max_mention_age_h: Annotated[float, Field(gt=0)] = 48.0
     max_images: Annotated[int, Field(ge=1, le=4)] = 4
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
-    decode_memory_bytes: Annotated[int, Field(ge=128 * 1024 * 1024)] = 768 * 1024 * 1024
-    decode_deadline_s: Annotated[float, Field(gt=0)] = 10.0
     concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
     decode_max_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
     decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0

@@ -31,7 +31,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keep
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Decoder]:
     settings = BotSettings()
-    with Decoder(LIMITS, memory_bytes=settings.decode_memory_bytes, deadline_s=settings.decode_deadline_s) as shared:
+    with Decoder(LIMITS, memory_bytes=settings.decode_max_bytes, deadline_s=settings.decode_timeout_s) as shared:
         yield shared
 
 
