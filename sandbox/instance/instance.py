@@ -24,6 +24,8 @@ from sandbox.instance.tokens import ALL_SCOPES, Tokens
 class Instance:
     """A Mastodon instance in memory. Its methods can be called from any thread while it is served.
 
+    `attach(account, data, content_type, description)` makes an attachment of any bytes, unchecked: `MediaStore.attach`.
+
     Args:
         clock: seconds since 1970; all times, rate-limit windows and the memory for Idempotency-Keys follow it.
         seed: of the faults that strike by chance.
@@ -40,6 +42,7 @@ class Instance:
         self.hub = Hub()
         self.statuses = Statuses(self.host, self.accounts, self.media, self.entities, self.hub)
         self.notifications: Notifications = self.statuses.notifications
+        self.attach = self.media.attach
         self.limits = RateLimits(self.host)
         self.faults = Faults(seed=seed)
 
@@ -97,23 +100,6 @@ class Instance:
         revoked = self.tokens.revoke(token)
         if revoked is not None:
             self.hub.end(revoked)
-
-    def attach(
-        self,
-        account: Account,
-        data: bytes,
-        content_type: str = "image/jpeg",
-        description: str = "",
-        *,
-        type: str | None = None,  # noqa: A002 - the API's own word
-        preview: bytes | None = None,
-        url: str | None = None,
-        remote_url: str | None = None,
-    ) -> Media:
-        """Make an attachment of any bytes, unchecked; see `MediaStore.attach`."""
-        return self.media.attach(
-            account, data, content_type, description, type=type, preview=preview, url=url, remote_url=remote_url
-        )
 
     def post(
         self,

@@ -69,7 +69,7 @@ class MediaStore:
         self,
         account: Account,
         data: bytes,
-        content_type: str,
+        content_type: str = "image/jpeg",
         description: str = "",
         *,
         type: str | None = None,  # noqa: A002 - the API's own word

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.routing import Route
 
-from sandbox.instance.api import Call, route
+from sandbox.instance.api import Call, Handler, route
 from sandbox.instance.errors import not_found
 from sandbox.instance.instance import Instance
 from sandbox.instance.records import Account
@@ -17,8 +18,9 @@ PREFIX = "/api/v1/accounts"
 def routes(instance: Instance) -> list[Route]:
     read = ("read", "read:accounts")
 
-    def post(action: str, handler: Any, what: str) -> Route:
-        return route(instance, f"{PREFIX}/{{id}}/{action}", handler, method="POST", scopes=("write", f"write:{what}"))
+    def post(action: str, change: Callable[[Instance, Account, Account], object], what: str) -> Route:
+        path, scopes = f"{PREFIX}/{{id}}/{action}", ("write", f"write:{what}")
+        return route(instance, path, _changing(change), method="POST", scopes=scopes)
 
     return [
         route(instance, f"{PREFIX}/verify_credentials", _verify_credentials, scopes=("profile", *read)),
@@ -26,7 +28,7 @@ def routes(instance: Instance) -> list[Route]:
         route(instance, f"{PREFIX}/relationships", _relationships, scopes=("read", "read:follows")),
         route(instance, f"{PREFIX}/{{id}}", _show, scopes=read, optional=True),
         route(instance, f"{PREFIX}/{{id}}/statuses", _statuses, scopes=("read", "read:statuses"), optional=True),
-        post("follow", _follow, "follows"),
+        post("follow", Instance.follow, "follows"),
         post("unfollow", _unfollow, "follows"),
         post("block", _block, "blocks"),
         post("unblock", _unblock, "blocks"),
@@ -77,41 +79,32 @@ def _target(call: Call) -> Account:
     return call.instance.accounts.get(call.id())
 
 
-def _stand(call: Call, target: Account) -> Any:
-    return call.instance.entities.relationship(call.user, target)
+def _changing(change: Callable[[Instance, Account, Account], object]) -> Handler:
+    """A handler that changes how the caller stands to the account of the path, and answers how it is then."""
+
+    async def handler(call: Call) -> Any:
+        target = _target(call)
+        change(call.instance, call.user, target)
+        return call.instance.entities.relationship(call.user, target)
+
+    return handler
 
 
-async def _follow(call: Call) -> Any:
-    target = _target(call)
-    call.instance.follow(call.user, target)
-    return _stand(call, target)
+def _unfollow(_instance: Instance, account: Account, target: Account) -> None:
+    account.following.discard(target.id)
 
 
-async def _unfollow(call: Call) -> Any:
-    target = _target(call)
-    call.user.following.discard(target.id)
-    return _stand(call, target)
+def _block(instance: Instance, account: Account, target: Account) -> None:
+    instance.accounts.block(account, target)
 
 
-async def _block(call: Call) -> Any:
-    target = _target(call)
-    call.instance.accounts.block(call.user, target)
-    return _stand(call, target)
+def _unblock(_instance: Instance, account: Account, target: Account) -> None:
+    account.blocking.discard(target.id)
 
 
-async def _unblock(call: Call) -> Any:
-    target = _target(call)
-    call.user.blocking.discard(target.id)
-    return _stand(call, target)
+def _mute(_instance: Instance, account: Account, target: Account) -> None:
+    account.muting.add(target.id)
 
 
-async def _mute(call: Call) -> Any:
-    target = _target(call)
-    call.user.muting.add(target.id)
-    return _stand(call, target)
-
-
-async def _unmute(call: Call) -> Any:
-    target = _target(call)
-    call.user.muting.discard(target.id)
-    return _stand(call, target)
+def _unmute(_instance: Instance, account: Account, target: Account) -> None:
+    account.muting.discard(target.id)
