@@ -29,6 +29,7 @@ Features = npt.NDArray[np.float32]
 Table = npt.NDArray[np.void]  # rows of (sha256, view, features); see `FeatureCache.row_type`
 
 SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
+SET_ASIDE = ".damaged"
 MERGED_BYTES = 64 * 1024 * 1024  # a shard of this size is left alone by `compact`
 
 
@@ -133,7 +134,7 @@ class FeatureCache:
         return result.reshape(len(sha256s), len(views), self.n_features)
 
     def remove(self, sha256s: Iterable[str]) -> int:
-        """Take photos out for good, all their views, as a take-down asks for.
+        """Take photos out for good, all their views, as a take-down asks for; shards that were set aside go as well.
 
         Returns:
             how many rows were taken out. When this is interrupted, run it again.
@@ -149,6 +150,8 @@ class FeatureCache:
             if not keep.all():
                 n_removed += int((~keep).sum())
                 self._replace([number], np.array(table[keep]))
+        for path in self.folder.glob(f"*{SET_ASIDE}"):
+            path.unlink()
         if n_removed:
             logger.info("features removed rows=%d folder=%s", n_removed, self.folder)
         return n_removed
@@ -221,7 +224,7 @@ class FeatureCache:
                 self._index(number, path, self._open(path))
 
     def _set_aside(self, path: Path) -> None:
-        aside = path.with_name(f"{path.name}.damaged")
+        aside = path.with_name(path.name + SET_ASIDE)
         logger.warning("features damaged shard=%s kept_as=%s; its photos are computed again", path, aside.name)
         try:
             path.replace(aside)
@@ -237,6 +240,37 @@ class FeatureCache:
         if table.dtype != self.row_type:
             raise StorageError(f"{path}: rows of {table.dtype}, expected {self.row_type}; move {self.folder} away")
         return table
+
+
+def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
+    """Take photos out of the caches of all backbones, past ones too, as a take-down asks for.
+
+    Args:
+        features_dir: the folder that holds the caches' folders.
+        sha256s: the photos; those that are not held are none the worse.
+
+    Returns:
+        how many rows were taken out. When this is interrupted, run it again.
+
+    Raises:
+        StorageError: the disk is full, or a shard cannot be read.
+    """
+    unwanted = set(sha256s)
+    n_removed = 0
+    for folder in sorted(features_dir.iterdir()) if features_dir.is_dir() else []:
+        n_features = _length_of_features(folder)
+        if n_features is not None:
+            n_removed += FeatureCache(folder, views=(), n_features=n_features).remove(unwanted)
+    return n_removed
+
+
+def _length_of_features(folder: Path) -> int | None:
+    """As one of the folder's shards says it; None where there is none that can be read."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = SHARD.fullmatch(path.name)
+        if match is not None and _digest(path) == match["digest"]:
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).dtype["features"].shape[0])
+    return None
 
 
 def _digest(path: Path) -> str:

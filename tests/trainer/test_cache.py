@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer import cache as cache_module
-from trainer.cache import FeatureCache, Features
+from trainer.cache import FeatureCache, Features, remove_everywhere
 from trainer.errors import StorageError
 
 VIEWS = ("whole", "mirror")
@@ -183,6 +183,19 @@ def test_removed_photos_are_gone_from_the_disk_and_the_others_are_not(unwanted: 
         assert not any(bytes.fromhex(sha256(number)) in data for number in unwanted)
         if kept:
             assert holds(opened(path), kept)
+
+
+def test_a_take_down_reaches_the_caches_of_past_backbones(tmp_path: Path) -> None:
+    fill(opened(tmp_path / "old"), [1, 2])
+    FeatureCache(tmp_path / "new", views=("whole",), n_features=3).append([sha256(2)], np.ones((1, 1, 3), np.float32))
+    (tmp_path / "note.txt").write_text("not a cache")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old" / "00000001-x.npy.damaged").write_bytes(bytes.fromhex(sha256(2)))
+    assert remove_everywhere(tmp_path, [sha256(2), sha256(9)]) == 3
+    assert not list(tmp_path.rglob("*.damaged"))
+    assert opened(tmp_path / "old").missing([sha256(1), sha256(2)]) == [sha256(2)]
+    assert not list((tmp_path / "new").iterdir())
+    assert remove_everywhere(tmp_path / "none", [sha256(2)]) == 0
 
 
 ENDLESS_WRITER = """

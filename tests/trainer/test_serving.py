@@ -20,7 +20,7 @@ from trainer.registry import Registry, VersionFacts
 from trainer.serving import Classifier, describe_champion, grad_cam
 
 LABELS = ("brazil", "china", "japan")
-FEATURES = FeatureSettings(weights="random", layers=("block3_conv3", "block4_conv3"))
+FEATURES = FeatureSettings(weights="random", layers=("block1_pool", "block2_pool"))  # quick at 224 px
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_champion_gives_the_heads_scores_of_the_backbones_features(
         "whole",
         0.6,
     )
-    assert all(one.heatmap.shape == (28, 28) and one.heatmap.dtype == np.float32 for one in answers)
+    assert all(one.heatmap.shape == (56, 56) and one.heatmap.dtype == np.float32 for one in answers)
     assert all(one.heatmap.min() >= 0 and one.heatmap.max() in (0, 1) for one in answers)
     assert classifier.predict(noise(0)) == []
 
@@ -183,7 +183,7 @@ def test_a_head_that_does_not_fit_its_version_is_refused(
 
 
 def test_after_loading_no_number_of_images_compiles_anew(settings: Settings, register: Callable[..., str]) -> None:
-    register(layers=("block1_pool", "block2_pool"), head=some_head(64 + 128))
+    register()
     classifier = Classifier.load(settings)
     function = classifier._backbone._pooled_and_map.predict_function
     if load_keras().config.backend() != "tensorflow":

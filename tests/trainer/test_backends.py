@@ -1,0 +1,73 @@
+"""Features and head speak only Keras and NumPy: under KERAS_BACKEND=torch they come to the same."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="torch is not installed; `pip install torch` beside the lock file to run this",
+)
+
+# Run in a process of its own: a process has one backend for all its life.
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from trainer.backbone import Backbone
+from trainer.backend import load_keras
+from trainer.config import FeatureSettings, HeadSettings
+from trainer.head import Head, fit_head
+
+settings = FeatureSettings(weights="random", layers=("block2_conv2", "block4_conv3"))
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+answers = {"backend": np.array(load_keras().config.backend())}
+for precision in ("float32", "bfloat16"):
+    backbone = Backbone.load(settings, precision=precision, side_px=64)
+    answers[precision] = backbone.extract(images, batch_size=4, with_map=True).features
+together = backbone.extract(images, batch_size=4).features
+answers["same_in_any_batch"] = np.array_equal(backbone.extract(images[::-1], batch_size=4).features[::-1], together)
+
+classes = np.repeat([0, 1], 40)
+features = rng.normal(0, 1, (80, 2, 12)).astype(np.float32) + classes[:, None, None].astype(np.float32)
+fit = dict(validation_features=features[:, 0], validation_class_indexes=classes, labels=("a", "b"))
+heads = [fit_head(features, classes, settings=HeadSettings(max_epochs=15), **fit).head for _ in range(2)]
+answers["heads_are_equal"] = np.array_equal(heads[0].logits(features[:, 0]), heads[1].logits(features[:, 0]))
+heads[0].save(Path(sys.argv[1]).parent)
+loaded = Head.load(Path(sys.argv[1]).parent)
+answers["accuracy"] = (loaded.scores(features[:, 0]).argmax(axis=1) == classes).mean()
+np.savez(sys.argv[1], **answers)
+"""
+
+
+def run(backend: str, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    child = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder / "answers.npz")],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr
+    with np.load(folder / "answers.npz", allow_pickle=False) as answers:
+        return dict(answers)
+
+
+@pytest.mark.slow
+def test_torch_gives_the_features_that_tensorflow_gives_and_fits_a_head(tmp_path: Path) -> None:
+    torch, tensorflow = (run(backend, tmp_path / backend) for backend in ("torch", "tensorflow"))
+    assert str(torch["backend"]) == "torch"
+    np.testing.assert_allclose(torch["float32"], tensorflow["float32"], rtol=1e-3, atol=1e-3)
+    for answers in (torch, tensorflow):
+        error = np.linalg.norm(answers["bfloat16"] - answers["float32"]) / np.linalg.norm(answers["float32"])
+        assert error < 0.03
+        assert answers["same_in_any_batch"]
+        assert answers["heads_are_equal"]
+        assert answers["accuracy"] > 0.8
