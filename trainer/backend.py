@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+# What TensorFlow's libraries say on standard error before their log level can be set.
+GREETINGS = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on")
+STDERR = 2
 
 
 def load_keras(*, small_batches: bool = False) -> Any:
@@ -20,13 +28,38 @@ def load_keras(*, small_batches: bool = False) -> Any:
     Returns:
         the module `keras`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no greetings; warnings and errors only
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
     if not small_batches:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    keras = importlib.import_module("keras")
+    with nullcontext() if "keras" in sys.modules else _without_greetings():
+        keras = importlib.import_module("keras")
     if keras.config.backend() == "tensorflow":
         _let_gpu_memory_grow()
     return keras
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Hold standard error back while the context lasts, then write all of it but the greetings.
+
+    Below Python, as the libraries are. Only a first import takes long enough for that to be noticed.
+    """
+    try:
+        before = os.dup(STDERR)
+    except OSError:  # there is none, as under some service managers
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(before, STDERR)
+            os.close(before)
+            held.seek(0)
+            for line in held:
+                if not any(greeting in line for greeting in GREETINGS):
+                    os.write(STDERR, line)
 
 
 def on_gpu() -> bool:
