@@ -82,12 +82,17 @@ def examine(site: Site, image: SourceImage, limits: ImageSettings, *, now: datet
 
 
 class Collection:
-    """The photos of one source: their rows in the manifest and, where they are copies of ours, their files."""
+    """The photos of one source: their rows in the manifest and, where they are copies of ours, their files.
+
+    Attributes:
+        held: how many photos there are, by label.
+    """
 
     def __init__(self, manifest: Manifest, data_dir: Path, source: str) -> None:
         self._manifest = manifest
         self._data_dir = data_dir
         self._source = source
+        self.held = manifest.count_by_label(source)
 
     def clean_up(self) -> None:
         """Delete what a sudden end left half written."""
@@ -129,9 +134,11 @@ class Collection:
             fetched_at=found.read_at,
             flag=image.flag,
         )
+        self.held[photo.label] += 1
         if known is None:
             self._manifest.add(photo)
         else:
+            self.held[known.label] -= 1
             self._manifest.replace(known, photo)
             if known.path != photo.path:
                 self.delete_file(known)
@@ -139,6 +146,7 @@ class Collection:
 
     def remove(self, photo: Photo) -> None:
         """Strike a photo off and delete our copy of it."""
+        self.held[photo.label] -= 1
         self._manifest.remove(photo)
         self.delete_file(photo)
 
@@ -185,5 +193,6 @@ class Collection:
         return refusal
 
     def _withdraw(self, photo: Photo, refusal: Refusal) -> None:
+        self.held[photo.label] -= 1
         self._manifest.withdraw(photo, refusal)
         self.delete_file(photo)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -223,9 +224,11 @@ class Manifest:
     def photo_by_sha256(self, source: str, sha256: str) -> Photo | None:
         return next(self._select_photos("source = ? AND sha256 = ?", source, sha256), None)
 
-    def count(self, source: str, label: str) -> int:
-        """How many photos of a label are held."""
-        return int(self._value("SELECT count(*) FROM photos WHERE source = ? AND label = ?", (source, label)))
+    def count_by_label(self, source: str) -> Counter[str]:
+        """How many photos of a source are held, by label."""
+        return Counter(
+            dict(self._rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,)))
+        )
 
     def refusals(self, source: str | None = None) -> Iterator[Refusal]:
         """All refusals, the oldest first, or those of one source."""

@@ -110,7 +110,7 @@ class Scrape:
         self._next_page_at = 0.0
         self._failures = 0
         goal = None if site.on_disk else settings.scrape.photos_per_label
-        self.report = ScrapeReport(labels=site.labels, goal=goal)
+        self.report = ScrapeReport(labels=site.labels, goal=goal, held=self._collection.held)
 
     def run(self) -> ScrapeReport:
         """Read all listings, a page of each in turn. A source that fails leaves what is held as it was.
@@ -122,8 +122,6 @@ class Scrape:
         if self._site.on_disk:
             self._manifest.clear_refusals(self._site.name)  # a look at a file on disk is cheap, and it may be whole now
             self._drop_vanished()
-        for label in self._site.labels:
-            self.report.held[label] = self._manifest.count(self._site.name, label)
         listings = [self._open(label) for label in self._site.labels if self._room(label)]
         pool = ThreadPoolExecutor(self._settings.concurrent_images, thread_name_prefix="image")
         try:
@@ -213,7 +211,7 @@ class Scrape:
             futures = [pool.submit(self._examine, image) for image, _ in batch]
             for (image, known), future in zip(batch, futures, strict=True):
                 result = self._collection.admit(image, future.result(), known=known)
-                n_kept += self._count(listing, result, known)
+                n_kept += self._count(listing, result)
         return n_kept, len(new)
 
     def _examine(self, image: SourceImage) -> Examined | Refusal:
@@ -227,7 +225,7 @@ class Scrape:
             self._sleep(max(self._settings.image_pause_s, asked_s))
         return found
 
-    def _count(self, listing: _Listing, result: Photo | Refusal, known: Photo | None) -> bool:
+    def _count(self, listing: _Listing, result: Photo | Refusal) -> bool:
         """Enter one outcome into the report; whether a photo was kept."""
         kept = isinstance(result, Photo)
         self._failures = self._failures + 1 if isinstance(result, Refusal) and result.reason == NOT_FETCHED else 0
@@ -235,7 +233,6 @@ class Scrape:
             self.report.refused[listing.label, result.reason] += 1
         else:
             self.report.kept[listing.label] += 1
-        self.report.held[listing.label] += kept - (known is not None)
         listing.known_in_a_row = 0 if kept else listing.known_in_a_row + 1
         if self._on_photo:
             self._on_photo(self.report)

@@ -6,6 +6,7 @@ label's folder; hidden files and folders are left alone.
 
 from __future__ import annotations
 
+import logging
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from trainer.config import FolderSettings, ImageSettings
 from trainer.errors import ConfigError, DatasetError, FetchError
 from trainer.sites import Page, SourceImage, Unusable
+
+logger = logging.getLogger(__name__)
 
 # As others name them -> as we do. Holdout first: of two copies of a photo, the one that is listed first is kept.
 SPLIT_FOLDERS = {
@@ -45,6 +48,8 @@ class FolderSite:
         self._limits = limits
         self._folders = _label_folders(self._root)
         self.labels = tuple(sorted(self._folders))
+        if astray := [path for path in self._root.iterdir() if path.is_file() and not path.name.startswith(".")]:
+            logger.warning("files without a label are left out folder=%s files=%d", self._root, len(astray))
 
     def page_pause_s(self) -> float:
         return 0.0
