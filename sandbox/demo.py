@@ -35,7 +35,7 @@ from sandbox.transcript import Transcript
 
 PACKAGES = Path(__file__).parent.parent  # where children find `trainer` and `bot`
 SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
-MEMBERS_PER_PHOTO = 15 / 64
+PHOTOS_PER_MEMBER = 3  # few, so that enough members are held out for figures that mean something
 CONNECT_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -229,7 +229,8 @@ class _Demo:
 
 def _hang_gallery(seed: int, photos: int) -> Gallery:
     """A gallery with enough photos under each label."""
-    gallery = Gallery(seed, members_per_label=max(9, round(photos * MEMBERS_PER_PHOTO)))
+    n_members = -(-(photos + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
+    gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
     for label in gallery.labels:
         short = photos + SPARE_PHOTOS - len(gallery.photos(label))
         gallery.grow(label, photos=max(0, short))
