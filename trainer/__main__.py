@@ -74,22 +74,21 @@ def forget(
     from datetime import UTC, datetime
 
     from trainer.lock import only_one
-    from trainer.manifest import FILE_NAME, Manifest
+    from trainer.manifest import FILE_NAME, Kind, Manifest
     from trainer.upkeep import forget as forget_photos
 
     settings: Settings = context.obj
     if (photo is None) == (member is None):
         raise typer.BadParameter("give either --photo ID or --member ID")
+    kind: Kind = "photo" if member is None else "member"
     with (
         only_one(settings.data_dir / "scrape.lock", "scrape"),
+        only_one(settings.data_dir / "train.lock", "training"),
         Manifest(settings.data_dir / FILE_NAME) as manifest,
     ):
-        now = datetime.now(UTC)
-        source = settings.source.kind
-        if photo is not None:
-            n_photos = forget_photos(manifest, settings.data_dir, source, "photo", photo, now=now)
-        else:
-            n_photos = forget_photos(manifest, settings.data_dir, source, "member", member or "", now=now)
+        n_photos = forget_photos(
+            manifest, settings.data_dir, settings.source.kind, kind, member or photo or "", now=datetime.now(UTC)
+        )
     print(f"{n_photos} photos deleted; they will not be taken again. The next training is without them.")
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.admission import Collection, examine
+from trainer.cache import remove_everywhere
 from trainer.config import Settings
 from trainer.manifest import Kind, Manifest, Photo, Refusal
 from trainer.sites import Site, SourceImage
@@ -78,12 +79,16 @@ def verify(
 
 
 def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, *, now: datetime) -> int:
-    """Honour a take-down: delete a photo, or all of a member's, and never take them again.
+    """Honour a take-down: delete a photo, or all of a member's, with their features, and never take them again.
 
-    Files go first: after a sudden end the rows are still there, and the same command finishes the work.
+    The rows go last: after a sudden end they are still there, and the same command finishes the work. No training may
+    be at work meanwhile.
 
     Returns:
         How many photos were held.
+
+    Raises:
+        StorageError: the disk is full, or something cannot be written; run it again.
     """
     collection = Collection(manifest, data_dir, source)
     if kind == "member":
@@ -93,6 +98,7 @@ def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str
         photos = [photo] if photo else []
     for photo in photos:
         collection.delete_file(photo)
+    remove_everywhere(data_dir / "features", [photo.sha256 for photo in photos])
     manifest.forget(source, kind, id_, now=now)
     logger.info("forgot source=%s %s=%s photos=%d", source, kind, id_, len(photos))
     return len(photos)

@@ -104,6 +104,14 @@ def test_a_server_that_never_answers_ends_at_the_deadline(server: Server) -> Non
         assert "no complete answer" in str(error_of(fetcher, server.url, deadline_s=0.2))
 
 
+def test_a_name_server_that_never_answers_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [over.wait(60)][1:])
+    with Patient(max_attempts=1) as fetcher:
+        assert "no complete answer" in str(error_of(fetcher, "http://a.example/", deadline_s=0.2))
+    over.set()
+
+
 def test_redirects_share_one_deadline(server: Server) -> None:
     def step(exchange: Exchange) -> None:
         exchange.server.over.wait(0.15)

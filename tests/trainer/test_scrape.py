@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,13 +22,14 @@ from PIL import Image
 from rich.console import Console
 
 from tests.web import Exchange, Server, serving, status
+from trainer.cache import FeatureCache
 from trainer.config import Settings
 from trainer.errors import StorageError
 from trainer.fetch import Fetcher
 from trainer.lock import only_one
 from trainer.manifest import FILE_NAME, Manifest, Photo
 from trainer.scrape import MAX_FAILURES, Scrape, ScrapeReport
-from trainer.scrape_view import summary
+from trainer.scrape_view import LOG_EVERY_S, progress, summary
 from trainer.sites import open_site
 from trainer.upkeep import VerifyReport, forget, verify
 
@@ -599,11 +602,15 @@ def test_what_is_forgotten_never_comes_back(gallery: Gallery, manifest: Manifest
     settings = settings_for(gallery.server.url, tmp_path)
     run(settings, manifest)
     paths = {photo.photo_id: tmp_path / "data" / photo.path for photo in manifest.photos()}
+    sha256s = [photo.sha256 for photo in manifest.photos()]
+    features = tmp_path / "data/features/some-backbone"
+    FeatureCache(features, views=["whole"], n_features=2).append(sha256s, np.ones((4, 1, 2), np.float32))
     n_photos = forget(manifest, settings.data_dir, "worldcosplay", kind, "1", now=NOW)
     gallery.post("japan", 21)
     gallery.fetched()
     run(settings, manifest)
     assert not paths["1"].exists()
+    assert len(FeatureCache(features, views=["whole"], n_features=2)) == 4 - n_photos
     if kind == "photo":
         assert (n_photos, held(manifest)) == (1, [2, 11, 20, 21])
     else:
@@ -704,6 +711,32 @@ def test_the_summary_names_what_was_kept_and_why_the_rest_was_not() -> None:
     assert "1,200" in text
     assert "1,300" in text
     assert "truncated" in text
+
+
+def test_without_a_terminal_there_is_a_log_line_every_few_seconds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.time)
+    report = ScrapeReport(labels=("japan",), goal=100, held=Counter(japan=40), kept=Counter(japan=10))
+    with progress(Console(file=io.StringIO())) as on_photo:
+        for _ in range(4):
+            clock.time += LOG_EVERY_S / 2
+            on_photo(report)
+    assert [record.getMessage() for record in caplog.records] == [
+        "scraping held: japan=40 kept=10 refused=0 rate=2.0/s min_left=0",
+        "scraping held: japan=40 kept=10 refused=0 rate=1.0/s min_left=1",
+    ]
+
+
+def test_at_a_terminal_there_is_a_bar_for_each_label() -> None:
+    out = io.StringIO()
+    report = ScrapeReport(labels=("japan", "brazil"), goal=100, held=Counter(japan=40), kept=Counter(japan=10))
+    with progress(Console(file=out, force_terminal=True, width=100)) as on_photo:
+        on_photo(report)
+    assert "japan" in out.getvalue()
+    assert "40/100" in out.getvalue()
 
 
 def test_the_command_ends_with_the_problems_and_no_traceback(gallery: Gallery, tmp_path: Path) -> None:
