@@ -289,11 +289,13 @@ class Store:
         """Remember that this account wants no answers."""
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", (account_id, self._now()))
+        self._settle()
 
     def opt_in(self, account_id: str) -> None:
         """Forget that this account wanted no answers."""
         with self._transaction() as db:
             db.execute("DELETE FROM opt_outs WHERE account_id = ?", (account_id,))
+        self._settle()
 
     def opted_out(self, account_id: str) -> bool:
         """Whether this account wants no answers."""
@@ -334,6 +336,11 @@ class Store:
         with self._lock:
             self._connection.execute("PRAGMA incremental_vacuum").fetchall()
         return n_rows
+
+    def _settle(self) -> None:
+        """Bring what was written onto the disk now: a wish of somebody's is not undone by a power cut."""
+        with self._lock:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _one(self, where: str, value: str) -> Entry | None:
         with self._transaction() as db:

@@ -1,0 +1,140 @@
+"""Secrets stay secret, logs are whole, jobs run and survive their own faults."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from bot import log
+from bot.config import MastodonSettings, Settings
+from bot.credentials import find_token, read_private_json, write_private_json
+from bot.recent import Recent
+from bot.schedule import Schedule
+from trainer.config import LogSettings
+from trainer.errors import ConfigError, ProjectError, StorageError
+
+TOKEN = "s3cret-token"
+
+
+@pytest.fixture
+def _own_logging() -> Iterator[None]:
+    """Give the root logger its handlers back."""
+    root = logging.getLogger()
+    kept, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = kept
+    root.setLevel(level)
+
+
+def settings(tmp_path: Path, **mastodon: object) -> Settings:
+    return Settings(data_dir=tmp_path, mastodon=MastodonSettings.model_validate(mastodon))
+
+
+def test_a_token_from_the_environment_wins(tmp_path: Path) -> None:
+    write_private_json(tmp_path / "mastodon_token", {"access_token": "other"})
+    assert find_token(settings(tmp_path, access_token=SecretStr(f"{TOKEN}\n"))).token == TOKEN
+
+
+@pytest.mark.parametrize("content", [json.dumps({"access_token": TOKEN}), TOKEN, f"{TOKEN}\n"])
+def test_a_token_is_read_from_a_private_file_as_json_or_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mastodon_token"
+    path.write_text(content)
+    path.chmod(0o600)
+    found = find_token(settings(tmp_path))
+    assert found.token == TOKEN
+    assert TOKEN not in repr(found)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "mastodon_token"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600") as caught:
+        find_token(settings(tmp_path))
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_token_does_not_travel_in_the_open(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not https"):
+        find_token(settings(tmp_path, base_url="http://example.social", access_token=SecretStr(TOKEN)))
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"access_token": 5}', ""])
+def test_a_file_without_a_token_says_so(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mastodon_token"
+    path.write_text(content)
+    path.chmod(0o600)
+    if content == "[]":  # anything else is taken for the token itself, which the instance will refuse
+        return
+    with pytest.raises(ConfigError, match="bot login"):
+        find_token(settings(tmp_path))
+
+
+def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_private_json(path, {"a": 1})
+    write_private_json(path, {"a": 2})
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_private_json(path) == {"a": 2}
+    assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def test_a_private_file_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_private_json(tmp_path / "file" / "token", {})
+
+
+@pytest.mark.usefixtures("_own_logging")
+@pytest.mark.parametrize("format_", ["plain", "json"])
+def test_a_secret_is_in_no_log_line_nor_traceback(capsys: pytest.CaptureFixture[str], format_: str) -> None:
+    log.set_up(LogSettings.model_validate({"format": format_}), secrets=[TOKEN])
+    logger = logging.getLogger("bot.test")
+    logger.info("calling with %s", TOKEN)
+    try:
+        raise RuntimeError(f"Bearer {TOKEN}")
+    except RuntimeError:
+        logger.exception("it failed")
+    written = capsys.readouterr().err
+    assert TOKEN not in written
+    assert written.count("[secret]") >= 2
+    if format_ == "json":
+        assert [json.loads(line)["level"] for line in written.splitlines()] == ["INFO", "ERROR"]
+
+
+def test_a_job_runs_again_after_it_failed(caplog: pytest.LogCaptureFixture) -> None:
+    runs = threading.Semaphore(0)
+
+    def job() -> None:
+        runs.release()
+        raise ProjectError("not today")
+
+    schedule = Schedule()
+    schedule.add("job", job, every=timedelta(seconds=1), first_in=timedelta())
+    schedule.start()
+    try:
+        assert runs.acquire(timeout=20)
+        assert runs.acquire(timeout=20)
+    finally:
+        schedule.stop()
+    assert "job failed, it runs again next time job=job error=not today" in caplog.text
+
+
+def test_a_small_memory_forgets_the_oldest_and_the_stale() -> None:
+    now = [0.0]
+    recent: Recent[int] = Recent(max_items=2, keep_s=10, now=lambda: now[0])
+    for number in range(3):
+        recent.put(str(number), number)
+    assert [recent.get(str(number)) for number in range(3)] == [None, 1, 2]
+    assert recent.pop("1") == 1
+    assert recent.get("1") is None
+    now[0] = 11
+    assert recent.get("2") is None
