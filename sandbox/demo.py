@@ -11,14 +11,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from rich.console import Console
 from rich.panel import Panel
@@ -26,6 +23,7 @@ from rich.table import Table
 
 from sandbox import gallery as galleries
 from sandbox import instance as instances
+from sandbox.child import Child
 from sandbox.conversation import Question, answers, ask, questions, what_is_missing
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, Status
@@ -38,9 +36,7 @@ SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
 PHOTOS_PER_MEMBER = 3  # few, so that enough members are held out for figures that mean something
 CONNECT_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
 LOOK_EVERY_S = 0.1
-TAIL_LINES = 20
 
 
 class DemoError(Exception):
@@ -74,7 +70,7 @@ def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console
     finally:
         demo.print_times()
         if keep:
-            console.print(f"Everything is kept in {data_dir}", highlight=False)
+            console.print(f"Everything is kept in {data_dir}", highlight=False, soft_wrap=True)
         else:
             shutil.rmtree(data_dir, ignore_errors=True)
 
@@ -99,82 +95,49 @@ class _Demo:
                 instance_url = servers.enter_context(serve(instances.create_app(instance)))
                 gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
                 self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
-            bot = instance.account(BOT)
-            environment = self._environment(instance_url, gallery, gallery_url, bot.token)
+            account = instance.account(BOT)
+            environment = self._environment(instance_url, gallery, gallery_url, account.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
                 self._run_trainer("scrape", environment)
             with self._step("Train a head on VGG16 features (seeded random weights)"):
                 self._run_trainer("train", environment)
-            missing = self._converse(instance, gallery, bot, environment, stay=stay)
-        if missing:
-            raise DemoError("Not every expected answer came:\n" + "\n".join(f"  {line}" for line in missing))
-        return 0
+            missing = self._converse(instance, gallery, account, environment, stay=stay)
+        return 1 if missing else 0
 
     def _converse(
-        self, instance: Instance, gallery: Gallery, bot: Account, environment: Mapping[str, str], *, stay: bool
+        self, instance: Instance, gallery: Gallery, account: Account, environment: Mapping[str, str], *, stay: bool
     ) -> list[str]:
-        """Let the bot run and people ask it; returns what is missing of their answers."""
+        """Let the bot run and people ask it; returns what is missing of its answers."""
         transcript = Transcript(instance, self._console)
-        log = self._data_dir / "bot.log"
-        with log.open("wb") as output, _child(["-m", "bot", "run"], environment, output=output) as process:
+        with self._child("bot", "run", environment=environment, log=self._data_dir / "bot.log") as bot:
             with self._step("Start the bot"):
-                _wait_until_connected(instance, bot, process, log)
+                _wait_until_connected(instance, account, bot)
             with self._step("Ask the bot"):
-                asked = self._ask_all(instance, questions(gallery, self._seed), bot, transcript, process, log)
-            missing = what_is_missing(instance, asked, bot)
+                asked = _ask_all(instance, questions(gallery, self._seed), account, bot, transcript)
+            missing = what_is_missing(instance, asked, account)
             self.is_complete = not missing
             self._report(missing, len(asked))
             if stay:
-                self._stay(instance, transcript, process, log)
+                self._invite(instance.base_url)
+                while True:
+                    transcript.show_new()
+                    _check_alive(bot)
+                    time.sleep(LOOK_EVERY_S)
         return missing
-
-    def _ask_all(
-        self,
-        instance: Instance,
-        asked: Sequence[Question],
-        bot: Account,
-        transcript: Transcript,
-        process: subprocess.Popen[bytes],
-        log: Path,
-    ) -> dict[Question, Status]:
-        """Ask one after the other, each when the one before has its answer or has waited long enough."""
-        posted = {}
-        for question in asked:
-            posted[question] = ask(instance, question, bot)
-            give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
-            while not answers(instance, posted[question], bot) and time.monotonic() < give_up_at:
-                transcript.show_new()
-                _check_alive(process, log)
-                time.sleep(LOOK_EVERY_S)
-            transcript.show_new()
-        return posted
-
-    def _stay(self, instance: Instance, transcript: Transcript, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Show what is posted until Ctrl-C."""
-        self._console.print(
-            Panel(
-                f"[bold]{instance.base_url}/[/bold]\n\nOpen this page, post a photo of your own to the bot, and watch "
-                "the answer arrive.\nCtrl-C ends everything.",
-                title="Your turn",
-                border_style="bold magenta",
-                expand=False,
-                padding=(1, 4),
-            )
-        )
-        while True:
-            transcript.show_new()
-            _check_alive(process, log)
-            time.sleep(LOOK_EVERY_S)
 
     def _run_trainer(self, command: str, environment: Mapping[str, str]) -> None:
         """Run one command of the trainer; it writes to this terminal itself, progress bars and all."""
-        with _child(["-m", "trainer", command], environment) as process:
-            status = process.wait()
+        with self._child("trainer", command, environment=environment) as trainer:
+            status = trainer.wait()
         if status != 0:
             raise DemoError(
-                f"`python -m trainer {command}` ended with exit status {status}; its last lines above say why. "
+                f"`{trainer.command}` ended with exit status {status}; its last lines above say why. "
                 "Run the demo again with --keep to look at its data afterwards"
             )
+
+    def _child(self, *words: str, environment: Mapping[str, str], log: Path | None = None) -> Child:
+        """The working folder holds no config.yaml, so that the demo is the same for everybody."""
+        return Child(*words, environment=environment, folder=self._data_dir, log=log)
 
     def _environment(self, instance_url: str, gallery: Gallery, gallery_url: str, token: str) -> dict[str, str]:
         """What the children are told; settings of whoever started the demo are left out."""
@@ -196,7 +159,8 @@ class _Demo:
             "MASTODON__ALLOW_HTTP": "true",
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-        return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+        own = {"PYTHONPATH": str(PACKAGES), "TF_CPP_MIN_LOG_LEVEL": "3"}  # TensorFlow's chatter says nothing here
+        return inherited | own | {f"DOKOCOS_{name}": value for name, value in settings.items()}
 
     @contextlib.contextmanager
     def _step(self, title: str) -> Iterator[None]:
@@ -213,8 +177,23 @@ class _Demo:
         self._console.print(text, highlight=False)
 
     def _report(self, missing: Sequence[str], n_asked: int) -> None:
-        if not missing:
+        if missing:
+            lines = "\n".join(f"  {line}" for line in missing)
+            self._console.print(f"Not every expected answer came:\n{lines}", style="bold red", markup=False)
+        else:
             self._console.print(f"[bold green]All {n_asked} expected answers came.")
+
+    def _invite(self, address: str) -> None:
+        self._console.print(
+            Panel(
+                f"[bold]{address}/[/bold]\n\nOpen this page, post a photo of your own to the bot, and watch "
+                "the answer arrive.\nCtrl-C ends everything.",
+                title="Your turn",
+                border_style="bold magenta",
+                expand=False,
+                padding=(1, 4),
+            )
+        )
 
     def print_times(self) -> None:
         """What took how long."""
@@ -237,58 +216,39 @@ def _hang_gallery(seed: int, photos: int) -> Gallery:
     return gallery
 
 
-def _wait_until_connected(instance: Instance, bot: Account, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_connected(instance: Instance, account: Account, bot: Child) -> None:
     give_up_at = time.monotonic() + CONNECT_TIMEOUT_S
-    while not instance.hub.listeners(bot):
-        _check_alive(process, log)
+    while not instance.hub.listeners(account):
+        _check_alive(bot)
         if time.monotonic() > give_up_at:
-            raise DemoError(f"The bot did not connect within {CONNECT_TIMEOUT_S:.0f} s. Its last lines:\n{_tail(log)}")
+            raise DemoError(
+                f"The bot did not connect within {CONNECT_TIMEOUT_S:.0f} s. Its last lines:\n{bot.last_lines()}"
+            )
         time.sleep(LOOK_EVERY_S)
 
 
-def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
-    status = process.poll()
-    if status is not None:
+def _check_alive(bot: Child) -> None:
+    if bot.exit_status is not None:
         raise DemoError(
-            f"`python -m bot run` ended with exit status {status}. Its last lines:\n{_tail(log)}\n"
-            "`python -m bot check` tells what is missing or wrong"
+            f"`{bot.command}` ended with exit status {bot.exit_status}. Its last lines:\n{bot.last_lines()}\n"
+            "Run the demo again with --keep to look at its data afterwards"
         )
 
 
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:]) or "  (none)"
-
-
-@contextlib.contextmanager
-def _child(
-    arguments: Sequence[str], environment: Mapping[str, str], *, output: IO[bytes] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that is asked to stop, and waited for, when the context ends.
-
-    Args:
-        output: takes what it writes, in place of our own terminal. Such a process is kept apart from the terminal's
-            Ctrl-C as well: it is stopped once, by us.
-    """
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=environment["DOKOCOS_DATA_DIR"],  # so that no config.yaml is found: the demo is the same for everybody
-        env={**environment, "PYTHONPATH": str(PACKAGES)},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=output is not None,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+def _ask_all(
+    instance: Instance, wanted: Sequence[Question], account: Account, bot: Child, transcript: Transcript
+) -> dict[Question, Status]:
+    """Ask one after the other, each when the one before has its answer or has waited long enough."""
+    asked = {}
+    for question in wanted:
+        asked[question] = ask(instance, question, account)
+        give_up_at = time.monotonic() + ANSWER_TIMEOUT_S
+        while not answers(instance, asked[question], account) and time.monotonic() < give_up_at:
+            transcript.show_new()
+            _check_alive(bot)
+            time.sleep(LOOK_EVERY_S)
+        transcript.show_new()
+    return asked
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from sandbox.faults import Faults
-from sandbox.gallery.collection import Gallery, Photo, render, render_square
+from sandbox.gallery.collection import Gallery, Photo
+from sandbox.gallery.files import render, render_square
 from sandbox.gallery.items import Shape, envelope
 from sandbox.misbehaviour import FaultMiddleware
 

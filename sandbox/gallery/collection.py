@@ -1,7 +1,4 @@
-"""The gallery's members and photos: who posted what when, and the bytes of each picture.
-
-Everything follows from the seed; pictures are drawn when they are asked for and kept nowhere.
-"""
+"""The gallery's members and photos: who posted what when. Everything follows from the seed."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Literal
-
-from PIL import Image
 
 from sandbox.gallery.design import (
     Scene,
@@ -34,7 +29,6 @@ FLAWS: tuple[Flaw, ...] = ("truncated", "html", "tiny")
 KNOWN_COUNTRIES = {"japan": (19, 114), "china": (19, 48), "brazil": (9, 31)}
 KNOWN_FLAGS = {"japan": "jp", "china": "cn", "brazil": "br"}
 
-ORIGINAL_PX = 1200  # width of an original; larger sizes are answered with it
 # Ids that start here fall evenly when members are split 60:20:20 by a hash of their id, as the members of a small
 # gallery rarely do by themselves; figures from two members held out of 24 would say little.
 _FIRST_MEMBER_ID = 22_619
@@ -55,7 +49,6 @@ _NAMES = (
     "Fifi",
     "Dodo",
 )
-_NOT_FOUND = b"<!doctype html><title>404</title><h1>This photo is not here any more.</h1>\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,45 +256,3 @@ class Gallery:
 
 def _letters(rng: random.Random) -> str:
     return "".join(rng.choices(string.ascii_lowercase, k=40))
-
-
-def render(photo: Photo, *, width: int, height: int | None = None, max_px: int = ORIGINAL_PX) -> bytes:
-    """The file behind an image address: a JPEG, or what the photo's flaw makes of it.
-
-    Args:
-        width: pixels at most, also cut to `max_px`; never enlarged beyond the original.
-        height: pixels at most; None: whatever the picture's proportions give.
-        max_px: width of the original at the host.
-    """
-    if photo.flaw == "html":
-        return _NOT_FOUND
-    if photo.flaw == "tiny":
-        return jpeg(Image.new("RGB", (8, 8), photo.scene.style.wall), quality=photo.quality)
-    width = min(width, max_px)
-    if height is not None:
-        width = min(width, int(height * photo.aspect))
-    data = jpeg(_picture(photo, max(1, width)), quality=photo.quality)
-    return data[: len(data) * 3 // 5] if photo.flaw == "truncated" else data
-
-
-def render_square(photo: Photo, side_px: int) -> bytes:
-    """The middle of the picture as a square JPEG, as the icons and square thumbnails are; flawed as `render`."""
-    if photo.flaw is not None:
-        return render(photo, width=side_px)
-    whole = _picture(photo, side_px)
-    top = max(0, (whole.height - side_px) // 3)
-    return jpeg(whole.crop((0, top, side_px, top + side_px)), quality=photo.quality)
-
-
-def _picture(photo: Photo, width: int) -> Image.Image:
-    left, top, right, bottom = photo.window
-    whole = draw(photo.scene, round(width / (right - left)))
-    if photo.twin_of is None:
-        return whole
-    box = (
-        round(left * whole.width),
-        round(top * whole.height),
-        round(right * whole.width),
-        round(bottom * whole.height),
-    )
-    return whole.crop(box)

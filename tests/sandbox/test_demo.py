@@ -143,7 +143,7 @@ def test_the_last_lines_of_a_bot_that_fails_are_shown(run: Runner, monkeypatch: 
     monkeypatch.setenv("FAKE_FAILS", "bot")
     assert run() == 1
     assert "fake bot: no model" in run.output.getvalue()
-    assert "python -m bot check" in run.output.getvalue()
+    assert "`python -m bot run` ended with exit status 1" in run.output.getvalue()
 
 
 def test_a_stop_while_people_watch_stops_the_bot_and_removes_the_data(packages: Path, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sandbox.gallery.cloth import PATTERNS
-from sandbox.gallery.collection import FLAWS, Gallery, Photo, render, render_square
+from sandbox.gallery.collection import FLAWS, Gallery, Photo
 from sandbox.gallery.design import BACKDROPS, HEADGEAR, MANNERS, PROPS, Tendency
 from sandbox.gallery.figure import _HEADGEAR
+from sandbox.gallery.files import render, render_square
 from sandbox.gallery.props import _PROPS
 
 

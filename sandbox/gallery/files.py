@@ -1,0 +1,53 @@
+"""Photos -> the files behind their addresses, drawn when they are asked for and kept nowhere."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from sandbox.gallery.collection import Photo
+from sandbox.gallery.drawing import draw, jpeg
+
+ORIGINAL_PX = 1200  # width of an original; larger sizes are answered with it
+_NOT_FOUND = b"<!doctype html><title>404</title><h1>This photo is not here any more.</h1>\n"
+
+
+def render(photo: Photo, *, width: int, height: int | None = None, max_px: int = ORIGINAL_PX) -> bytes:
+    """The file behind an image address: a JPEG, or what the photo's flaw makes of it.
+
+    Args:
+        width: pixels at most, also cut to `max_px`; never enlarged beyond the original.
+        height: pixels at most; None: whatever the picture's proportions give.
+        max_px: width of the original at the host.
+    """
+    if photo.flaw == "html":
+        return _NOT_FOUND
+    if photo.flaw == "tiny":
+        return jpeg(Image.new("RGB", (8, 8), photo.scene.style.wall), quality=photo.quality)
+    width = min(width, max_px)
+    if height is not None:
+        width = min(width, int(height * photo.aspect))
+    data = jpeg(_picture(photo, max(1, width)), quality=photo.quality)
+    return data[: len(data) * 3 // 5] if photo.flaw == "truncated" else data
+
+
+def render_square(photo: Photo, side_px: int) -> bytes:
+    """The middle of the picture as a square JPEG, as the icons and square thumbnails are; flawed as `render`."""
+    if photo.flaw is not None:
+        return render(photo, width=side_px)
+    whole = _picture(photo, side_px)
+    top = max(0, (whole.height - side_px) // 3)
+    return jpeg(whole.crop((0, top, side_px, top + side_px)), quality=photo.quality)
+
+
+def _picture(photo: Photo, width: int) -> Image.Image:
+    left, top, right, bottom = photo.window
+    whole = draw(photo.scene, round(width / (right - left)))
+    if photo.twin_of is None:
+        return whole
+    box = (
+        round(left * whole.width),
+        round(top * whole.height),
+        round(right * whole.width),
+        round(bottom * whole.height),
+    )
+    return whole.crop(box)
