@@ -158,7 +158,7 @@ class HeadSettings(Section):
     hidden_units: Annotated[int, Field(ge=0)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    learning_rate: Annotated[float, Field(gt=0)] = 0.0003
     batch_size: Count = 128
     max_epochs: Count = 200
     patience: Count = 20

@@ -2,6 +2,11 @@
 
 A head is standardisation, at most one hidden layer, and a softmax whose temperature is calibrated. That is two matrix
 products, so serving needs no Keras for it, and the file is plain arrays: it outlives any version of Keras.
+
+A linear head is always fitted, one with a hidden layer besides where the settings ask for it, and that one is kept only
+if it is clearly better on validation: of a few hundred photos the linear one makes more (balanced accuracy 0.75 against
+0.67 on 115 photos), of many thousands the other may. The output layer starts at zero: with more features than photos,
+the data never reaches most of a random start, which stays in the scores as noise (0.75 against 0.71 on those photos).
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ Layer = tuple[Floats, Floats]  # kernel (n_in, n_out) and bias (n_out,)
 
 FILE_NAME = "head.npz"
 SMALLEST_SCALE = 1e-6  # a feature that never varies is not blown up
+CHUNK = 4096  # rows looked at at a time; bounds the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +58,19 @@ class Head:
         """Length of the features it takes."""
         return int(self.mean.shape[0])
 
+    @property
+    def hidden_units(self) -> int:
+        """0 for a linear head."""
+        return int(self.layers[0][0].shape[1]) if len(self.layers) == 2 else 0
+
     def logits(self, features: Floats) -> Floats:
         """(n, d) -> (n, k), before the temperature.
 
         Raises:
             ModelError: features of another length.
         """
-        return self._forward(features)[1]
+        parts = [features[start : start + CHUNK] for start in range(0, len(features), CHUNK)] or [features]
+        return np.concatenate([self._forward(part)[1] for part in parts])
 
     def scores(self, features: Floats) -> Floats:
         """(n, d) -> (n, k) in 0..1, rows that add up to one: calibrated probabilities."""
@@ -110,7 +122,7 @@ class Head:
         """
         file = folder / FILE_NAME
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 n_layers = sum(name.startswith("kernel_") for name in arrays.files)
                 return cls(
                     labels=tuple(str(label) for label in arrays["labels"]),
@@ -122,13 +134,18 @@ class Head:
         except Exception as error:  # zipfile and NumPy raise whatever they like about a damaged file
             raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train anew") from error
 
+    def standardise(self, features: Floats) -> Floats:
+        """(n, d) -> (n, d): each feature with mean 0 and deviation 1 on the training photos."""
+        rows: Floats = (features - self.mean) / self.scale
+        return rows
+
     def _forward(self, features: Floats) -> tuple[Floats | None, Floats]:
         """The hidden layer's activations, None where there is none, and the logits."""
         if features.ndim != 2 or features.shape[1] != self.n_features:
             raise ModelError(
                 f"features are {features.shape}, this head takes (n, {self.n_features}); it was trained on other layers"
             )
-        rows: Floats = (features - self.mean) / self.scale
+        rows = self.standardise(features)
         hidden = None
         if len(self.layers) == 2:
             kernel, bias = self.layers[0]
@@ -160,6 +177,11 @@ class FittedHead:
     history: tuple[Epoch, ...]
     best_epoch: int
 
+    @property
+    def validation_loss(self) -> float:
+        """The lowest, in nats."""
+        return self.history[self.best_epoch].validation_loss
+
 
 def softmax(logits: Floats) -> Floats:
     """(n, k) -> (n, k), rows that add up to one."""
@@ -180,7 +202,7 @@ def fit_head(
 ) -> FittedHead:
     """Fit a head; it stops when validation loss has not improved for `settings.patience` epochs.
 
-    The same arrays and settings give the same head, bit for bit, on the same machine. Keras' global seed is set.
+    The same arrays and settings give the same head, bit for bit, on the same machine; no global seed is touched.
 
     Args:
         features: (n, n_views, d); each view of a photo is a training row of its own.
@@ -193,46 +215,114 @@ def fit_head(
     Raises:
         ModelError: shapes do not fit, or values are not finite.
     """
-    n_photos, n_views, n_features = features.shape
-    rows = features.reshape(n_photos * n_views, n_features)
-    targets = np.repeat(class_indexes, n_views)
-    if not (np.isfinite(rows).all() and np.isfinite(validation_features).all()):
+    if not (_is_finite(features) and _is_finite(validation_features)):
         raise ModelError("features hold values that are not finite; delete data_dir/features and compute them again")
-    mean = rows.mean(axis=0)
-    scale = np.maximum(rows.std(axis=0), SMALLEST_SCALE)
-    rows = (rows - mean) / scale
-    weights = class_weights(class_indexes, n_classes=len(labels), settings=settings)[targets]
-    n_steps = -(-len(rows) // settings.batch_size)
+    n_photos, n_views, n_features = features.shape
+    material = _Material(
+        rows=features.reshape(n_photos * n_views, n_features),
+        targets=np.repeat(class_indexes, n_views),
+        weights=class_weights(class_indexes, n_classes=len(labels), settings=settings)[
+            np.repeat(class_indexes, n_views)
+        ],
+        judged=(features[:, 0], class_indexes),
+        validation=(validation_features, validation_class_indexes),
+    )
+    mean, scale = _mean_and_scale(material.rows)
+    empty = Head(tuple(labels), mean, scale, ())
+    sizes = sorted({0, settings.hidden_units})
+
+    def fit(number: int, hidden_units: int) -> FittedHead:
+        def count(epochs: int) -> None:
+            if progress is not None:
+                progress(number * settings.max_epochs + epochs, len(sizes) * settings.max_epochs)
+
+        return _fit(empty, material, settings, hidden_units=hidden_units, count=count)
+
+    fits = [fit(number, hidden_units) for number, hidden_units in enumerate(sizes)]
+    best = fits[0]
+    for challenger in fits[1:]:
+        if _clearly_better(challenger.head, best.head, *material.validation):
+            best = challenger
+    logger.info(
+        "head fitted hidden_units=%d epochs=%d best_epoch=%d validation_loss=%.4f",
+        best.head.hidden_units,
+        len(best.history),
+        best.best_epoch + 1,
+        best.validation_loss,
+    )
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What a fit looks at.
+
+    Attributes:
+        rows: (n * n_views, d), not standardised; `targets` and `weights` are theirs.
+        judged: (n, d) and (n,): the training photos in the view that photos are judged by.
+        validation: (m, d) and (m,).
+    """
+
+    rows: Floats
+    targets: Indexes
+    weights: Floats
+    judged: tuple[Floats, Indexes]
+    validation: tuple[Floats, Indexes]
+
+
+def _fit(
+    empty: Head, material: _Material, settings: HeadSettings, *, hidden_units: int, count: Callable[[int], None]
+) -> FittedHead:
+    """Fit one architecture; `empty` has labels and standardisation, and gets its layers here."""
     keras = load_keras()
-    keras.utils.set_random_seed(settings.seed)
-    model = _build(keras, n_features, len(labels), n_steps, settings)
-    order = np.random.default_rng(settings.seed)
-
-    def head_now() -> Head:
-        arrays = [np.array(array) for array in model.get_weights()]
-        return Head(tuple(labels), mean, scale, tuple(zip(arrays[::2], arrays[1::2], strict=True)))
-
-    best, best_loss, best_epoch = head_now(), np.inf, 0
+    n_rows = len(material.rows)
+    batch_size = min(settings.batch_size, n_rows)
+    n_steps = -(-n_rows // batch_size)
+    model = _build(keras, empty.n_features, len(empty.labels), n_steps, settings, hidden_units=hidden_units)
+    rng = np.random.default_rng(settings.seed)
+    best, best_loss, best_epoch = empty, np.inf, 0
     history: list[Epoch] = []
     for epoch in range(settings.max_epochs):
-        shuffled = order.permutation(len(rows))
-        for step in range(n_steps):
-            batch = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
-            model.train_on_batch(rows[batch], targets[batch], sample_weight=weights[batch])
-        head = head_now()
-        train = _judge(head, features[:, 0], class_indexes)
-        validation = _judge(head, validation_features, validation_class_indexes)
-        history.append(Epoch(*train, *validation))
-        if progress is not None:
-            progress(epoch + 1, settings.max_epochs)
-        if validation[0] < best_loss:
-            best, best_loss, best_epoch = head, validation[0], epoch
+        order = np.resize(rng.permutation(n_rows), n_steps * batch_size)  # filled up, as each new shape is compiled
+        for batch in np.split(order, n_steps):
+            rows = empty.standardise(material.rows[batch])
+            model.train_on_batch(rows, material.targets[batch], sample_weight=material.weights[batch])
+        arrays = [np.array(array) for array in model.get_weights()]
+        head = replace(empty, layers=tuple(zip(arrays[::2], arrays[1::2], strict=True)))
+        history.append(Epoch(*_judge(head, *material.judged), *_judge(head, *material.validation)))
+        count(epoch + 1)
+        if history[-1].validation_loss < best_loss:
+            best, best_loss, best_epoch = head, history[-1].validation_loss, epoch
         elif epoch - best_epoch >= settings.patience:
             break
     if not np.isfinite(best_loss):
         raise ModelError("the head's loss is not finite; lower head.learning_rate")
-    logger.info("head fitted epochs=%d best_epoch=%d validation_loss=%.4f", len(history), best_epoch + 1, best_loss)
     return FittedHead(head=best, history=tuple(history), best_epoch=best_epoch)
+
+
+def _clearly_better(head: Head, other: Head, features: Floats, class_indexes: Indexes) -> bool:
+    """Whether a head's loss is lower by more than two standard errors; chance alone often makes it a little lower."""
+    losses, before = (_cross_entropy(one.logits(features), class_indexes) for one in (head, other))
+    gains = before - losses
+    return bool(gains.mean() > 2 * gains.std() / np.sqrt(len(gains)))
+
+
+def _is_finite(features: Floats) -> bool:
+    return all(np.isfinite(features[start : start + CHUNK]).all() for start in range(0, len(features), CHUNK))
+
+
+def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
+    """(d,) mean and standard deviation, without a second copy of the rows."""
+    total = np.zeros(rows.shape[1])
+    squares = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK].astype(np.float64)
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+    mean = total / len(rows)
+    variance = np.maximum(squares / len(rows) - mean**2, 0)
+    scale = np.maximum(np.sqrt(variance), SMALLEST_SCALE)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSettings) -> Floats:
@@ -250,27 +340,42 @@ def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSetti
     return weights
 
 
-def _build(keras: Any, n_features: int, n_classes: int, n_steps: int, settings: HeadSettings) -> Any:
+def _build(
+    keras: Any, n_features: int, n_classes: int, n_steps: int, settings: HeadSettings, *, hidden_units: int
+) -> Any:
+    """The network that is fitted; it sees standardised features. Its layers are seeded one by one."""
     layers = [keras.Input((n_features,))]
-    if settings.hidden_units:
+    if hidden_units:
         layers += [
-            keras.layers.Dense(settings.hidden_units, activation="relu", dtype="float32"),
-            keras.layers.Dropout(settings.dropout),
+            keras.layers.Dense(
+                hidden_units,
+                activation="relu",
+                kernel_initializer=keras.initializers.GlorotUniform(seed=settings.seed),
+                dtype="float32",
+            ),
+            keras.layers.Dropout(settings.dropout, seed=settings.seed + 1),
         ]
-    layers.append(keras.layers.Dense(n_classes, dtype="float32"))
+    layers.append(keras.layers.Dense(n_classes, kernel_initializer="zeros", dtype="float32"))
     model = keras.Sequential(layers)
     decay = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.max_epochs * n_steps)
     model.compile(
         optimizer=keras.optimizers.AdamW(learning_rate=decay, weight_decay=settings.weight_decay),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,
+        jit_compile=False,  # compiling takes longer than a fit
     )
     return model
 
 
 def _judge(head: Head, features: Floats, class_indexes: Indexes) -> tuple[float, float]:
     """Balanced cross-entropy in nats, so that a rare class counts in early stopping too, and pooled accuracy."""
-    scores = head.scores(features)
-    losses = -np.log(np.maximum(scores[np.arange(len(scores)), class_indexes], 1e-12))
+    logits = head.logits(features)
+    losses = _cross_entropy(logits, class_indexes)
     by_class = [losses[class_indexes == index].mean() for index in np.unique(class_indexes)]
-    return float(np.mean(by_class)), float((scores.argmax(axis=1) == class_indexes).mean())
+    return float(np.mean(by_class)), float((logits.argmax(axis=1) == class_indexes).mean())
+
+
+def _cross_entropy(logits: Floats, class_indexes: Indexes) -> Floats:
+    """(n,) in nats."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    losses: Floats = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), class_indexes]
+    return losses
