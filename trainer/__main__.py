@@ -18,13 +18,20 @@ app = typer.Typer(
 )
 
 
+class LogLines(logging.Handler):
+    """Log lines on whatever standard error is at the time: a progress bar puts itself in its place to make room."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 @app.callback()
 def read_settings(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Another settings file than config.yaml.")] = None,
 ) -> None:
     settings = load_settings(Settings, config)
-    logging.basicConfig(level=settings.log.level, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=[LogLines()])
     context.obj = settings
 
 

@@ -277,8 +277,6 @@ class Scrape:
             logger.info(
                 "scraped label=%s kept=%d known=%d held=%d refused=%d", label, *counts, self.report.n_refused(label)
             )
-        for problem in self.report.problems:
-            logger.warning("scrape incomplete: %s", problem)
 
 
 def _is_unchanged(known: Photo, image: SourceImage) -> bool:
