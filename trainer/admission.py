@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from trainer.sites import Site, SiteRefusalError, SourceImage
 logger = logging.getLogger(__name__)
 
 IMAGE_FOLDER = "images"
+OUR_FILE = re.compile(r"[0-9a-f]{64}\.\w+")
 GONE = frozenset({404, 410, 451})
 MAX_ATTEMPTS = 3  # a site in trouble sends strange things, so a file that cannot be decoded is looked at again
 
@@ -95,9 +97,18 @@ class Collection:
         self.held = manifest.count_by_label(source)
 
     def clean_up(self) -> None:
-        """Delete what a sudden end left half written."""
+        """Delete what a sudden end left behind: files half written, and whole ones that got no row.
+
+        Files of other names are not ours. Nothing whole is deleted while there is no row at all: the manifest may have
+        been moved away for a moment.
+        """
         for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/.*.tmp"):
             path.unlink(missing_ok=True)
+        filed = {self._data_dir / photo.path for photo in self._manifest.photos()}
+        for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/*") if filed else ():
+            if OUR_FILE.fullmatch(path.name) and path not in filed:
+                path.unlink(missing_ok=True)
+                logger.info("deleted a file without a row path=%s", path)
 
     def admit(self, image: SourceImage, found: Examined | Refusal, *, known: Photo | None = None) -> Photo | Refusal:
         """Keep a photo, or note its refusal; which of the two comes back.

@@ -330,14 +330,19 @@ def test_a_scrape_that_is_killed_any_time_ends_complete(gallery: Gallery, tmp_pa
     assert not list((tmp_path / "data").rglob("*.tmp"))
 
 
-def test_half_written_files_are_cleaned_up(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_what_a_sudden_end_left_behind_is_cleaned_up(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1)
     gallery.post("brazil", 2)
-    orphan = tmp_path / "data/images/japan/.abc.jpeg.77.tmp"
-    orphan.parent.mkdir(parents=True)
-    orphan.write_bytes(b"half")
-    run(settings_for(gallery.server.url, tmp_path), manifest)
-    assert not orphan.exists()
+    folder = tmp_path / "data/images/japan"
+    half, whole, foreign = folder / ".abc.jpeg.77.tmp", folder / f"{'a' * 64}.jpeg", folder / "holiday.jpeg"
+    for path in (half, whole, foreign):
+        picture(path, 5)
+    settings = settings_for(gallery.server.url, tmp_path)
+    run(settings, manifest)
+    assert (half.exists(), whole.exists()) == (False, True)  # a manifest without a row may be a new one
+    run(settings, manifest)
+    assert (whole.exists(), foreign.exists()) == (False, True)
+    assert all((tmp_path / "data" / photo.path).exists() for photo in manifest.photos())
 
 
 def test_two_scrapes_at_once_are_refused(tmp_path: Path) -> None:
