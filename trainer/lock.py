@@ -12,12 +12,13 @@ from trainer.files import storage_error
 
 
 @contextmanager
-def only_one(path: Path, what: str) -> Iterator[None]:
+def only_one(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock at `path` while the context lasts.
 
     Args:
         path: an empty file that is left in place.
         what: is done under it, for the message, e.g. "scrape".
+        wait: until the other process is done, for what takes a moment only.
 
     Raises:
         StorageError: another process holds it, or the file cannot be made.
@@ -29,7 +30,7 @@ def only_one(path: Path, what: str) -> Iterator[None]:
         raise storage_error(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise StorageError(f"another {what} is at work in {path.parent}; wait for it to end, or stop it") from error
         yield

@@ -1,8 +1,8 @@
 """Finished versions on disk, and which of them serves.
 
 A version is one folder, written beside its place and moved there whole; SHA256SUMS holds it together, and nothing is
-loaded from a folder that does not match it. registry.json tells the champion and its history; it changes in one step.
-A champion that is missing or damaged is replaced by the one before it, loudly.
+loaded from a folder that does not match it. registry.json tells the champion and its history; it changes in one step,
+under a lock. A champion that is missing or damaged is replaced by the one before it, loudly.
 """
 
 from __future__ import annotations
@@ -13,25 +13,31 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.errors import ModelError
+from trainer.errors import ModelError, StorageError
 from trainer.files import storage_error, sync_folder, write_file
+from trainer.lock import only_one
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+Json = dict[str, Any]
+# Each entry takes a file's content one format version further; entries are only ever added.
+VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
+REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 SUMS = "SHA256SUMS"
 FACTS = "version.json"
 METRICS = "metrics.json"
 NAME = re.compile(r"\d{4}-\d{2}-\d{2}-\d+")
 UNFINISHED = ".unfinished-"
+LOCK = "registry.lock"
 
 Precision = Literal["float32", "bfloat16"]
+Kind = Literal["promotion", "rollback", "fallback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class VersionFacts:
     n_photos: int
     created_at: str
     libraries: dict[str, str]
-    settings: dict[str, Any]
+    settings: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Version:
     name: str
     folder: Path
     facts: VersionFacts
-    metrics: dict[str, Any]
+    metrics: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,14 @@ class Reign:
     Attributes:
         since, until: ISO 8601, UTC; `until` is None for the one that serves now.
         reason: why it came to serve.
+        kind: whether it took over from the one before, or came back because that one was rolled back or is damaged.
     """
 
     version: str
     since: str
     until: str | None
     reason: str
+    kind: Kind = "promotion"
 
 
 def version_order(name: str) -> tuple[str, int]:
@@ -106,11 +114,12 @@ def version_order(name: str) -> tuple[str, int]:
 
 
 class Registry:
-    """The versions in data_dir. Only the training process writes; any number of processes read."""
+    """The versions in data_dir; any number of processes may read and change it."""
 
     def __init__(self, data_dir: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.folder = data_dir / "versions"
         self._file = data_dir / "registry.json"
+        self._lock = data_dir / LOCK
         self._now = now
 
     def names(self) -> list[str]:
@@ -133,14 +142,13 @@ class Registry:
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-            if facts.pop("format") > FORMAT:
-                raise ModelError(f"{folder}: made by a later dokocos; update this one, or promote another version")
+            facts = _upgraded(facts, VERSION_MIGRATIONS, folder / FACTS)
             facts["labels"], facts["layers"] = tuple(facts["labels"]), tuple(facts["layers"])
             return Version(name=name, folder=folder, facts=VersionFacts(**facts), metrics=metrics)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train anew") from error
 
-    def add(self, facts: VersionFacts, metrics: dict[str, Any], write: Callable[[Path], object]) -> Version:
+    def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
         """Make a version of what `write` puts into a folder, together with facts and metrics; whole or not at all.
 
         Args:
@@ -151,24 +159,26 @@ class Registry:
         Raises:
             StorageError: the disk is full; no version was made.
         """
-        name = self._next_name()
-        beside = self.folder / f"{UNFINISHED}{name}"
-        try:
-            for leftover in self.folder.glob(f"{UNFINISHED}*"):
-                shutil.rmtree(leftover)
-            beside.mkdir(parents=True)
-            write(beside)
-            _write_json(beside / FACTS, {"format": FORMAT, **asdict(facts)})
-            _write_json(beside / METRICS, metrics)
-            lines = [f"{_sha256(path)}  {path.relative_to(beside)}\n" for path in _files(beside)]
-            write_file(beside / SUMS, lambda file: file.write("".join(lines).encode()))
-            for path in _files(beside):
-                _sync_file(path)
-            beside.replace(self.folder / name)
-            sync_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise storage_error(beside, error) from error
+        with only_one(self._lock, "change of the registry", wait=True):
+            name = self._next_name()
+            beside = self.folder / f"{UNFINISHED}{name}"
+            try:
+                for leftover in self.folder.glob(f"{UNFINISHED}*"):
+                    shutil.rmtree(leftover)
+                beside.mkdir(parents=True)
+                write(beside)
+                _write_json(beside / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
+                _write_json(beside / METRICS, metrics)
+                lines = [f"{_sha256(path)}  {path.relative_to(beside)}\n" for path in _files(beside)]
+                write_file(beside / SUMS, lambda file: file.write("".join(lines).encode()))
+                for path in _files(beside):
+                    _sync_file(path)
+                beside.replace(self.folder / name)
+                sync_folder(self.folder)
+            except OSError as error:
+                raise storage_error(beside, error) from error
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
         logger.info("version saved name=%s", name)
         return self.load(name)
 
@@ -179,7 +189,8 @@ class Registry:
             ModelError: registry.json cannot be read.
         """
         try:
-            entries = json.loads(self._file.read_text(encoding="utf-8"))
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            entries = _upgraded(content, REGISTRY_MIGRATIONS, self._file)
             return [Reign(**entry) for entry in entries["history"]]
         except FileNotFoundError:
             return []
@@ -196,23 +207,25 @@ class Registry:
     def champion(self) -> Version | None:
         """The version that serves: the champion or, where that is missing or damaged, the latest before it that is not.
 
+        Such a change is logged as an error, and kept in the history where that can be written.
+
         Raises:
             ModelError: there were champions, and none of them is whole.
         """
-        served = [reign.version for reign in reversed(self.history())]
-        faults = []
-        for name in dict.fromkeys(served):
+        faults: dict[str, str] = {}
+        for name in reversed(_succession(self.history())):
             try:
                 version = self.load(name)
             except ModelError as error:
-                faults.append(str(error))
+                faults[name] = str(error)
                 logger.error("champion set aside name=%s reason=%s", name, error)
                 continue
             if faults:
                 logger.error("an earlier champion serves instead name=%s", name)
+                self._note_fallback(version, faults)
             return version
         if faults:
-            raise ModelError("no champion is whole: " + "; ".join(faults))
+            raise ModelError("no champion is whole: " + "; ".join(faults.values()))
         return None
 
     def promote(self, name: str, *, reason: str) -> Version:
@@ -223,38 +236,79 @@ class Registry:
             StorageError: the disk is full; the champion stays.
         """
         version = self.load(name)
-        now = self._now().isoformat(timespec="seconds")
-        history = self.history()
-        if history and history[-1].version == name:
-            return version
-        if history:
-            history[-1] = replace(history[-1], until=now)
-        history.append(Reign(version=name, since=now, until=None, reason=reason))
-        _write_json(self._file, {"format": FORMAT, "history": [asdict(reign) for reign in history]})
-        logger.info("version promoted name=%s reason=%s", name, reason)
+        with only_one(self._lock, "change of the registry", wait=True):
+            self._enthrone(name, reason, "promotion")
         return version
 
     def rollback(self, *, reason: str = "rolled back by hand") -> Version:
         """Make the champion before this one the champion again; twice goes two back.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is none, or it is damaged; the champion stays.
+            StorageError: the disk is full; the champion stays.
         """
+        with only_one(self._lock, "change of the registry", wait=True):
+            succession = _succession(self.history())
+            if len(succession) < 2:
+                raise ModelError("there is no champion before this one; `python -m trainer models` shows the versions")
+            version = self.load(succession[-2])
+            self._enthrone(version.name, reason, "rollback")
+        return version
+
+    def _note_fallback(self, version: Version, faults: dict[str, str]) -> None:
+        """Keep it in the history, unless another champion was made meanwhile."""
+        try:
+            with only_one(self._lock, "change of the registry", wait=True):
+                if self.champion_name() in faults:
+                    self._enthrone(version.name, "; ".join(faults.values()), "fallback")
+        except StorageError as error:
+            logger.error("the change of champion could not be kept reason=%s", error)
+
+    def _enthrone(self, name: str, reason: str, kind: Kind) -> None:
+        """Write the history on; the lock is held."""
         history = self.history()
-        trail: list[str] = []  # as a browser's "back" does: a rollback takes the last step off the trail
-        for reign in history:
-            if len(trail) > 1 and reign.version == trail[-2] and reign.reason == reason:
-                trail.pop()
-            else:
-                trail.append(reign.version)
-        if len(trail) < 2:
-            raise ModelError("there is no champion before this one; `python -m trainer models` shows the versions")
-        return self.promote(trail[-2], reason=reason)
+        if history and history[-1].version == name:
+            return
+        now = self._now().isoformat(timespec="seconds")
+        history = [replace(reign, until=reign.until or now) for reign in history]
+        history.append(Reign(version=name, since=now, until=None, reason=reason, kind=kind))
+        content = {"format": len(REGISTRY_MIGRATIONS) + 1, "history": [asdict(reign) for reign in history]}
+        _write_json(self._file, content)
+        logger.info("champion changed name=%s kind=%s reason=%s", name, kind, reason)
 
     def _next_name(self) -> str:
         day = self._now().strftime("%Y-%m-%d")
-        numbers = [version_order(name)[1] for name in self.names() if name.startswith(f"{day}-")]
+        known = {*self.names(), *(reign.version for reign in self._known_history())}
+        numbers = [version_order(name)[1] for name in known if name.startswith(f"{day}-")]
         return f"{day}-{max(numbers, default=0) + 1}"
+
+    def _known_history(self) -> list[Reign]:
+        """The history; empty where it cannot be read, which is said when it matters."""
+        try:
+            return self.history()
+        except ModelError:
+            return []
+
+
+def _succession(history: Sequence[Reign]) -> list[str]:
+    """The champions that one can go back to, as a browser goes back to pages; the last one serves."""
+    trail: list[str] = []
+    for reign in history:
+        if reign.kind != "promotion" and reign.version in trail:
+            del trail[trail.index(reign.version) + 1 :]
+        else:
+            trail = [name for name in trail if name != reign.version] + [reign.version]
+    return trail
+
+
+def _upgraded(content: Json, migrations: Sequence[Callable[[Json], Json]], file: Path) -> Json:
+    """A file's content in today's format, without its format version. Raises ModelError for a later one."""
+    number = content.pop("format")
+    if number > len(migrations) + 1:
+        raise ModelError(f"{file}: made by a later dokocos; update this one, or promote another version")
+    for upgrade in migrations[number - 1 :]:
+        content = upgrade(content)
+    return content
 
 
 def _check_sums(folder: Path) -> None:
@@ -287,6 +341,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Json) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     write_file(path, lambda file: file.write(text.encode()))

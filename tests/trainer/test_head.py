@@ -54,7 +54,7 @@ def random_head(seed: int, *, hidden_units: int, n_features: int = 6) -> Head:
 
     sizes = [n_features, *([hidden_units] if hidden_units else []), 3]
     layers = tuple((draw(n_in, n_out), draw(n_out)) for n_in, n_out in itertools.pairwise(sizes))
-    return Head(LABELS, draw(n_features), np.abs(draw(n_features)) + 0.1, layers, temperature=1.7)
+    return Head(LABELS, draw(n_features), np.abs(draw(n_features)) + np.float32(0.1), layers, temperature=1.7)
 
 
 def test_a_head_learns_what_a_logistic_regression_learns() -> None:
@@ -109,8 +109,8 @@ def test_the_gradient_is_the_slope_of_the_logit(seed: int, hidden_units: int) ->
     step = 1e-6 * np.eye(6)
     exact = replace(
         head,
-        mean=head.mean.astype(np.float64),  # type: ignore[arg-type]
-        layers=tuple((kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers),  # type: ignore[misc]
+        mean=head.mean.astype(np.float64),
+        layers=tuple((kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers),
     )
     for row in range(2):
         here = features[row].astype(np.float64)
@@ -120,7 +120,7 @@ def test_the_gradient_is_the_slope_of_the_logit(seed: int, hidden_units: int) ->
 
 def test_scores_add_up_to_one_and_survive_large_logits() -> None:
     scores = softmax(np.array([[1000.0, 0.0, -1000.0], [1.0, 1.0, 1.0]], dtype=np.float32))
-    np.testing.assert_allclose(scores, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
+    np.testing.assert_allclose(scores, np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]), atol=1e-6)
 
 
 def test_more_photos_than_are_looked_at_at_a_time_have_the_same_scores() -> None:
