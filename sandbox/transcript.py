@@ -17,7 +17,8 @@ from sandbox.instance import Instance, Media, Status
 
 _INDENT = 6
 _WIDTH = 84
-_PREVIEW_COLUMNS = 16
+_PREVIEW_COLUMNS = 16  # of a portrait photo
+_WIDE_PREVIEW_COLUMNS = 28  # of a landscape one
 
 
 class Transcript:
@@ -78,11 +79,12 @@ def _coarse(data: bytes) -> Text | None:
         image = Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, UnidentifiedImageError):
         return None
-    rows = max(2, round(_PREVIEW_COLUMNS * image.height / image.width)) // 2
-    small = image.resize((_PREVIEW_COLUMNS, rows * 2))
+    columns = _PREVIEW_COLUMNS if image.height >= image.width else _WIDE_PREVIEW_COLUMNS
+    rows = max(2, round(columns * image.height / image.width)) // 2
+    small = image.resize((columns, rows * 2))
     text = Text(no_wrap=True)
     for row in range(rows):
-        for column in range(_PREVIEW_COLUMNS):
+        for column in range(columns):
             upper, lower = (_hex(small.getpixel((column, 2 * row + half))) for half in (0, 1))
             text.append("▀", Style(color=upper, bgcolor=lower))
         text.append("\n")
