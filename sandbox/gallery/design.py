@@ -42,7 +42,7 @@ class Tendency:
     pattern: str
     palette: int
     prop: str
-    pattern_share: float = 0.9
+    pattern_share: float = 0.92
     palette_share: float = 0.35
     prop_share: float = 0.7
 
