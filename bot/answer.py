@@ -70,7 +70,15 @@ class Answerer:
             return self._answer(entry, status)
         except NotFound as error:
             logger.info("gone notification=%s detail=%s", entry.notification_id, error)
+            if entry.look_first:
+                self._withdraw(entry)
             return _silence("the question is gone")
+
+    def _withdraw(self, entry: Entry) -> None:
+        """Delete an answer that arrived, though we were not told so, before its question was deleted."""
+        for reply_id in self._client.left_behind(entry.account_id, since=entry.status_id):
+            self._client.delete(reply_id)
+            logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
 
     def _answer(self, entry: Entry, status: Status) -> Outcome:
         me = self._client.me()
@@ -84,6 +92,7 @@ class Answerer:
         reason = manners.why_silent(status, me=me, now=moment, max_age=max_age)
         if reason:
             return _silence(reason)
+        self._client.require("post", "posting")  # before the work is done, as it could not be delivered
         return self._request(entry, status, thread) or self._talk(entry, status, thread, me)
 
     def _request(self, entry: Entry, status: Status, thread: Thread) -> Outcome | None:
@@ -92,15 +101,18 @@ class Answerer:
         account_id = status.account.id
         if request == "start":
             self._store.opt_in(account_id)
-            return self._notice(entry, status, "opted_in")
+            return self._confirm(entry, status, "opted_in")
         if self._store.opted_out(account_id) and not (request == "stop" and entry.look_first):
             return _silence("opted out")
         if request == "stop":
             self._store.opt_out(account_id)
-            return self._notice(entry, status, "opted_out")
+            return self._confirm(entry, status, "opted_out")
         if request == "delete":
             return self._delete_answer(status, thread)
         return None
+
+    def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
+        return self._notice(entry, status, kind) if self._admit(entry, status) else _silence("over the limit")
 
     def _delete_answer(self, status: Status, thread: Thread) -> Outcome:
         """Delete our nearest answer to this account above its mention."""

@@ -14,9 +14,10 @@ from typing import IO
 
 from bot.answer import Answerer
 from bot.catch_up import CatchUp
-from bot.client import Client
-from bot.config import Settings
-from bot.entities import Mention
+from bot.client import Client, Instance
+from bot.config import MastodonSettings, Settings
+from bot.entities import Account, Mention
+from bot.errors import RateLimited, Transient
 from bot.photos import Decoder, Judge
 from bot.predict import Loader, Predictor
 from bot.reply import Writer
@@ -36,6 +37,8 @@ DAY_S = 86400.0
 HOUR_S = 3600.0
 # A stop may take ten seconds altogether; mentions at work get most of them.
 STOP_S = 8.0
+# An instance that is away at the start is asked again at least this often.
+MAX_START_PAUSE_S = 60.0
 # While the champion loads, a request to stop is heard after this long.
 LISTEN_TO_SIGNALS_S = 0.2
 # The inbox tries again by itself; a hand must not be kept waiting by a slow file server for long.
@@ -51,11 +54,12 @@ class Bot:
         loader: where the classifier comes from.
         decoder: turns strangers' files into photos; started and closed by the caller, after the bot has stopped.
         now: seconds since the epoch.
+        sleep: waits so many seconds; for an instance that is away at the start.
 
     Raises:
         ConfigError: the texts are not usable.
         StorageError: the database cannot be opened, or another bot is using it.
-        InstanceError: the instance does not tell who we are.
+        InstanceError: the instance refuses the token, or to say what it is.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Bot:
         decoder: Decoder,
         *,
         now: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.failure: Exception | None = None
         self._settings = settings
@@ -79,7 +84,7 @@ class Bot:
             stack.callback(self.store.close)
             agent = user_agent(settings.web)
             self.client = Client(settings.mastodon, token, user_agent=agent, now=now)
-            instance, me = self.client.instance(), self.client.me()
+            instance, me = _introduced(self.client, settings.mastodon, sleep=sleep)
             logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
             limits = settings.bot
             web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
@@ -198,6 +203,27 @@ class Bot:
                 f"the instance refuses the token: {error}; run `python -m bot login {self._settings.mastodon.base_url}`"
             )
         self._over.set()
+
+
+def _introduced(
+    client: Client, settings: MastodonSettings, *, sleep: Callable[[float], object]
+) -> tuple[Instance, Account]:
+    """What the instance is and who we are there; one that is away is asked again until it is back."""
+    pause = settings.reconnect_pause_s
+    while True:
+        try:
+            return client.instance(), client.me()
+        except (RateLimited, Transient) as error:
+            until_s = error.until - time.time() if isinstance(error, RateLimited) else 0.0
+            wait_s = max(pause, until_s)
+            logger.warning(
+                "%s does not answer, again in_s=%.0f (if it never does, is mastodon.base_url right?): %s",
+                settings.base_url,
+                wait_s,
+                error,
+            )
+            sleep(wait_s)
+            pause = min(pause * 2.0, MAX_START_PAUSE_S, settings.max_reconnect_pause_s)
 
 
 @contextmanager

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE_SIZE = 80  # the most that Mastodon hands out
+MAX_PAGES_BACK = 10
 _OUTAGES = frozenset({502, 503, 504})
 _NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
 _ASSUMED_VERSION = (4, 0, 0)
@@ -153,7 +154,7 @@ class Client:
             finally:
                 api.session.params = {}
 
-        items = self._call("call", "notifications", ask)
+        items = self._call("page", "notifications", ask)
         mentions = (readable_mention(item) for item in items)
         ids = sorted((str(item["id"]) for item in items), key=id_order)
         return Page(tuple(mention for mention in mentions if mention), tuple(ids))
@@ -172,6 +173,27 @@ class Client:
         """What stands before and after a status."""
         what = f"the thread of status {status_id}"
         return self._readable(what, parse.thread, self._call("call", what, lambda api: api.status_context(status_id)))
+
+    def left_behind(self, account_id: str, *, since: str) -> list[str]:
+        """Our answers to an account, posted after the status `since`, whose question is gone.
+
+        With a status, the server takes the link to it out of its answers; whom they answered stays.
+        """
+        me = self.me().id
+        found: list[str] = []
+        for _ in range(MAX_PAGES_BACK):
+            items = self._call(
+                "call", "our own statuses", lambda api, since=since: api.account_statuses(me, min_id=since, limit=40)
+            )
+            if not items:
+                break
+            found += [
+                str(item["id"])
+                for item in items
+                if str(item.get("in_reply_to_account_id")) == account_id and not item.get("in_reply_to_id")
+            ]
+            since = max((str(item["id"]) for item in items), key=id_order)
+        return found
 
     def relation(self, account_id: str) -> Relation:
         """How we stand to an account; needs the scope read:follows."""
@@ -265,9 +287,7 @@ class Client:
 
     def _call(self, family: Family, what: str, function: Callable[[Mastodon], T]) -> T:
         """Run one call on this thread's object; `family` and `what` are for limits and for messages."""
-        blocked = self.limits.blocked_until(family)
-        if blocked is not None:
-            raise RateLimited(f"{what}: the server's limit is used up for now", until=blocked)
+        self.require(family, what)
         api = self._api()
         self._local.answer = None
         self._local.family = family
@@ -275,6 +295,12 @@ class Client:
             return function(api)
         except Exception as error:
             raise self._sorted(error, family, what) from error
+
+    def require(self, family: Family, what: str) -> None:
+        """Make sure that the server would listen to such a call now. Raises RateLimited."""
+        blocked = self.limits.blocked_until(family)
+        if blocked is not None:
+            raise RateLimited(f"{what}: the server's limit is used up for now", until=blocked, family=family)
 
     def _api(self) -> Mastodon:
         if not hasattr(self._local, "api"):
@@ -315,7 +341,7 @@ class Client:
         status = None if answer is None else answer.status_code
         if status == 429 or isinstance(error, MastodonRatelimitError):
             until = self.limits.blocked_until(family) or self._now() + BLIND_WAIT_S
-            return RateLimited(f"{what}: too many requests", until=until)
+            return RateLimited(f"{what}: too many requests", until=until, family=family)
         detail = _said(answer, error)
         if status is None or status < 400:
             broken = isinstance(error, MastodonNetworkError)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 import trainer.config
+from bot.timetable import Timetable
 from trainer.config import Count, FromText, Seconds, Section
 
 
@@ -67,6 +68,61 @@ class BotSettings(Section):
     retry_pause_s: Seconds = 10.0
     max_retry_pause_s: Seconds = 900.0
     keep_days: Annotated[int, Field(ge=1)] = 30
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    http_host: str = "127.0.0.1"
+    min_free_bytes: Annotated[int, Field(ge=0)] = 500 * 1024 * 1024
+
+
+class JobSettings(Section):
+    """One recurring job; `when` is a cron line or an interval, see `bot.timetable`."""
+
+    enabled: bool = True
+    when: str
+    jitter_s: Seconds = 0.0
+    misfire_grace_h: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ScheduleSettings(Section):
+    """What the bot does by itself, and when."""
+
+    time_zone: str = "UTC"
+    scrape: JobSettings = JobSettings(when="0 1 * * *", jitter_s=7200.0, misfire_grace_h=18.0)
+    train: JobSettings = JobSettings(when="0 4 * * sun", jitter_s=3600.0, misfire_grace_h=120.0)
+    report: JobSettings = JobSettings(when="0 9 * * mon", misfire_grace_h=48.0)
+    prune: JobSettings = JobSettings(when="every 6 h", misfire_grace_h=24.0)
+    sweep: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=24.0)
+    catch_up: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=1.0)
+    watch: JobSettings = JobSettings(when="every 15 min", misfire_grace_h=1.0)
+    min_new_photos: Annotated[int, Field(ge=0)] = 300
+    child_niceness: Annotated[int, Field(ge=0, le=19)] = 19
+    child_threads: Annotated[int, Field(ge=0)] = 0
+    child_max_bytes: Annotated[int, Field(ge=512 * 1024 * 1024)] = 6 * 1024 * 1024 * 1024
+    child_max_h: Annotated[float, Field(gt=0)] = 48.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """A job of which only some settings are given keeps its own defaults for the others, not another job's."""
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, JobSettings) and isinstance(given.get(name), Mapping):
+                filled[name] = field.default.model_dump() | dict(given[name])
+        return filled
+
+    @model_validator(mode="after")
+    def _understand_times(self) -> Self:
+        for name, job in self.jobs().items():
+            try:
+                Timetable(job.when, time_zone=self.time_zone)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return self
+
+    def jobs(self) -> dict[str, JobSettings]:
+        """All jobs by name."""
+        return {name: value for name, value in self if isinstance(value, JobSettings)}
 
 
 class Settings(trainer.config.Settings):
@@ -74,6 +130,7 @@ class Settings(trainer.config.Settings):
 
     mastodon: MastodonSettings = MastodonSettings()
     bot: BotSettings = BotSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -14,11 +14,13 @@ class RateLimited(InstanceError):  # noqa: N818 - the names below say what happe
 
     Attributes:
         until: seconds since the epoch, by this machine's clock, from when the server will listen again.
+        family: the kind of calls that is meant: "call", "page", "post", "upload" or "delete".
     """
 
-    def __init__(self, message: str, *, until: float) -> None:
+    def __init__(self, message: str, *, until: float, family: str) -> None:
         super().__init__(message)
         self.until = until
+        self.family = family
 
 
 class Unauthorized(InstanceError):  # noqa: N818

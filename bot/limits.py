@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-Family = Literal["call", "post", "upload", "delete"]
+Family = Literal["call", "page", "post", "upload", "delete"]
 # Waited after a 429 that does not say until when, as a proxy's own does not.
 BLIND_WAIT_S = 60.0
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +55,35 @@ MIGRATIONS = (
         since REAL NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE runs (                  -- of jobs; the newest of each tells when the next is due
+        id INTEGER PRIMARY KEY,
+        job TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        ended_at REAL,                   -- NULL while it runs, and for ever when the bot died meanwhile
+        outcome TEXT NOT NULL DEFAULT '',  -- done, failed, skipped or stopped
+        detail TEXT NOT NULL DEFAULT ''
+    ) STRICT;
+    CREATE INDEX runs_by_job ON runs (job, started_at);
+    CREATE TABLE outbox (                -- statuses to post unasked: to admins, and announcements
+        id INTEGER PRIMARY KEY,
+        acct TEXT,                       -- to whom, privately; NULL: to everybody
+        text TEXT NOT NULL,
+        picture BLOB,                    -- a JPEG of figures, never of a person
+        alt_text TEXT NOT NULL DEFAULT '',
+        idempotency_key TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE faults (                -- what the admins were told of
+        kind TEXT PRIMARY KEY,
+        told_at REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE switches (              -- what the admins set
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 
@@ -75,6 +105,21 @@ def open_database(path: Path) -> sqlite3.Connection:
             return _start_again(path, error)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or the folder not ours?") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+    """All or nothing of what is written while the context lasts.
+
+    Raises:
+        StorageError: the disk is full, or the file at `path` is locked or damaged; nothing was changed.
+    """
+    try:
+        with connection:  # commits at the end, or rolls back
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}; is the disk full, or the file in use elsewhere?") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -26,6 +26,8 @@ from bot.schema import open_database
 from trainer.errors import StorageError
 
 HOUR_S = 3600.0
+# No server's window and no pause of ours is longer: who waits beyond it waits because a clock was set back.
+LONGEST_WAIT_S = 6 * HOUR_S
 # The same order as entities.id_order.
 _NEWEST = "length(notification_id) DESC, notification_id DESC"
 _SETTLED = f"SELECT notification_id FROM cursor WHERE read_at <= ? ORDER BY {_NEWEST} LIMIT 1"  # noqa: S608
@@ -122,12 +124,13 @@ class Store:
 
     def take(self, limit: int) -> list[Entry]:
         """Mark up to `limit` mentions that are due as being worked on; those waiting longest come first."""
+        now = self._now()
         with self._transaction() as db:
             rows = db.execute(
                 "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"
                 " WHERE notification_id IN (SELECT notification_id FROM inbox WHERE state IN ('new', 'deferred')"
-                "  AND next_try_at <= ? ORDER BY next_try_at, received_at LIMIT ?) RETURNING *",
-                (self._now(), limit),
+                "  AND (next_try_at <= ? OR next_try_at > ?) ORDER BY next_try_at, received_at LIMIT ?) RETURNING *",
+                (now, now + LONGEST_WAIT_S, limit),
             ).fetchall()
         return sorted(map(_entry, rows), key=lambda entry: entry.received_at)
 

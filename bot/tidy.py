@@ -23,6 +23,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 BATCH = 20  # statuses asked for at once
+LOOK_AGAIN_S = 5.0  # later, at a mention that was being answered when its question was deleted
 # On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
 MAX_SINGLE = 20
 
@@ -105,8 +106,12 @@ class Tidier:
 
     def _question_gone(self, entry: Entry) -> None:
         entry = self._store.entry(entry.notification_id) or entry
+        if entry.state in ("working", "posting"):  # its answer may have arrived just before
+            timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (lambda: self._question_gone(entry),))
+            timer.daemon = True
+            timer.start()
         if entry.state != "answered" or entry.reply_id is None:
-            return  # one that is still open finds out by itself
+            return  # one that waits finds out by itself
         self._client.delete(entry.reply_id)
         self._store.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
         logger.info("answer deleted with its question notification=%s", entry.notification_id)

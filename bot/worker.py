@@ -19,7 +19,7 @@ from bot.config import BotSettings
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
 from bot.recent import Recent
-from bot.store import Entry, Outcome, Store
+from bot.store import LONGEST_WAIT_S, Entry, Outcome, Store
 from trainer.errors import ModelError, ProjectError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 # A row that another process changed (`python -m bot inbox --retry`) is seen after this long.
 LOOK_EVERY_S = 15.0
 MAX_DOUBLINGS = 16
+# After so many calls in a row without an answer the server counts as away; fewer are hiccups.
+OUTAGES_TO_HOLD = 3
+# While the server is away, somebody goes ahead at least this often to see whether it is back.
+MAX_OUTAGE_PAUSE_S = 60.0
+NEEDED_BY_ALL = ("call", "post")  # kinds of calls without which no mention can be answered
 
 
 class Answerer(Protocol):
@@ -125,13 +130,13 @@ class Worker:
     def _fill(self) -> float:
         """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
         now = self._now()
-        if self._held_until > now + self._settings.max_retry_pause_s + LOOK_EVERY_S:
+        if self._held_until > now + LONGEST_WAIT_S:
             self._held_until = now  # the clock was set back
         self._store.revive(self._at_work)
         if now < self._held_until:
             return self._held_until - now
-        # After an outage one goes ahead to see whether the server is back.
-        n_hands = 1 if self._n_outages else self._settings.concurrent_mentions
+        # In an outage one goes ahead to see whether the server is back.
+        n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
         if len(self._at_work) < n_hands:
             for entry in self._store.take(n_hands - len(self._at_work)):
                 self._at_work.add(entry.notification_id)
@@ -155,22 +160,27 @@ class Worker:
                 self._wake.notify_all()
 
     def _try(self, entry: Entry, started: float) -> None:
-        known = self._known.pop(entry.notification_id)
+        known = self._known.get(entry.notification_id)
         try:
             outcome = self._answerer.answer(entry, known)
         except RateLimited as error:
-            self._hold(error.until)
+            if error.family in NEEDED_BY_ALL:
+                self._hold(error.until)
             self._defer(entry, error, until=error.until, charged=False)
         except Unauthorized as error:
             self._defer(entry, error, until=self._now(), charged=False)
             self._fatal(error)
         except (NotFound, Refused) as error:
+            self._n_outages = 0
             self._finish(entry, Outcome("failed", reason=str(error)), started)
         except Transient as error:
+            pause = self._pause(entry.tries)
             if error.outage:
-                self._n_outages += 1
-                self._hold(self._now() + self._pause(self._n_outages))
-            pause = max(self._pause(entry.tries), self._patience_s if error.under_way else 0.0)
+                self._note_outage()
+                pause = min(pause, MAX_OUTAGE_PAUSE_S)
+            else:
+                self._n_outages = 0
+            pause = max(pause, self._patience_s if error.under_way else 0.0)
             self._defer(entry, error, until=self._now() + pause, charged=not error.outage)
         except ModelError as error:  # nothing against the mention: there is no version that serves
             until = self._now() + self._settings.max_retry_pause_s
@@ -188,6 +198,7 @@ class Worker:
 
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
         self._store.finish(entry.notification_id, outcome)
+        self._known.pop(entry.notification_id)
         took_ms = (time.monotonic() - started) * 1000
         if outcome.state == "answered":
             logger.info(
@@ -221,6 +232,20 @@ class Worker:
     def _hold(self, until: float) -> None:
         with self._wake:
             self._held_until = max(self._held_until, until)
+
+    def _note_outage(self) -> None:
+        """After some failures in a row hold everything back, longer each time that the one which goes ahead fails too.
+
+        What else was at work when the server went away tells nothing new.
+        """
+        with self._wake:
+            now = self._now()
+            if now < self._held_until:
+                return
+            self._n_outages += 1
+            if self._n_outages >= OUTAGES_TO_HOLD:
+                pause = self._pause(self._n_outages - OUTAGES_TO_HOLD + 1)
+                self._held_until = now + min(pause, MAX_OUTAGE_PAUSE_S)
 
     def _pause(self, n_failures: int) -> float:
         """Seconds before the next try, doubled for each failure."""

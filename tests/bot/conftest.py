@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +24,13 @@ from sandbox.instance import Account, Instance, Status
 from sandbox.instance.records import Media
 from tests.fakes import FakeClassifier, FakeDecoder, FakeLoader
 
+ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 30.0
+# What `python -m bot run` does, but for the classifier.
+FAKE_RUN = (
+    "import bot.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
+    "bot.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
+)
 COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
 QUICK: dict[str, dict[str, Any]] = {
     "mastodon": {
@@ -61,6 +70,7 @@ class World:
         self.instance = instance
         self.url = url
         self.data_dir = tmp_path / "data"
+        self.log = tmp_path / "bot.log"
         self.classifier = FakeClassifier()
         self.loader = FakeLoader(self.classifier)
         self.decoder = FakeDecoder()
@@ -87,6 +97,25 @@ class World:
             yield bot
         finally:
             bot.stop()
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of a bot process at home here, without its token."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+        ours = {
+            "DOKOCOS_DATA_DIR": str(self.data_dir),
+            "DOKOCOS_MASTODON__BASE_URL": self.url,
+            "DOKOCOS_MASTODON__ALLOW_HTTP": "true",
+            "DOKOCOS_WEB__ALLOW_PRIVATE_ADDRESSES": "true",
+            "COLUMNS": "200",
+        }
+        return kept | ours | more
+
+    def spawn(self, **more: str) -> subprocess.Popen[bytes]:
+        """`python -m bot run` as a process of its own; its log lines go into the file `log`."""
+        environment = self.environment(DOKOCOS_MASTODON__ACCESS_TOKEN=self.me.token, **more)
+        command = [sys.executable, "-c", FAKE_RUN]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
 
     def photo(self, label: str = "japan", *, of: Account | None = None) -> Media:
         """An attachment, ready to be posted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import signal
 import subprocess
@@ -23,24 +22,10 @@ import bot.__main__ as commands
 from bot.credentials import write_private_json
 from bot.login import SCOPES, Login
 from sandbox.instance import InstanceSettings
-from tests.bot.conftest import World, photo, until
+from tests.bot.conftest import ROOT, World, photo, until
 from trainer.errors import ModelError
 
-ROOT = Path(__file__).parent.parent.parent
 SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"
-
-
-def environment(world: World, **more: str) -> dict[str, str]:
-    """The environment of a bot in the sandbox."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-    return kept | {
-        "DOKOCOS_DATA_DIR": str(world.data_dir),
-        "DOKOCOS_MASTODON__BASE_URL": world.url,
-        "DOKOCOS_MASTODON__ALLOW_HTTP": "true",
-        "DOKOCOS_WEB__ALLOW_PRIVATE_ADDRESSES": "true",
-        "COLUMNS": "200",
-        **more,
-    }
 
 
 @pytest.fixture
@@ -49,7 +34,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     class Runs:
         def __call__(self, *arguments: str, **more: str) -> tuple[int, str]:
-            for name, value in environment(world, **more).items():
+            for name, value in world.environment(**more).items():
                 monkeypatch.setenv(name, value)
             monkeypatch.chdir(tmp_path)
             result = CliRunner().invoke(commands.app, list(arguments), input=self.typed)
@@ -77,7 +62,7 @@ def test_help_and_offline_check_load_no_tensorflow(world: World) -> None:
     )
     for arguments in (["--help"], ["run", "--help"], ["check", "--offline"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment(world), capture_output=True, text=True
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, env=world.environment(), capture_output=True, text=True
         )
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
@@ -157,7 +142,7 @@ def authorize(url: str) -> str:
 
 def test_run_without_a_token_says_how_to_get_one(world: World) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bot", "run"], cwd=ROOT, env=environment(world), capture_output=True, text=True
+        [sys.executable, "-m", "bot", "run"], cwd=ROOT, env=world.environment(), capture_output=True, text=True
     )
     assert done.returncode == 3
     assert "run `python -m bot login" in done.stderr
@@ -168,7 +153,7 @@ def test_run_with_a_token_that_is_refused_says_so_without_repeating_it(world: Wo
     done = subprocess.run(
         [sys.executable, "-m", "bot", "run"],
         cwd=ROOT,
-        env=environment(world, **{SECRET: "wrong-token-abcdef"}),
+        env=world.environment(**{SECRET: "wrong-token-abcdef"}),
         capture_output=True,
         text=True,
     )
@@ -177,28 +162,15 @@ def test_run_with_a_token_that_is_refused_says_so_without_repeating_it(world: Wo
     assert "Traceback" not in done.stderr
 
 
-# A bot process with the fake classifier in it; all else is what `python -m bot run` does.
-FAKE_RUN = (
-    "import bot.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
-    "bot.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
-)
-
-
 @contextmanager
-def running(world: World, **more: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", FAKE_RUN],
-        cwd=ROOT,
-        env=environment(world, **{SECRET: world.me.token}, **more),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def running(world: World, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = world.spawn(**more)
     try:
         until(lambda: world.instance.hub.listeners(world.me))
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def test_run_answers_and_stops_cleanly_on_sigterm(world: World) -> None:
@@ -209,8 +181,8 @@ def test_run_answers_and_stops_cleanly_on_sigterm(world: World) -> None:
         for child in children:
             assert world.me.token.encode() not in Path(f"/proc/{child}/environ").read_bytes()
         process.terminate()
-        _, log = process.communicate(timeout=10)
-    assert process.returncode == 0
+        assert process.wait(10) == 0
+    log = world.log.read_text(encoding="utf-8")
     assert re.search(r"received notification=95 .*\n(.*\n)*.*replied notification=95 ", log)
     assert "stopped clean=True" in log
     assert world.me.token not in log
@@ -220,9 +192,8 @@ def test_run_writes_json_lines_when_told_to_and_stops_on_ctrl_c(world: World) ->
     with running(world, DOKOCOS_LOG__FORMAT="json") as process:
         world.answer(world.ask())
         process.send_signal(signal.SIGINT)
-        _, log = process.communicate(timeout=10)
-    assert process.returncode == 0
-    lines = [json.loads(line) for line in log.splitlines()]
+        assert process.wait(10) == 0
+    lines = [json.loads(line) for line in world.log.read_text(encoding="utf-8").splitlines()]
     assert any(line["message"].startswith("replied notification=95") for line in lines)
 
 

@@ -89,6 +89,14 @@ def test_stop_and_start_in_japanese(world: World) -> None:
         world.answer(world.ask("@dokocos はじめて", label=None, language="ja"))
 
 
+def test_stopping_and_starting_without_end_is_not_confirmed_without_end(world: World) -> None:
+    with world.bot(bot={"max_answers_per_hour": 2}) as bot:
+        world.answer(world.ask("@dokocos stop", label=None))
+        world.answer(world.ask("@dokocos start", label=None))
+        assert refusal(bot, world.ask("@dokocos stop", label=None)) == "over the limit"
+        assert refusal(bot, world.ask()) == "opted out"
+
+
 @pytest.mark.parametrize("word", ["delete", "消して"])
 def test_delete_under_an_answer_removes_it(world: World, word: str) -> None:
     with world.bot() as bot:

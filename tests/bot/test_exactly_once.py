@@ -180,6 +180,27 @@ def test_while_posting_is_limited_the_stream_goes_on(world: World) -> None:
         world.answer(second)
 
 
+def test_a_limit_on_deleting_holds_back_no_answer(world: World) -> None:
+    with world.bot() as bot:
+        question = world.ask()
+        reply = world.answer(question)
+        world.instance.faults.add(Fault(kind="rate_limit", path=f"{POSTS}/.*", methods=("DELETE",), seconds=3600))
+        world.ask("@dokocos delete", label=None, in_reply_to=reply)
+        until(lambda: bot.store.counts().get("deferred"))
+        world.answer(world.ask())
+    assert world.answers(question) == [reply]
+
+
+def test_what_cannot_be_posted_yet_is_not_worked_on(world: World) -> None:
+    world.instance.faults.add(Fault(kind="rate_limit", path=POSTS, methods=("POST",), times=1, seconds=3600))
+    with world.bot() as bot:
+        world.ask()
+        until(lambda: bot.store.counts().get("deferred"))
+        world.ask()
+        until(lambda: sum(bot.store.counts().values()) == 2)
+    assert sum(world.classifier.batches) == 1
+
+
 def test_an_outage_costs_no_mention_its_budget(world: World) -> None:
     world.instance.faults.add(Fault(kind="answer", path=POSTS, methods=("POST",), status=503, html=True, times=6))
     with world.bot(bot={"max_attempts": 2}) as bot:

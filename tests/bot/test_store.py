@@ -192,6 +192,14 @@ def test_a_clock_that_is_set_back_does_not_stop_the_cursor(store: Store, clock: 
     assert store.cursor(overlap_s=300) == "6"
 
 
+def test_a_clock_that_is_set_back_keeps_no_mention_waiting(store: Store, clock: Clock) -> None:
+    put(store, 1)
+    store.take(1)
+    store.defer("1", until=clock.now + 60, reason="", charged=True)
+    clock.now -= 10_000_000
+    assert len(store.take(1)) == 1
+
+
 def test_finished_mentions_are_forgotten_in_time_and_open_ones_never(store: Store, clock: Clock) -> None:
     put(store, 1, 2, 3)
     store.finish("1", Outcome("answered"))
