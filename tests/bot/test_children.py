@@ -1,0 +1,106 @@
+"""The trainer's processes: restrained, without the token, and their death is only a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bot.children import Children, ChildStoppedError
+from bot.config import ScheduleSettings
+from tests.bot.conftest import until
+from trainer.errors import ProjectError
+
+MIB = 1024 * 1024
+
+
+def children(tmp_path: Path, script: str, **settings: float) -> Children:
+    """Children that run a script instead of the trainer."""
+    command = (sys.executable, "-c", script)
+    return Children(ScheduleSettings.model_validate(settings), tmp_path / "log", command=command)
+
+
+def test_what_the_last_line_tells_is_read(tmp_path: Path) -> None:
+    ended = children(tmp_path, "print('a table')\nprint('{\"promoted\": true}')").run("train")
+    assert (ended.status, ended.told) == (0, {"promoted": True})
+
+
+@pytest.mark.parametrize("output", ["", "no json", "[1, 2]"])
+def test_a_child_that_tells_nothing_has_told_nothing(tmp_path: Path, output: str) -> None:
+    assert children(tmp_path, f"print({output!r})").run("train").told == {}
+
+
+def test_a_crash_is_a_report_with_the_last_words(tmp_path: Path) -> None:
+    script = "import os, sys\nprint('x' * 5000, 'error: no photos yet', file=sys.stderr, flush=True)\nos.abort()"
+    ended = children(tmp_path, script).run("train")
+    assert ended.how == "killed by SIGABRT"
+    assert ended.last_words.endswith("error: no photos yet")
+    assert len(ended.last_words) <= 400
+
+
+def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
+    script = (
+        "import json, os, time\n"
+        "while os.nice(0) < 15: time.sleep(0.01)\n"  # it may begin a moment before its parent has restrained it
+        "print(json.dumps({'nice': os.nice(0), 'threads': os.environ['TF_NUM_INTRAOP_THREADS']}))"
+    )
+    assert children(tmp_path, script, child_niceness=15, child_threads=3).run("train").told == {
+        "nice": 15,
+        "threads": "3",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
+def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
+    script = (
+        "import resource, time\n"
+        "while resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY: time.sleep(0.01)\n"
+        f"b = bytearray({600 * MIB})"
+    )
+    ended = children(tmp_path, script, child_max_bytes=512 * MIB).run("train")
+    assert ended.status == 1
+    assert "MemoryError" in ended.last_words
+
+
+def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
+    script = "import json, os\nprint(json.dumps({'seen': 's3cret' in str(os.environ)}))"
+    assert children(tmp_path, script).run("train").told == {"seen": False}
+
+
+def test_a_stop_ends_the_child_and_lets_none_begin(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    script = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    subject = children(tmp_path, script)
+    stopped: list[Exception] = []
+
+    def run() -> None:
+        try:
+            subject.run("train")
+        except ProjectError as error:
+            stopped.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    pid = until(lambda: mark.exists() and mark.read_text())
+    subject.stop()
+    thread.join()
+    assert isinstance(stopped[0], ChildStoppedError)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    with pytest.raises(ChildStoppedError):
+        subject.run("train")
+
+
+def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    ended = children(tmp_path, "import time\ntime.sleep(600)", child_max_h=0.0001).run("train")
+    assert ended.how == "killed by SIGKILL"
+
+
+def test_a_command_that_cannot_be_run_says_so(tmp_path: Path) -> None:
+    subject = Children(ScheduleSettings(), tmp_path / "log", command=[str(tmp_path / "missing")])
+    with pytest.raises(ProjectError, match="trainer scrape: cannot be run"):
+        subject.run("scrape")
