@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.entities import Mention
-from bot.schema import open_database
-from trainer.errors import StorageError
+from bot.schema import open_database, transaction
 
 HOUR_S = 3600.0
 # No server's window and no pause of ours is longer: who waits beyond it waits because a clock was set back.
@@ -32,6 +31,11 @@ LONGEST_WAIT_S = 6 * HOUR_S
 _NEWEST = "length(notification_id) DESC, notification_id DESC"
 _SETTLED = f"SELECT notification_id FROM cursor WHERE read_at <= ? ORDER BY {_NEWEST} LIMIT 1"  # noqa: S608
 _OLDEST = "SELECT notification_id FROM cursor ORDER BY read_at, length(notification_id), notification_id LIMIT 1"
+_AMONG = "(? OR account_id IN (SELECT value FROM json_each(?)))"
+_DUE = (
+    "SELECT notification_id FROM inbox WHERE state IN ('new', 'deferred') AND (next_try_at <= ? OR next_try_at > ?)"  # noqa: S608
+    f" AND {_AMONG} ORDER BY next_try_at, received_at LIMIT ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +126,28 @@ class Store:
             )
             return cursor.rowcount > 0
 
-    def take(self, limit: int) -> list[Entry]:
-        """Mark up to `limit` mentions that are due as being worked on; those waiting longest come first."""
+    def take(self, limit: int, *, only: Collection[str] | None = None) -> list[Entry]:
+        """Mark up to `limit` mentions that are due as being worked on; those waiting longest come first.
+
+        Args:
+            only: ids of the accounts whose mentions are taken; None: everybody's.
+        """
         now = self._now()
         with self._transaction() as db:
             rows = db.execute(
                 "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"
-                " WHERE notification_id IN (SELECT notification_id FROM inbox WHERE state IN ('new', 'deferred')"
-                "  AND (next_try_at <= ? OR next_try_at > ?) ORDER BY next_try_at, received_at LIMIT ?) RETURNING *",
-                (now, now + LONGEST_WAIT_S, limit),
+                f" WHERE notification_id IN ({_DUE}) RETURNING *",
+                (now, now + LONGEST_WAIT_S, *_among(only), limit),
             ).fetchall()
         return sorted(map(_entry, rows), key=lambda entry: entry.received_at)
 
-    def next_due(self) -> float | None:
-        """When the next waiting mention is due; None when none waits."""
+    def next_due(self, *, only: Collection[str] | None = None) -> float | None:
+        """When the next waiting mention is due; None when none waits. `only` as in `take`."""
         with self._transaction() as db:
-            row = db.execute("SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred')").fetchone()
+            row = db.execute(
+                f"SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred') AND {_AMONG}",  # noqa: S608
+                _among(only),
+            ).fetchone()
         return None if row[0] is None else float(row[0])
 
     def revive(self, at_work: Collection[str], *, look_first: bool = False) -> int:
@@ -352,13 +362,13 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                with self._connection:  # commits at the end, or rolls back
-                    self._connection.execute("BEGIN IMMEDIATE")
-                    yield self._connection
-            except sqlite3.Error as error:
-                raise StorageError(f"{self._path}: {error}; is the disk full, or the file in use elsewhere?") from error
+        with self._lock, transaction(self._connection, self._path) as db:
+            yield db
+
+
+def _among(only: Collection[str] | None) -> tuple[bool, str]:
+    """The two values of `_AMONG`."""
+    return only is None, json.dumps(list(only or ()))
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -48,6 +48,8 @@ class Worker:
         patience_s: how long an answer of the server may be under way; a call that got no answer is not
             tried again earlier, lest a post arrive twice.
         fatal: called with an error that only a person can help with.
+        only: ids of the accounts whose mentions are taken at the moment, the others wait; None: everybody's.
+        finished: called with each mention that came to its end.
         now: seconds since the epoch.
     """
 
@@ -59,6 +61,8 @@ class Worker:
         *,
         patience_s: float,
         fatal: Callable[[Exception], None],
+        only: Callable[[], Collection[str] | None] = lambda: None,
+        finished: Callable[[Entry, Outcome], None] = lambda *_: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -66,6 +70,8 @@ class Worker:
         self._settings = settings
         self._patience_s = patience_s
         self._fatal = fatal
+        self._only = only
+        self._finished = finished
         self._now = now
         self._known: Recent[Mention] = Recent()
         self._at_work: set[str] = set()
@@ -112,7 +118,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Whether nothing is at work or due."""
         with self._wake:
-            due = self._store.next_due()
+            due = self._store.next_due(only=self._only())
             return not self._at_work and (due is None or due > self._now())
 
     def _run(self) -> None:
@@ -129,7 +135,7 @@ class Worker:
 
     def _fill(self) -> float:
         """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
-        now = self._now()
+        now, only = self._now(), self._only()
         if self._held_until > now + LONGEST_WAIT_S:
             self._held_until = now  # the clock was set back
         self._store.revive(self._at_work)
@@ -138,10 +144,10 @@ class Worker:
         # In an outage one goes ahead to see whether the server is back.
         n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
         if len(self._at_work) < n_hands:
-            for entry in self._store.take(n_hands - len(self._at_work)):
+            for entry in self._store.take(n_hands - len(self._at_work), only=only):
                 self._at_work.add(entry.notification_id)
                 self._pool.submit(self._bring_to_its_end, entry)
-        due = self._store.next_due()
+        due = self._store.next_due(only=only)
         if due is None or len(self._at_work) >= n_hands:
             return LOOK_EVERY_S
         return max(0.0, due - now)
@@ -199,6 +205,7 @@ class Worker:
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
         self._store.finish(entry.notification_id, outcome)
         self._known.pop(entry.notification_id)
+        self._finished(entry, outcome)
         took_ms = (time.monotonic() - started) * 1000
         if outcome.state == "answered":
             logger.info(

@@ -293,3 +293,12 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"bot\.sqlite3: cannot be opened"):
         Store(tmp_path / "file" / "bot.sqlite3")
+
+
+def test_while_only_some_accounts_are_served_the_others_wait(store: Store) -> None:
+    store.put(mention(1, account_id="7"), look_first=False)
+    store.put(mention(2, account_id="8"), look_first=False)
+    assert store.next_due(only={"9"}) is None
+    assert [entry.account_id for entry in store.take(5, only={"8"})] == ["8"]
+    assert store.take(5, only={"8"}) == []
+    assert [entry.account_id for entry in store.take(5)] == ["7"]
