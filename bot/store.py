@@ -135,7 +135,7 @@ class Store:
         now = self._now()
         with self._transaction() as db:
             rows = db.execute(
-                "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"
+                "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"  # noqa: S608
                 f" WHERE notification_id IN ({_DUE}) RETURNING *",
                 (now, now + LONGEST_WAIT_S, *_among(only), limit),
             ).fetchall()
