@@ -29,7 +29,7 @@ from mastodon.errors import MastodonWarning
 from bot import parse
 from bot.config import MastodonSettings
 from bot.entities import Account, Mention, Reply, Status, Thread, id_order
-from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.limits import BLIND_WAIT_S, Family, Limits
 from bot.listener import Listener
 
@@ -116,7 +116,7 @@ class Client:
         if self._instance is None:
             try:
                 raw = self._call("call", "the instance's description", lambda api: api.instance_v2())
-            except (NotFound, Refused):  # servers before 4.0, and some others of the same API
+            except (NotFound, Refused, NoSuchPage):  # servers before 4.0, and some others of the same API
                 raw = self._call("call", "the instance's description", lambda api: api.instance_v1())
             statuses = (raw.get("configuration") or {}).get("statuses") or {}
             self._instance = Instance(
@@ -130,7 +130,7 @@ class Client:
         """What happens to private mentions from strangers: accept, filter or drop; None where there is no policy."""
         try:
             policy = self._call("call", "the notification policy", lambda api: api.notifications_policy())
-        except NotFound:
+        except (NotFound, NoSuchPage):
             return None
         return str(policy.get("for_private_mentions") or "accept")
 
@@ -179,20 +179,22 @@ class Client:
 
         With a status, the server takes the link to it out of its answers; whom they answered stays.
         """
-        me = self.me().id
+        me, position = self.me().id, since
         found: list[str] = []
+
+        def ask(api: Mastodon) -> Any:
+            return api.account_statuses(me, min_id=position, limit=40)
+
         for _ in range(MAX_PAGES_BACK):
-            items = self._call(
-                "call", "our own statuses", lambda api, since=since: api.account_statuses(me, min_id=since, limit=40)
-            )
+            items = self._call("page", "our own statuses", ask)
             if not items:
                 break
+            position = max((str(item["id"]) for item in items), key=id_order)
             found += [
                 str(item["id"])
                 for item in items
                 if str(item.get("in_reply_to_account_id")) == account_id and not item.get("in_reply_to_id")
             ]
-            since = max((str(item["id"]) for item in items), key=id_order)
         return found
 
     def relation(self, account_id: str) -> Relation:
@@ -201,10 +203,17 @@ class Client:
         names = ("blocking", "blocked_by", "muting", "domain_blocking")
         return Relation(shut_out=any(item.get(name) for item in items for name in names))
 
+    def lookup(self, acct: str) -> Account:
+        """The account of that name, as this instance knows it; NotFound where it knows none."""
+        found = self._call("call", f"the account {acct}", lambda api: api.account_lookup(acct))
+        return self._readable(f"the account {acct}", parse.account, found)
+
     # Writing
 
-    def post(self, reply: Reply, *, in_reply_to: str, idempotency_key: str, media_ids: Sequence[str] = ()) -> str:
-        """Post a reply; returns its id."""
+    def post(
+        self, reply: Reply, *, in_reply_to: str | None, idempotency_key: str, media_ids: Sequence[str] = ()
+    ) -> str:
+        """Post a reply, or a status that answers nobody; returns its id."""
         posted = self._call(
             "post",
             "posting",
@@ -351,6 +360,8 @@ class Client:
             return Unauthorized(message)
         if status == 403 and any(sign in detail for sign in _SHUT):
             return OutOfScope(message)
+        if status == 404 and not _is_json(answer):
+            return NoSuchPage(message, outage=True)
         if status in (404, 410):
             return NotFound(message)
         if status >= 500 or status == 408:
@@ -367,10 +378,14 @@ def readable_mention(raw: parse.Json) -> Mention | None:
         return None
 
 
+def _is_json(answer: requests.Response | None) -> bool:
+    return answer is not None and "json" in answer.headers.get("Content-Type", "")
+
+
 def _said(answer: requests.Response | None, error: Exception) -> str:
     """The server's own words, which Mastodon.py does not always hand on; else the error's."""
     words: object = error
-    if answer is not None and not answer.ok and "json" in answer.headers.get("Content-Type", ""):
+    if answer is not None and not answer.ok and _is_json(answer):
         with suppress(ValueError, AttributeError):
             words = answer.json().get("error")
     return " ".join(str(words or "").split())[:200]

@@ -59,3 +59,7 @@ class Transient(InstanceError):  # noqa: N818
         super().__init__(message)
         self.outage = outage
         self.under_way = under_way
+
+
+class NoSuchPage(Transient):
+    """A 404 that is not the API's own: a proxy whose server is not there yet, or an old server without this call."""

@@ -15,7 +15,7 @@ from typing import Any
 from bot import parse
 from bot.client import Client
 from bot.entities import Status
-from bot.errors import NotFound, Refused
+from bot.errors import NoSuchPage, NotFound, Refused
 from bot.store import Entry, Outcome, Store
 from bot.worker import Worker
 from trainer.errors import ProjectError
@@ -23,7 +23,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 BATCH = 20  # statuses asked for at once
-LOOK_AGAIN_S = 5.0  # later, at a mention that was being answered when its question was deleted
+LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted
 # On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
 MAX_SINGLE = 20
 
@@ -137,6 +137,6 @@ class Tidier:
                 batch = followed[start : start + BATCH]
                 existing = self._client.existing([entry.status_id for entry in batch])
                 yield from (entry for entry in batch if entry.status_id not in existing)
-        except (NotFound, Refused) as error:  # servers before 4.3
+        except (NotFound, Refused, NoSuchPage) as error:  # servers before 4.3
             logger.debug("statuses are looked at one by one: %s", error)
             yield from followed[-MAX_SINGLE:]

@@ -1,0 +1,65 @@
+"""What the storms of `benchmarks.chaos` taught: rare moments between a post, a deletion, a restart and an outage."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox.faults import Fault
+from tests.bot.conftest import World, settle, until
+
+POSTS = "/api/v1/statuses"
+API = "/api/.*"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="answer", path=API, status=503, html=True, times=3),
+        Fault(kind="answer", path=API, status=500, times=3),
+        Fault(kind="cut", path=API, times=3),
+        Fault(kind="answer", path=API, status=404, html=True, times=3),
+        Fault(kind="rate_limit", path=API, seconds=0.2, times=1),
+    ],
+    ids=["503", "500", "cut", "404", "429"],
+)
+def test_an_instance_that_is_away_at_the_start_is_waited_for(world: World, fault: Fault) -> None:
+    world.instance.faults.add(fault)
+    with world.bot():
+        world.answer(world.ask())
+
+
+@pytest.mark.parametrize("kind", ["store_then_answer", "store_then_cut"])
+def test_an_answer_that_arrived_untold_goes_with_its_question(world: World, kind: str) -> None:
+    fault = Fault.model_validate({"kind": kind, "path": POSTS, "methods": ("POST",), "times": 1})
+    with world.bot(bot={"retry_pause_s": 1.0, "max_retry_pause_s": 1.0}) as bot:
+        stays = world.ask()
+        world.answer(stays)
+        world.instance.faults.add(fault)
+        gone = world.ask()
+        world.answer(gone)
+        world.instance.delete(gone)
+        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
+    assert [status.in_reply_to_id for status in world.instance.statuses_of(world.me)] == [stays.id]
+
+
+def test_a_question_deleted_while_its_answer_is_being_recorded_takes_it_along(world: World) -> None:
+    late = Fault(kind="store_then_delay", path=POSTS, methods=("POST",), times=1, seconds=1.0)
+    world.instance.faults.add(late)
+    with world.bot(mastodon={"request_timeout_s": 10.0}) as bot:
+        until(lambda: bot.stream.is_open)
+        question = world.ask()
+        world.answer(question)  # it is there, and the bot does not know it yet
+        world.instance.delete(question)
+        until(lambda: bot.store.counts() == {"refused": 1})
+    assert not world.instance.statuses_of(world.me)
+
+
+def test_a_proxy_that_knows_no_page_does_not_make_a_question_gone(world: World) -> None:
+    page = Fault(kind="answer", path=rf"{POSTS}/.*", status=404, html=True, times=2)
+    with world.bot() as bot:
+        parent = world.ask(text="my costume")
+        world.instance.faults.add(page)
+        question = world.ask(label=None, in_reply_to=parent)
+        world.answer(question)
+        settle(bot)
+    assert world.instance.faults.fired["answer"] == 2
