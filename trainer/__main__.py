@@ -13,6 +13,8 @@ from rich.console import Console
 from trainer.config import Settings, load_settings
 from trainer.errors import FetchError, ProjectError
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Gather photos, learn from them, judge it."
 )
@@ -99,39 +101,72 @@ def forget(
     print(f"{n_photos} photos deleted; they will not be taken again. The next training is without them.")
 
 
+GENTLE = typer.Option("--gentle", help="Rest after each batch as long as it took: half the load, half the speed.")
+
+
 @app.command()
-def features(context: typer.Context) -> None:
+def features(context: typer.Context, gentle: Annotated[bool, GENTLE] = False) -> None:
     """Compute the features of photos that have none yet."""
-    from trainer.lock import only_one
     from trainer.material import Material
+    from trainer.session import session
     from trainer.train_view import dataset_table, watch
 
     settings: Settings = context.obj
-    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
-        material = Material.gather(settings, watcher)
+    with session(settings.data_dir, "features", gentle=gentle) as run, watch(Console(stderr=True)) as shown:
+        material = Material.gather(settings, run.watcher(shown))
     Console().print(dataset_table(material.dataset))
     Console().print(f"features of {material.n_new:,} photos are new")
 
 
 @app.command()
-def train(context: typer.Context) -> None:
+def train(
+    context: typer.Context,
+    gentle: Annotated[bool, GENTLE] = False,
+    repeat: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Train under N seeds and show how far apart they come out.")
+    ] = 1,
+) -> None:
     """Do what is missing, learn from the photos, judge on held-out members, promote what is better."""
-    from trainer.lock import only_one
-    from trainer.manifest import FILE_NAME
+    from trainer.fitting import repeat as repeat_fit
+    from trainer.session import SCRAPING, session
     from trainer.train import train as train_version
-    from trainer.train_view import dataset_table, report_table, verdict_text, watch
+    from trainer.train_view import dataset_table, report_table, spread_table, verdict_text, watch
 
     settings: Settings = context.obj
-    if settings.source.kind == "folder" or not (settings.data_dir / FILE_NAME).exists():
-        scrape(context)
-    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
-        outcome = train_version(settings, watcher)
+    with session(settings.data_dir, "train", gentle=gentle) as run:
+        if settings.source.kind == "folder" or run.goes_on_scraping or not _has_photos(settings):
+            run.journal.step(SCRAPING)
+            _scrape_what_can_be_had(context)
+        with watch(Console(stderr=True)) as shown:
+            watcher = run.watcher(shown)
+            outcome = train_version(settings, watcher)
+            spread = repeat_fit(outcome.material, settings, watcher, n=repeat, first=outcome.trained)
     console = Console()
     console.print(dataset_table(outcome.material.dataset))
     console.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))
+    if repeat > 1:
+        console.print(spread_table(spread))
     console.print(verdict_text(outcome.version, outcome.verdict))
+    console.print(f"report: {outcome.version.folder / 'report.html'}", soft_wrap=True)
     if settings.features.weights == "random":
         console.print("VGG16 had seeded random weights: fine for demos and tests, not for real answers")
+
+
+def _has_photos(settings: Settings) -> bool:
+    from trainer.manifest import FILE_NAME, Manifest
+
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        return next(manifest.photos(settings.source.kind), None) is not None
+
+
+def _scrape_what_can_be_had(context: typer.Context) -> None:
+    """Scrape; with photos at hand already, a source that fails does not stop a training."""
+    try:
+        scrape(context)
+    except FetchError as error:
+        if not _has_photos(context.obj):
+            raise
+        logger.warning("training on the photos at hand; the scrape is incomplete: %s", error)
 
 
 @app.command()
@@ -140,14 +175,23 @@ def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version's name; the champion when left out.")] = None,
 ) -> None:
     """Judge the champion, or another version, on today's held-out members."""
-    from trainer.lock import only_one
+    from trainer.session import session
     from trainer.train import evaluate_version
     from trainer.train_view import report_table, watch
 
     settings: Settings = context.obj
-    with only_one(settings.data_dir / "train.lock", "training"), watch(Console(stderr=True)) as watcher:
-        judged, report = evaluate_version(version, settings, watcher)
+    with session(settings.data_dir, "evaluate") as run, watch(Console(stderr=True)) as shown:
+        judged, report = evaluate_version(version, settings, run.watcher(shown))
     Console().print(report_table(report, title=f"{judged.name} on held-out members"))
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Tell how the last runs ended, how the machine is now, and what could not be looked at."""
+    from trainer.doctor import examine
+
+    settings: Settings = context.obj
+    Console().print(examine(settings.data_dir))
 
 
 @app.command()

@@ -1,59 +1,92 @@
-"""What simpler ways to answer reach: what a head must be better than to be worth its name."""
+"""What simpler ways to answer reach: what a head must be better than to be worth its name.
+
+The colours of a photo are cached beside its features, so that a later training looks at new photos only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.config import ImageSettings
-from trainer.dataset import Item
+from trainer.cache import FeatureCache
+from trainer.config import Settings
+from trainer.dataset import Dataset, Item
+from trainer.errors import ImageError
 from trainer.evaluate import balanced_accuracy
 from trainer.images import prepare
+from trainer.material import class_indexes, features_dir
+
+Floats = npt.NDArray[np.float32]
 
 BINS = 4  # steps of each colour channel: 64 colours
 SIDE_PX = 64
+KEY = f"colours{BINS}-{SIDE_PX}"
+MAX_PHOTOS = 3000  # of each split, evenly spread: enough for a regression on 64 numbers
+STORE_EVERY = 200  # photos
 
 
 def baselines(
-    train: Sequence[Item], holdout: Sequence[Item], *, limits: ImageSettings, max_photos: int = 3000
+    dataset: Dataset, settings: Settings, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> dict[str, float]:
-    """Balanced accuracy, 0..1, of the most frequent label, and of a logistic regression on colour histograms.
+    """Balanced accuracy on the holdout, 0..1, of the most frequent label and of a regression on colour histograms.
 
     Args:
-        max_photos: of each split that are looked at, evenly spread.
+        progress: called with (photos done, photos to do) while new photos are looked at.
 
     Raises:
-        ImageError: a photo cannot be read; those without features are to be left out before.
+        StorageError: the disk is full.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train, holdout = (_spread(items, max_photos) for items in (train, holdout))
-    train_indexes, holdout_indexes = (np.array([item.class_index for item in items]) for items in (train, holdout))
-    majority = np.bincount(train_indexes).argmax()
+    train, holdout = (_spread(dataset.split(name)) for name in ("train", "holdout"))
+    cache = FeatureCache(features_dir(settings) / KEY, views=["whole"], n_features=BINS**3)
+    _compute_missing([*train, *holdout], cache, settings, progress)
+    unread = set(cache.missing(item.sha256 for item in [*train, *holdout]))
+    train, holdout = ([item for item in items if item.sha256 not in unread] for items in (train, holdout))
+    majority = np.bincount(class_indexes(train)).argmax()
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000, C=0.1))
-    model.fit(_histograms(train, limits), train_indexes)
+    model.fit(_load(train, cache), class_indexes(train))
     return {
-        "majority class": balanced_accuracy(holdout_indexes, np.full_like(holdout_indexes, majority)),
-        "colour histogram": balanced_accuracy(holdout_indexes, model.predict(_histograms(holdout, limits))),
+        "majority class": balanced_accuracy(class_indexes(holdout), np.full(len(holdout), majority)),
+        "colour histogram": balanced_accuracy(class_indexes(holdout), model.predict(_load(holdout, cache))),
     }
 
 
-def _spread(items: Sequence[Item], most: int) -> Sequence[Item]:
-    if len(items) <= most:
-        return items
-    return [items[at] for at in np.linspace(0, len(items) - 1, most).astype(int)]
+def colour_histogram(data: bytes, settings: Settings) -> Floats:
+    """(64,) share of a photo's pixels in each of 64 colours. Raises ImageError."""
+    pixels = prepare(data, settings.images, ["whole"], side_px=SIDE_PX)[0].reshape(-1, 3)
+    colours = (pixels // (256 // BINS)).astype(np.int64) @ np.array([BINS * BINS, BINS, 1])
+    return (np.bincount(colours, minlength=BINS**3) / len(pixels)).astype(np.float32)
 
 
-def _histograms(items: Iterable[Item], limits: ImageSettings) -> npt.NDArray[np.float64]:
-    """(n, 64): share of the pixels of each colour."""
-    return np.stack([_histogram(item, limits) for item in items])
+def _spread(items: Sequence[Item]) -> list[Item]:
+    if len(items) <= MAX_PHOTOS:
+        return list(items)
+    return [items[at] for at in np.linspace(0, len(items) - 1, MAX_PHOTOS).astype(int)]
 
 
-def _histogram(item: Item, limits: ImageSettings) -> npt.NDArray[np.float64]:
-    pixels = prepare(item.path.read_bytes(), limits, ["whole"], side_px=SIDE_PX)[0].reshape(-1, 3)
-    colours = (pixels // (256 // BINS)).astype(int) @ [BINS * BINS, BINS, 1]
-    return np.bincount(colours, minlength=BINS**3) / len(pixels)
+def _compute_missing(
+    items: Sequence[Item], cache: FeatureCache, settings: Settings, progress: Callable[[int, int], None]
+) -> None:
+    """Add the histograms that the cache lacks; a photo that cannot be read any more is passed over."""
+    paths = {item.sha256: item.path for item in items}
+    missing = cache.missing(paths)
+    for start in range(0, len(missing), STORE_EVERY):
+        found = {}
+        for sha256 in missing[start : start + STORE_EVERY]:
+            try:
+                found[sha256] = colour_histogram(paths[sha256].read_bytes(), settings)
+            except (OSError, ImageError):
+                continue
+        if found:
+            cache.append(list(found), np.stack(list(found.values()))[:, None])
+        progress(min(start + STORE_EVERY, len(missing)), len(missing))
+    cache.compact()
+
+
+def _load(items: Sequence[Item], cache: FeatureCache) -> Floats:
+    return cache.load([item.sha256 for item in items])[:, 0]

@@ -67,6 +67,8 @@ def fit_temperature(logits: Floats, class_indexes: Indexes) -> float:
 def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision: float) -> Threshold:
     """The smallest threshold above which answers are right as often as asked for.
 
+    It is never below the lowest score of these photos: of answers less sure than any of them nothing is known.
+
     Args:
         scores: (n, k), of validation photos.
         class_indexes: (n,) what they are.
@@ -76,9 +78,8 @@ def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision
     enough = coverages * len(scores) >= min(MIN_ANSWERS, len(scores))
     reaching = np.flatnonzero(enough & (precisions >= target_precision))
     at = int(reaching[-1]) if len(reaching) else int(np.flatnonzero(enough)[precisions[enough].argmax()])
-    everything = len(reaching) > 0 and coverages[at] == 1
     return Threshold(
-        value=0.0 if everything else float(values[at]),
+        value=float(values[at]),
         precision=float(precisions[at]),
         coverage=float(coverages[at]),
         reached=bool(len(reaching)),

@@ -146,10 +146,16 @@ def balanced_accuracy(class_indexes: Indexes, answers: Indexes) -> float:
     return float(np.mean([(answers[class_indexes == index] == index).mean() for index in np.unique(class_indexes)]))
 
 
-def member_tables(class_indexes: Indexes, answers: Indexes, groups: Sequence[str], *, n_classes: int) -> Indexes:
-    """(members, k, k): each member's own confusion matrix, true labels in rows."""
+def member_tables(
+    class_indexes: Indexes, answers: Indexes, groups: Sequence[str], *, n_classes: int, n_answers: int | None = None
+) -> Indexes:
+    """(members, n_classes, n_answers): each member's own confusion matrix, true labels in rows.
+
+    Args:
+        n_answers: where more answers are possible than there are classes; None: as many.
+    """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    tables = np.zeros((len(names), n_classes, n_classes), dtype=np.int64)
+    tables = np.zeros((len(names), n_classes, n_answers or n_classes), dtype=np.int64)
     np.add.at(tables, (member, class_indexes, answers), 1)
     return tables
 
@@ -181,7 +187,7 @@ def resample(tables: Indexes, *, n: int, seed: int = BOOTSTRAP_SEED) -> Doubles:
 
 
 def recalls(confusion: Doubles) -> Doubles:
-    """(..., k, k) confusion matrices -> (..., k) recall of each class; nan where it has no photo."""
+    """(..., k, k or more) confusion matrices -> (..., k) recall of each class; nan where it has no photo."""
     diagonal = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall: Doubles = diagonal / confusion.sum(axis=-1)

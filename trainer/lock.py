@@ -34,3 +34,15 @@ def only_one(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         except BlockingIOError as error:
             raise StorageError(f"another {what} is at work in {path.parent}; wait for it to end, or stop it") from error
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path` now."""
+    try:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

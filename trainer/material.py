@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from trainer.dataset import Dataset, Item, build_dataset
 from trainer.errors import DatasetError, ModelError
 from trainer.features import Backbone, choose_batch_size, choose_precision, compute_features
 from trainer.head import Head
-from trainer.manifest import FILE_NAME, Manifest
+from trainer.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry import Version
 
 Floats = npt.NDArray[np.float32]
@@ -32,16 +33,21 @@ class Watcher(Protocol):
         """So much of the step is done."""
 
 
-def read_dataset(settings: Settings) -> Dataset:
-    """The manifest's photos of the configured source, in splits.
+def read_photos(settings: Settings) -> list[Photo]:
+    """The manifest's photos of the configured source, in the order of admission.
 
     Raises:
-        DatasetError: none, or too few.
+        DatasetError: there are none.
     """
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         photos = list(manifest.photos(settings.source.kind))
     if not photos:
         raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
+    return photos
+
+
+def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
+    """Photos in splits; the configured labels must be among theirs. Raises DatasetError for too few."""
     labels = settings.source.worldcosplay.countries if settings.source.kind == "worldcosplay" else ()
     return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels)
 
@@ -61,13 +67,15 @@ class Material:
     """Photos with their features.
 
     Attributes:
-        dataset: without the photos that have no features; those stand in `dataset.excluded`.
+        dataset: without the photos that have no features.
+        refused: (sha256, reason) of those.
         n_new: photos whose features were computed for it.
     """
 
     dataset: Dataset
     backbone: Backbone
     cache: FeatureCache
+    refused: tuple[tuple[str, str], ...]
     n_new: int
 
     @classmethod
@@ -75,23 +83,32 @@ class Material:
         """Sort photos into splits, and compute the features that are missing.
 
         Raises:
-            DatasetError: too few photos.
+            DatasetError: too few photos that can be read.
             ModelError: the backbone's weights cannot be had.
             StorageError: the disk is full; what was computed before is kept.
         """
         watcher.step("photos")
-        dataset = read_dataset(settings)
+        photos = read_photos(settings)
+        dataset = sort_photos(photos, settings)
         watcher.step("network")
         backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
-        return cls.of(dataset, backbone, settings.features.views, settings, watcher)
+        material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
+        gone: dict[str, str] = {}
+        n_new = material.n_new
+        while material.refused:  # without them another photo may have a place, or a label too few
+            gone |= dict(material.refused)
+            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
+            material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
+            n_new += material.n_new
+        complete = replace(material.dataset, excluded=(*material.dataset.excluded, *gone.items()))
+        return replace(material, dataset=complete, n_new=n_new)
 
     @classmethod
     def of(
         cls, dataset: Dataset, backbone: Backbone, views: Sequence[str], settings: Settings, watcher: Watcher
     ) -> Self:
         """Compute the features that a data set misses of a backbone; raises as `gather`."""
-        folder = settings.data_dir / "features" / backbone.key
-        cache = FeatureCache(folder, views=views, n_features=backbone.n_features)
+        cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
         watcher.step("features", len(cache.missing(item.sha256 for item in dataset.items)))
         computed = compute_features(
             dataset.items,
@@ -101,11 +118,9 @@ class Material:
             batch_size=choose_batch_size(settings.features),
             progress=lambda done, total, _: watcher.update(done, total),
         )
-        gone = {refused.sha256: refused.reason for refused in computed.refused}
-        kept = tuple(item for item in dataset.items if item.sha256 not in gone)
-        return cls(
-            Dataset(dataset.labels, kept, (*dataset.excluded, *gone.items())), backbone, cache, computed.n_photos
-        )
+        refused = {photo.sha256: photo.reason for photo in computed.refused}
+        kept = tuple(item for item in dataset.items if item.sha256 not in refused)
+        return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos)
 
     def features(self, items: Sequence[Item], *, views: Sequence[str] | None = None) -> Floats:
         """(n, n_views, d) in the order of the items; all views, or those named."""
@@ -116,15 +131,10 @@ def material_for(version: Version, dataset: Dataset, settings: Settings, watcher
     """The same photos as a version sees them, with features of its own kind.
 
     Raises:
-        ModelError: its backbone's weights cannot be had any more; or the photos have other labels.
+        ModelError: its backbone's weights cannot be had any more.
         StorageError: the disk is full.
     """
     facts = version.facts
-    if dataset.labels != facts.labels:
-        raise ModelError(
-            f"{version.name} tells {', '.join(facts.labels)}; the photos at hand are of {', '.join(dataset.labels)}: "
-            "nothing to judge it by"
-        )
     backbone = Backbone.load(
         FeatureSettings(weights=facts.weights, weights_seed=facts.weights_seed, layers=facts.layers),
         precision=facts.precision,
@@ -134,7 +144,12 @@ def material_for(version: Version, dataset: Dataset, settings: Settings, watcher
     return Material.of(dataset, backbone, [facts.view], settings, watcher)
 
 
-def scores_of(version: Version, material: Material, items: Sequence[Item]) -> Floats:
-    """(n, k) what a version says of photos; `material` as of `material_for`."""
-    features = material.features(items, views=[version.facts.view])[:, 0]
+def scores_of(version: Version, material: Material) -> Floats:
+    """(n, k) what a version says of all photos of a `material` that was made by `material_for`."""
+    features = material.features(material.dataset.items, views=[version.facts.view])[:, 0]
     return Head.load(version.folder).scores(features)
+
+
+def features_dir(settings: Settings) -> Path:
+    """The folder with a folder of cached features for each way to compute them."""
+    return settings.data_dir / "features"

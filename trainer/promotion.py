@@ -1,9 +1,9 @@
 """Champion and challenger on the same photos -> a verdict. Pure.
 
 Both answer today's holdout; members are drawn again and again, and in each draw both are judged on the same members.
-The challenger takes over only if it is better in all but the few draws that `evaluate.confidence` allows, and if no
-class loses more than `evaluate.max_class_loss`. So two versions that are equally good change places by chance one time
-in twenty at most.
+The challenger takes over only if the whole `evaluate.confidence` interval of what it gains lies above zero, and if no
+class loses more than `evaluate.max_class_loss`. With 95% confidence, one of forty challengers that are just as good as
+the champion takes over by chance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from trainer.config import EvaluateSettings
 from trainer.evaluate import member_tables, recalls, resample
 
-Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
 
@@ -28,16 +28,19 @@ class Verdict:
 
     Attributes:
         reasons: sentences; the first is the decisive one.
-        gain: balanced accuracy of the challenger less the champion's; `gain_low` is what it is at least, with the
-            configured confidence. None where there was no champion to compare with.
+        gain: balanced accuracy of the challenger less the champion's, -1..1; `gain_low` and `gain_high` are the ends
+            of its interval. None where there was no champion to compare with.
         class_gains: label -> recall gained, below 0 where it was lost.
+        n_photos: that both were judged on.
     """
 
     promoted: bool
     reasons: tuple[str, ...]
     gain: float | None = None
     gain_low: float | None = None
+    gain_high: float | None = None
     class_gains: dict[str, float] | None = None
+    n_photos: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -45,8 +48,8 @@ class Verdict:
 
 
 def compare(
-    champion: Floats,
-    challenger: Floats,
+    champion: Indexes,
+    challenger: Indexes,
     class_indexes: Indexes,
     groups: Sequence[str],
     *,
@@ -56,44 +59,39 @@ def compare(
     """Judge a challenger.
 
     Args:
-        champion: (n, k) its scores of the holdout's photos.
-        challenger: (n, k) those of the other, same photos, same labels.
+        champion: (n,) the class indexes that it answers for the holdout's photos; k for a label that is none of these.
+        challenger: (n,) those of the other, for the same photos.
         class_indexes: (n,) what the photos are.
         groups: (n,) whose they are.
         labels: k names.
     """
     tables = np.stack(
         [
-            member_tables(class_indexes, scores.argmax(axis=1), groups, n_classes=len(labels))
-            for scores in (champion, challenger)
+            member_tables(class_indexes, answers, groups, n_classes=len(labels), n_answers=len(labels) + 1)
+            for answers in (champion, challenger)
         ],
         axis=2,
     )  # (members, true label, champion or challenger, answer)
-    samples = resample(tables, n=settings.resamples)
     gains = _class_gains(tables.sum(axis=0)[None].astype(np.float64))[0]
+    drawn = np.nanmean(_class_gains(resample(tables, n=settings.resamples)), axis=1)
+    tail = (1 - settings.confidence) / 2
+    low, high = (float(end) for end in np.quantile(drawn, [tail, 1 - tail]))
     gain = float(np.nanmean(gains))
-    gain_low = float(np.quantile(np.nanmean(_class_gains(samples), axis=1), 1 - settings.confidence))
     class_gains = {label: float(value) for label, value in zip(labels, gains, strict=True) if not np.isnan(value)}
-    lost = {label: -value for label, value in class_gains.items() if -value > settings.max_class_loss}
-    reasons = []
-    if gain_low <= 0:
-        reasons.append(
-            f"balanced accuracy changes by {100 * gain:+.1f} points, with {settings.confidence:.0%} confidence by no "
-            f"less than {100 * gain_low:+.1f}: not surely better"
-        )
-    reasons += [
-        f"{label} loses {100 * loss:.1f} points of recall, more than {100 * settings.max_class_loss:.1f}"
-        for label, loss in lost.items()
+    interval = f"{100 * gain:+.1f} points ({settings.confidence:.0%} interval {100 * low:+.1f} to {100 * high:+.1f})"
+    allowed = f"{100 * settings.max_class_loss:.1f}"
+    objections = [f"not surely better: balanced accuracy changes by {interval}"] if low <= 0 else []
+    objections += [
+        f"{label} loses {-100 * value:.1f} points of recall, more than {allowed}"
+        for label, value in class_gains.items()
+        if -value > settings.max_class_loss
     ]
-    promoted = not reasons
-    if promoted:
-        reasons.append(
-            f"balanced accuracy rises by {100 * gain:.1f} points, with {settings.confidence:.0%} confidence by "
-            f"{100 * gain_low:.1f} at least, and no class loses more than {100 * settings.max_class_loss:.1f}"
-        )
-    return Verdict(promoted, tuple(reasons), gain, gain_low, class_gains)
+    reasons = objections or [
+        f"better: balanced accuracy changes by {interval}, and no class loses more than {allowed} points of recall"
+    ]
+    return Verdict(not objections, tuple(reasons), gain, low, high, class_gains, len(class_indexes))
 
 
-def _class_gains(confusion: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(n, k, 2, k) confusion matrices of both -> (n, k) recall gained."""
+def _class_gains(confusion: Doubles) -> Doubles:
+    """(n, k, 2, k + 1) confusion matrices of both -> (n, k) recall gained."""
     return recalls(confusion[:, :, 1]) - recalls(confusion[:, :, 0])

@@ -10,42 +10,38 @@ import importlib.metadata
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.baselines import baselines
-from trainer.calibration import Threshold, choose_threshold, fit_temperature
 from trainer.config import Settings
-from trainer.dataset import Dataset
 from trainer.errors import ModelError
-from trainer.evaluate import Report, balanced_accuracy, evaluate
+from trainer.evaluate import Report, evaluate
 from trainer.files import write_file
-from trainer.head import FittedHead, Head, fit_head
-from trainer.material import Material, Watcher, class_indexes, groups, material_for, read_dataset, scores_of
+from trainer.fitting import Trained, fit_and_judge
+from trainer.material import (
+    Material,
+    Watcher,
+    class_indexes,
+    groups,
+    material_for,
+    read_photos,
+    scores_of,
+    sort_photos,
+)
 from trainer.promotion import Verdict, compare
-from trainer.registry import Registry, Version, VersionFacts
+from trainer.registry import UNFINISHED, Registry, Version, VersionFacts
+from trainer.report import render
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
-
 LIBRARIES = ("keras", "numpy", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu", "torch")
 PHOTOS = "photos.txt"
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A head that was fitted, calibrated and judged, before it is a version."""
-
-    fitted: FittedHead
-    head: Head
-    threshold: Threshold
-    report: Report
-    holdout_scores: Floats
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,26 +64,28 @@ def train(
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
-        ModelError: the weights cannot be had, or no champion is whole.
+        ModelError: the weights cannot be had.
         StorageError: the disk is full; versions and champion are as they were.
     """
     material = Material.gather(settings, watcher)
-    trained = fit_and_judge(material, settings, watcher)
-    watcher.step("version")
+    watcher.step("baselines")
+    simpler = baselines(material.dataset, settings, progress=watcher.update)
+    trained = fit_and_judge(material, settings, watcher, baselines=simpler)
+    watcher.step("comparison")
     registry = Registry(settings.data_dir, now=now)
-    champion = registry.champion()
-    verdict = judge_challenger(champion, trained, material, settings, watcher)
-    metrics = {
-        "report": trained.report.as_json(),
-        "verdict": verdict.as_json(),
-        "compared_with": champion.name if champion else None,
-        "threshold": {name: getattr(trained.threshold, name) for name in Threshold.__slots__},
-        "history": [[getattr(epoch, name) for name in epoch.__slots__] for epoch in trained.fitted.history],
-        "best_epoch": trained.fitted.best_epoch,
-    }
-    version = registry.add(
-        _facts(material, trained, settings, now()), metrics, lambda folder: _write_version(folder, trained, material)
-    )
+    champion, verdict = _compare_with_champion(registry, trained, material, settings, watcher)
+    watcher.step("version")
+    facts = _facts(material, trained, settings, now())
+
+    def write(folder: Path) -> None:
+        trained.head.save(folder)
+        _write_photos(folder, material)
+        page = render(
+            folder.name.removeprefix(UNFINISHED), facts, material, trained, verdict, champion, limits=settings.images
+        )
+        write_file(folder / REPORT, lambda file: file.write(page.encode()))
+
+    version = registry.add(facts, _metrics(trained, verdict, champion), write)
     if verdict.promoted:
         registry.promote(version.name, reason=verdict.reasons[0])
     logger.info(
@@ -100,74 +98,42 @@ def train(
     return Outcome(material, trained, version, verdict)
 
 
-def fit_and_judge(material: Material, settings: Settings, watcher: Watcher) -> Trained:
-    """Fit on the training split, calibrate on validation, judge on the holdout."""
-    dataset = material.dataset
-    view = settings.features.views[0]
-    train_items, validation_items, holdout_items = (dataset.split(name) for name in ("train", "validation", "holdout"))
-    train_features = material.features(train_items)
-    validation_features = material.features(validation_items, views=[view])[:, 0]
-    watcher.step("head", settings.head.max_epochs)
-    fitted = fit_head(
-        train_features,
-        class_indexes(train_items),
-        validation_features=validation_features,
-        validation_class_indexes=class_indexes(validation_items),
-        labels=dataset.labels,
-        settings=settings.head,
-        progress=watcher.update,
-    )
-    watcher.step("evaluation")
-    temperature = fit_temperature(fitted.head.logits(validation_features), class_indexes(validation_items))
-    head = fitted.head.with_temperature(temperature)
-    threshold = choose_threshold(
-        head.scores(validation_features),
-        class_indexes(validation_items),
-        target_precision=settings.evaluate.target_precision,
-    )
-    scores = head.scores(material.features(holdout_items, views=[view])[:, 0])
-    train_answers = head.scores(train_features[:, 0]).argmax(axis=1)
-    report = evaluate(
-        scores,
-        class_indexes(holdout_items),
-        groups(holdout_items),
-        labels=dataset.labels,
-        threshold=threshold.value,
-        settings=settings.evaluate,
-        train_accuracy=balanced_accuracy(class_indexes(train_items), train_answers),
-        baselines=baselines(train_items, holdout_items, limits=settings.images),
-    )
-    return Trained(fitted, head, threshold, report, scores)
-
-
 def judge_challenger(
-    champion: Version | None, trained: Trained, material: Material, settings: Settings, watcher: Watcher
+    champion: Version, trained: Trained, material: Material, settings: Settings, watcher: Watcher
 ) -> Verdict:
-    """Compare with the champion on today's holdout, less the photos that the champion learned from."""
-    if champion is None:
-        return Verdict(True, ("it is the first version",))
-    dataset = material.dataset
-    if champion.facts.labels != dataset.labels:
-        return Verdict(True, (f"the champion tells other labels ({', '.join(champion.facts.labels)}): not comparable",))
+    """Compare with the champion on today's holdout, less the photos that the champion learned from.
+
+    Where the two tell different labels, those of today count: a label that the champion does not know, it cannot get
+    right.
+
+    Raises:
+        ModelError: the champion cannot answer any more.
+        StorageError: the disk is full.
+    """
+    labels = material.dataset.labels
     learned = set((champion.folder / PHOTOS).read_text(encoding="utf-8").split())
-    items = dataset.split("holdout")
-    fresh = np.array([item.sha256 not in learned for item in items])
-    held = tuple(item for item in items if item.sha256 not in learned)
-    if len(np.unique(class_indexes(held))) < len(dataset.labels):
+    answers = {
+        item.sha256: int(scores.argmax())
+        for item, scores in zip(material.dataset.split("holdout"), trained.holdout_scores, strict=True)
+    }
+    fresh = tuple(item for item in material.dataset.split("holdout") if item.sha256 not in learned)
+    if len({item.label for item in fresh}) < len(labels):
         return Verdict(False, ("the champion learned from too many photos of today's holdout; promote by hand",))
-    seen = material_for(champion, Dataset(dataset.labels, held, ()), settings, watcher)
+    seen = material_for(champion, replace(material.dataset, items=fresh), settings, watcher)
+    items = seen.dataset.items  # less those that cannot be read any more
+    places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
     return compare(
-        scores_of(champion, seen, held),
-        trained.holdout_scores[fresh],
-        class_indexes(held),
-        groups(held),
-        labels=dataset.labels,
+        places[scores_of(champion, seen).argmax(axis=1)],
+        np.array([answers[item.sha256] for item in items]),
+        class_indexes(items),
+        groups(items),
+        labels=labels,
         settings=settings.evaluate,
     )
 
 
 def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> tuple[Version, Report]:
-    """Judge a version, the champion by default, on today's holdout.
+    """Judge a version, the champion by default, on today's holdout, less the photos that it learned from.
 
     Raises:
         DatasetError: too few photos.
@@ -178,14 +144,21 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
     if version is None:
         raise ModelError("there is no champion yet; run `python -m trainer train`")
     watcher.step("photos")
-    dataset = read_dataset(settings)
-    material = material_for(
-        version, Dataset(dataset.labels, dataset.split("holdout"), dataset.excluded), settings, watcher
-    )
+    dataset = sort_photos(read_photos(settings), settings)
+    if dataset.labels != version.facts.labels:
+        raise ModelError(
+            f"{version.name} tells {', '.join(version.facts.labels)}; the photos at hand are of "
+            f"{', '.join(dataset.labels)}: nothing to judge it by"
+        )
+    learned = set((version.folder / PHOTOS).read_text(encoding="utf-8").split())
+    unseen = tuple(item for item in dataset.split("holdout") if item.sha256 not in learned)
+    if not unseen:
+        raise ModelError(f"{version.name} learned from all photos of today's holdout: nothing to judge it by")
+    material = material_for(version, replace(dataset, items=unseen), settings, watcher)
     items = material.dataset.items
     watcher.step("evaluation")
     report = evaluate(
-        scores_of(version, material, items),
+        scores_of(version, material),
         class_indexes(items),
         groups(items),
         labels=dataset.labels,
@@ -193,6 +166,36 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
         settings=settings.evaluate,
     )
     return version, report
+
+
+def _compare_with_champion(
+    registry: Registry, trained: Trained, material: Material, settings: Settings, watcher: Watcher
+) -> tuple[Version | None, Verdict]:
+    """The champion, None where there is none, and the verdict; one that cannot answer does not stop a training."""
+    try:
+        champion = registry.champion()
+    except ModelError as error:
+        return None, Verdict(True, (f"there is nothing to compare with: {error}",))
+    if champion is None:
+        return None, Verdict(True, ("it is the first version",))
+    try:
+        return champion, judge_challenger(champion, trained, material, settings, watcher)
+    except ModelError as error:
+        logger.warning("champion not judged name=%s reason=%s", champion.name, error)
+        return champion, Verdict(False, (f"the champion cannot be judged: {error}; promote by hand",))
+
+
+def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
+    """What metrics.json holds."""
+    return {
+        "report": trained.report.as_json(),
+        "verdict": verdict.as_json(),
+        "compared_with": champion.name if champion else None,
+        "threshold": asdict(trained.threshold),
+        "history": [asdict(epoch) for epoch in trained.fitted.history],
+        "best_epoch": trained.fitted.best_epoch,
+        "hidden_units": trained.head.hidden_units,
+    }
 
 
 def _facts(material: Material, trained: Trained, settings: Settings, now: datetime) -> VersionFacts:
@@ -225,7 +228,7 @@ def _libraries() -> dict[str, str]:
     return found
 
 
-def _write_version(folder: Path, trained: Trained, material: Material) -> None:
-    trained.head.save(folder)
+def _write_photos(folder: Path, material: Material) -> None:
+    """The photos that the version learned from, or was tuned on, by hash."""
     learned = sorted(item.sha256 for item in material.dataset.items if item.split != "holdout")
     write_file(folder / PHOTOS, lambda file: file.write("".join(f"{sha256}\n" for sha256 in learned).encode()))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import mean, stdev
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from trainer.dataset import SPLITS, Dataset
 from trainer.evaluate import Figure, Report
+from trainer.fitting import Trained
 from trainer.material import Watcher
 from trainer.promotion import Verdict
 from trainer.registry import Reign, Version
@@ -27,7 +29,9 @@ WHAT = {
     "network": "loading VGG16",
     "features": "features",
     "head": "fitting the head",
+    "baselines": "colours of the photos",
     "evaluation": "judging it",
+    "comparison": "beside the champion",
     "version": "saving the version",
 }
 
@@ -39,7 +43,7 @@ def watch(console: Console) -> Iterator[Watcher]:
         yield _LogLines()
         return
     columns = (
-        TextColumn("{task.description:>18}"),
+        TextColumn("{task.description:>21}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -125,6 +129,27 @@ def report_table(report: Report, *, title: str) -> RenderableType:
         f"calibration error {report.expected_calibration_error:.3f}, pooled accuracy {figure(report.accuracy)}"
     )
     return Group(table, *(Text(line) for line in lines))
+
+
+def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
+    """The figures of one training under several seeds, and how far apart they lie."""
+    labels = [one.label for one in next(iter(trained.values())).report.classes]
+    table = Table("seed", title="The same training under other seeds", title_justify="left")
+    for name in ("balanced accuracy", *(f"recall of {label}" for label in labels)):
+        table.add_column(name, justify="right")
+    rows = {
+        seed: [one.report.balanced_accuracy.value or 0.0, *(label.recall.value or 0.0 for label in one.report.classes)]
+        for seed, one in trained.items()
+    }
+    for seed, row in rows.items():
+        table.add_row(str(seed), *(f"{value:.3f}" for value in row))
+    table.add_section()
+    columns = list(zip(*rows.values(), strict=True))
+    table.add_row("mean", *(f"{mean(column):.3f}" for column in columns))
+    table.add_row("standard deviation", *(f"{stdev(column):.3f}" for column in columns))
+    table.add_row("highest - lowest", *(f"{max(column) - min(column):.3f}" for column in columns))
+    advice = "A change to photos or settings that moves a figure by less than this may have done nothing."
+    return Group(table, Text(advice, style="dim"))
 
 
 def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
