@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
+PHOTO_TRIES = 7  # after so many, ten minutes with the default pauses, a photo that cannot be had is said to be gone
 UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
 
 
@@ -52,7 +53,6 @@ class Answerer:
         self._judge = judge
         self._writer = writer
         self._settings = settings
-        self._now = now
         self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
@@ -87,7 +87,7 @@ class Answerer:
         if earlier is not None:
             logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
-        moment = datetime.fromtimestamp(self._now(), UTC)
+        moment = datetime.fromtimestamp(self._client.server_time(), UTC)
         max_age = timedelta(hours=self._settings.max_mention_age_h)
         reason = manners.why_silent(status, me=me, now=moment, max_age=max_age)
         if reason:
@@ -156,7 +156,7 @@ class Answerer:
         findings = self._judge.look(
             shown.attachments[: self._settings.max_images],
             thumbnails=self._may_upload(),
-            last_try=entry.attempts >= self._settings.max_attempts,
+            last_try=entry.attempts >= min(self._settings.max_attempts, PHOTO_TRIES),
         )
         reply = self._writer.answer(findings, to=status, shown=shown)
         return self._post(entry, reply, kind="answer", findings=findings)
@@ -210,7 +210,7 @@ class Answerer:
         return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
 
     def _admit(self, entry: Entry, status: Status) -> bool:
-        new = manners.is_new(status.account, now=datetime.fromtimestamp(self._now(), UTC))
+        new = manners.is_new(status.account, now=datetime.fromtimestamp(self._client.server_time(), UTC))
         limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
         return self._store.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 

@@ -37,6 +37,7 @@ DAY_S = 86400.0
 HOUR_S = 3600.0
 # A stop may take ten seconds altogether; mentions at work get most of them.
 STOP_S = 8.0
+CLOCK_STEP_S = 1.0  # what a server's Date header leaves out
 # An instance that is away at the start is asked again at least this often.
 MAX_START_PAUSE_S = 60.0
 # While the champion loads, a request to stop is heard after this long.
@@ -85,6 +86,8 @@ class Bot:
             agent = user_agent(settings.web)
             self.client = Client(settings.mastodon, token, user_agent=agent, now=now)
             instance, me = _introduced(self.client, settings.mastodon, sleep=sleep)
+            self._asked_before = self.client.server_time() + CLOCK_STEP_S
+            self.store.belongs_to(settings.mastodon.base_url.rstrip("/"), me.id)
             logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
             limits = settings.bot
             web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
@@ -139,7 +142,7 @@ class Bot:
         What was asked before this start may have been answered by an earlier run whose records are lost (a power cut,
         a restored backup): its thread is looked into first.
         """
-        look_first = mention.status.created_at.timestamp() < self._started_at
+        look_first = mention.status.created_at.timestamp() <= self._asked_before
         if self.store.put(mention, look_first=look_first):
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
@@ -197,7 +200,9 @@ class Bot:
         return self.store.prune(before=self._now() - self._settings.bot.keep_days * DAY_S)
 
     def _give_up(self, error: Exception) -> None:
-        """Something only a person can mend; the first such error is the one that counts."""
+        """Something that this process cannot mend; the first such error is the one that counts."""
+        if self.failure is None and isinstance(error, StorageError):
+            self.failure = error
         if self.failure is None:
             self.failure = ConfigError(
                 f"the instance refuses the token: {error}; run `python -m bot login {self._settings.mastodon.base_url}`"

@@ -150,7 +150,7 @@ class CatchUp:
     def _is_too_old(self, page: Page) -> bool:
         """Whether nothing before this page would be answered any more."""
         moments = [mention.status.created_at.timestamp() for mention in page.mentions]
-        return bool(moments) and self._now() - min(moments) > self._max_age_s
+        return bool(moments) and self._client.server_time() - min(moments) > self._max_age_s
 
     def _take_in(self, page: Page) -> int:
         for mention in page.mentions:

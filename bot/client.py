@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
@@ -102,6 +103,12 @@ class Client:
         self._closing = False
         self._instance: Instance | None = None
         self._me: Account | None = None
+        self._heard: tuple[float | None, float] = (None, 0.0)  # the server's clock, and ours that never jumps, together
+
+    def server_time(self) -> float:
+        """Seconds since the epoch by the server's clock, which dates its statuses; ours may be wrong, or jump."""
+        server, monotonic = self._heard
+        return self._now() if server is None else server + time.monotonic() - monotonic
 
     # What the bot knows about itself and its home
 
@@ -332,6 +339,8 @@ class Client:
     def _seen(self, response: requests.Response, **_: object) -> None:
         """The session's hook: every answer passes here, also those that Mastodon.py makes nothing of."""
         self._local.answer = response
+        with suppress(KeyError, TypeError, ValueError):
+            self._heard = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
         if response.headers.get("Content-Type", "").startswith("text/event-stream"):
             self._stream = response

@@ -64,7 +64,7 @@ class BotSettings(Section):
     max_answers_per_hour: Count = 20
     max_answers_per_hour_new: Count = 5
     max_answers_in_a_row: Count = 10
-    max_attempts: Count = 8
+    max_attempts: Count = 16
     retry_pause_s: Seconds = 10.0
     max_retry_pause_s: Seconds = 900.0
     keep_days: Annotated[int, Field(ge=1)] = 30

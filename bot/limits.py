@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Family = Literal["call", "page", "post", "upload", "delete"]
-# Waited after a 429 that does not say until when, as a proxy's own does not.
-BLIND_WAIT_S = 60.0
+# Waited after a 429 that does not say until when, as a proxy's own does not; doubled for each further one in a row.
+BLIND_WAIT_S = 5.0
+MAX_BLIND_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,17 @@ class Limits:
         self._now = now
         self._lock = threading.Lock()
         self._windows: dict[Family, Window] = {}
+        self._n_blind: Counter[Family] = Counter()
 
     def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
-        """Take in one answer's headers; a 429 without any counts as "nothing left for a minute"."""
+        """Take in one answer's headers; a 429 without any counts as "nothing left for a while"."""
         until = self._reset(headers)
+        if status < 400:
+            with self._lock:
+                self._n_blind.pop(family, None)
         left = headers.get("X-RateLimit-Remaining", "")
         if status == 429:
-            window = Window(0, until if until is not None else self._now() + _blind_wait(headers))
+            window = Window(0, until if until is not None else self._now() + self._blind_wait(family, headers))
         elif until is not None and left.isdigit():
             window = Window(int(left), until)
         else:
@@ -59,6 +65,15 @@ class Limits:
             window = self._windows.get(family)
         return window.until if window and window.remaining <= 0 and window.until > self._now() else None
 
+    def _blind_wait(self, family: Family, headers: Mapping[str, str]) -> float:
+        """How long a 429 without a window is heeded, in seconds."""
+        retry_after = headers.get("Retry-After", "")
+        if retry_after.isdigit():
+            return float(retry_after)
+        with self._lock:
+            self._n_blind[family] += 1
+            return min(BLIND_WAIT_S * 2.0 ** min(self._n_blind[family] - 1, 16), MAX_BLIND_WAIT_S)
+
     def _reset(self, headers: Mapping[str, str]) -> float | None:
         """The end of the window by our clock: what counts is how long after the answer's own date it is."""
         raw = headers.get("X-RateLimit-Reset", "")
@@ -71,12 +86,6 @@ class Limits:
         except (KeyError, TypeError, ValueError):
             ahead = reset - self._now()
         return self._now() + max(0.0, ahead)
-
-
-def _blind_wait(headers: Mapping[str, str]) -> float:
-    """How long a 429 without a window is heeded, in seconds."""
-    retry_after = headers.get("Retry-After", "")
-    return float(retry_after) if retry_after.isdigit() else BLIND_WAIT_S
 
 
 def _epoch(text: str) -> float:

@@ -84,7 +84,17 @@ MIGRATIONS = (
         value TEXT NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE home (                  -- whose ids these are; another instance gives out the same ones
+        base_url TEXT NOT NULL,
+        account_id TEXT NOT NULL
+    ) STRICT;
+    """,
 )
+
+
+class DamagedError(StorageError):
+    """The database is no sound database any more; only opening it anew helps."""
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -100,7 +110,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         try:
             return _connect(path)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if not is_damage(error):
                 raise
             return _start_again(path, error)
     except (sqlite3.Error, OSError) as error:
@@ -112,20 +122,30 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
     """All or nothing of what is written while the context lasts.
 
     Raises:
-        StorageError: the disk is full, or the file at `path` is locked or damaged; nothing was changed.
+        StorageError: the disk is full, or the file at `path` is locked; nothing was changed.
+        DamagedError: it is damaged.
     """
     try:
         with connection:  # commits at the end, or rolls back
             connection.execute("BEGIN IMMEDIATE")
             yield connection
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise DamagedError(f"{path}: {error}; the next start sets it aside and reads the last days anew") from error
         raise StorageError(f"{path}: {error}; is the disk full, or the file in use elsewhere?") from error
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite found the file itself unsound, rather than locked, full or misused: those have classes below."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
+        # Damage inside a text must not make its row, and with it the inbox, unreadable.
+        connection.text_factory = lambda text: text.decode(errors="replace")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         # A power cut may undo the last moments, never half of one. What then was posted and is not recorded any more is

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from bot.entities import Mention
 from bot.schema import open_database, transaction
+from trainer.errors import ConfigError
 
 HOUR_S = 3600.0
 # No server's window and no pause of ours is longer: who waits beyond it waits because a clock was set back.
@@ -81,6 +82,16 @@ class Outcome:
     label: str | None = None
     score: float | None = None
     version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """So many mentions ended on one day (UTC, like 2026-11-23) in one way."""
+
+    day: str
+    state: str
+    reason: str
+    n: int
 
 
 class Store:
@@ -150,20 +161,22 @@ class Store:
             ).fetchone()
         return None if row[0] is None else float(row[0])
 
-    def revive(self, at_work: Collection[str], *, look_first: bool = False) -> int:
+    def revive(self, at_work: Collection[str], *, look_first: bool = False, under_way_s: float = 0.0) -> int:
         """Put back what is marked as being worked on by nobody; returns how many there were.
 
         Args:
             at_work: notification ids that somebody does work on.
             look_first: nothing is known about any open mention, as after a power cut.
+            under_way_s: for so long the server may still be at work on a post that was sent.
         """
         with self._transaction() as db:
             if look_first:
                 db.execute("UPDATE inbox SET look_first = 1 WHERE state IN ('new', 'working', 'posting', 'deferred')")
             return db.execute(
-                "UPDATE inbox SET state = 'deferred', next_try_at = ?, reason = 'interrupted'"
-                " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?))",
-                (self._now(), json.dumps(list(at_work))),
+                "UPDATE inbox SET next_try_at = ?1 + CASE state WHEN 'posting' THEN ?2 ELSE 0 END,"
+                " state = 'deferred', reason = 'interrupted'"
+                " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?3))",
+                (self._now(), under_way_s, json.dumps(list(at_work))),
             ).rowcount
 
     def posting(self, notification_id: str) -> None:
@@ -266,6 +279,17 @@ class Store:
         with self._transaction() as db:
             return {row[0]: row[1] for row in db.execute("SELECT state, count(*) FROM inbox GROUP BY state")}
 
+    def ended_since(self, moment: float) -> list[Tally]:
+        """How many mentions ended since then: by day, state and, for those refused on purpose, reason."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT date(finished_at, 'unixepoch') AS day, state,"
+                " CASE state WHEN 'refused' THEN reason ELSE '' END AS why, count(*) AS n FROM inbox"
+                " WHERE finished_at >= ? GROUP BY day, state, why ORDER BY day, state, why",
+                (moment,),
+            ).fetchall()
+        return [Tally(row["day"], row["state"], row["why"], row["n"]) for row in rows]
+
     # Limits
 
     def admit(self, notification_id: str, *, account_id: str, limit: int) -> bool:
@@ -338,6 +362,24 @@ class Store:
             if settled:
                 db.execute(
                     "DELETE FROM cursor WHERE read_at <= ? AND notification_id != ?", (now - overlap_s, settled[0])
+                )
+
+    # Whose inbox it is
+
+    def belongs_to(self, base_url: str, account_id: str) -> None:
+        """Make this the inbox of one account on one instance, for good.
+
+        Raises:
+            ConfigError: it is another's; the ids in it would be taken for this one's.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT base_url, account_id FROM home").fetchone()
+            if row is None:
+                db.execute("INSERT INTO home VALUES (?, ?)", (base_url, account_id))
+            elif tuple(row) != (base_url, account_id):
+                raise ConfigError(
+                    f"{self._path}: this inbox belongs to account {row[0]} id {row[1]}, the token is for {base_url} id "
+                    f"{account_id}; rename the file if the bot has moved for good, or use another data_dir"
                 )
 
     # Housekeeping

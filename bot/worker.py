@@ -19,6 +19,7 @@ from bot.config import BotSettings
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
 from bot.recent import Recent
+from bot.schema import DamagedError
 from bot.store import LONGEST_WAIT_S, Entry, Outcome, Store
 from trainer.errors import ModelError, ProjectError, StorageError
 
@@ -84,7 +85,7 @@ class Worker:
 
     def start(self) -> None:
         """Take up what an earlier run left behind, then whatever comes."""
-        n_left = self._store.revive([], look_first=True)
+        n_left = self._store.revive([], look_first=True, under_way_s=self._patience_s)
         if n_left:
             logger.info("taken up again n=%d", n_left)
         self._thread.start()
@@ -128,8 +129,14 @@ class Worker:
                     return
                 try:
                     pause = self._fill()
+                except DamagedError as error:
+                    self._fatal(error)
+                    return
                 except StorageError as error:
                     logger.error("the inbox cannot be read: %s", error)
+                    pause = LOOK_EVERY_S
+                except Exception:
+                    logger.exception("the inbox was not looked into")
                     pause = LOOK_EVERY_S
                 self._wake.wait(min(pause, LOOK_EVERY_S))
 
@@ -167,6 +174,10 @@ class Worker:
 
     def _try(self, entry: Entry, started: float) -> None:
         known = self._known.get(entry.notification_id)
+        if entry.attempts > self._settings.max_attempts:  # then its tries ended with the whole process
+            reason = f"the bot ended suddenly while it was at work, in try {entry.attempts - 1} as before"
+            self._finish(entry, Outcome("failed", reason=reason), started)
+            return
         try:
             outcome = self._answerer.answer(entry, known)
         except RateLimited as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from bot.schema import DamagedError
 from sandbox.faults import Fault
 from tests.bot.conftest import World, settle, until
 
@@ -63,3 +66,31 @@ def test_a_proxy_that_knows_no_page_does_not_make_a_question_gone(world: World) 
         world.answer(question)
         settle(bot)
     assert world.instance.faults.fired["answer"] == 2
+
+
+def test_a_clock_that_is_days_ahead_makes_no_mention_too_old(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with world.bot() as bot:
+        until(lambda: bot.stream.is_open)
+        monkeypatch.setattr(bot.client, "_now", lambda: time.time() + 10 * 86400)
+        monkeypatch.setattr(bot.worker, "_now", lambda: time.time() + 10 * 86400)
+        world.answer(world.ask())
+
+
+def test_a_database_damaged_while_the_bot_runs_ends_it_so_that_the_next_start_heals_it(world: World) -> None:
+    with world.bot(mastodon={"catch_up_every_s": 0.2}) as bot:
+        first = world.ask()
+        world.answer(first)
+        settle(bot)
+        with bot.store._lock:  # as a failing disk does, between two transactions
+            bot.store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            bot.store._connection.execute("PRAGMA cache_size = 0")
+            with (world.data_dir / "bot.sqlite3").open("r+b") as file:
+                file.seek(4096)
+                file.write(b"\xff" * 4096 * 8)
+        second = world.ask()
+        bot.wait()
+        assert isinstance(bot.failure, DamagedError)
+    with world.bot() as bot:
+        world.answer(second)
+        settle(bot)
+    assert len(world.answers(first)) == 1

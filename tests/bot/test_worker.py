@@ -12,12 +12,14 @@ import pytest
 from bot.config import BotSettings
 from bot.entities import Account, Mention, Status
 from bot.errors import Transient
+from bot.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
 from bot.store import Entry, Outcome, Store
 from bot.worker import Worker
 from tests.bot.conftest import until
 
 START = 1_800_000_000.0
 N_HANDS = 16
+PATIENCE_S = 30.0
 Answer = Callable[[Entry, Mention | None], Outcome]
 Start = Callable[[Answer], Worker]
 
@@ -82,7 +84,7 @@ def start(store: Store, clock: Clock) -> Iterator[Start]:
 
     def make(answer: Answer) -> Worker:
         settings = BotSettings(concurrent_mentions=N_HANDS)
-        worker = Worker(store, FunctionAnswerer(answer), settings, patience_s=30.0, fatal=_none, now=clock)
+        worker = Worker(store, FunctionAnswerer(answer), settings, patience_s=PATIENCE_S, fatal=_none, now=clock)
         workers.append(worker)
         worker.start()
         return worker
@@ -136,3 +138,40 @@ def test_after_a_long_outage_it_takes_a_minute_at_most_to_see_that_the_server_is
     clock.now += 60.0
     worker.wake()
     until(lambda: store.counts() == {"answered": 1})
+
+
+def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clock: Clock, start: Start) -> None:
+    store.put(mention(1), look_first=False)
+    store.put(mention(2), look_first=False)
+    store.take(2)
+    store.posting("1")  # and then it was killed, while the server was at work
+    start(lambda entry, _: answered(entry))
+    until(lambda: store.counts() == {"answered": 1, "deferred": 1})
+    waiting = store.entry("1")
+    assert waiting is not None
+    assert waiting.look_first
+    assert waiting.next_try_at == clock.now + PATIENCE_S
+
+
+def test_a_mention_that_ends_the_whole_process_again_and_again_is_set_aside(store: Store, start: Start) -> None:
+    store.put(mention(1), look_first=False)
+    for _ in range(BotSettings().max_attempts):
+        store.take(1)  # and then the process ended
+        store.revive([])
+    start(lambda entry, _: answered(entry))
+    until(lambda: store.counts() == {"failed": 1})
+    (entry,) = store.entries()
+    assert "ended suddenly" in entry.reason
+
+
+def test_limits_without_a_time_are_heeded_longer_each_time_in_a_row(clock: Clock) -> None:
+    limits = Limits(now=clock)
+    waits = []
+    for _ in range(8):
+        limits.note("call", {}, status=429)
+        waits.append((limits.blocked_until("call") or 0.0) - clock.now)
+    assert waits[:3] == [BLIND_WAIT_S, 2 * BLIND_WAIT_S, 4 * BLIND_WAIT_S]
+    assert waits[-1] == MAX_BLIND_WAIT_S
+    limits.note("call", {}, status=200)
+    limits.note("call", {}, status=429)
+    assert limits.blocked_until("call") == clock.now + BLIND_WAIT_S
