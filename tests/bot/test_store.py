@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bot.entities import Account, Mention, Status, id_order
 from bot.schema import MIGRATIONS
 from bot.store import Outcome, Store
-from trainer.errors import StorageError
+from trainer.errors import ConfigError, StorageError
 
 
 class Clock:
@@ -198,6 +198,14 @@ def test_a_clock_that_is_set_back_keeps_no_mention_waiting(store: Store, clock: 
     store.defer("1", until=clock.now + 60, reason="", charged=True)
     clock.now -= 10_000_000
     assert len(store.take(1)) == 1
+
+
+def test_an_inbox_stays_with_one_account_on_one_instance(store: Store) -> None:
+    store.belongs_to("https://a.example", "1")
+    store.belongs_to("https://a.example", "1")
+    for base_url, account_id in (("https://b.example", "1"), ("https://a.example", "2")):
+        with pytest.raises(ConfigError, match=r"belongs to account https://a\.example id 1"):
+            store.belongs_to(base_url, account_id)
 
 
 def test_finished_mentions_are_forgotten_in_time_and_open_ones_never(store: Store, clock: Clock) -> None:
