@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for currentColor, which matplotlib does not know
-STYLES = (("#e4572e", "-"), ("#3d8bd4", "-"), ("#7f8c8d", "--"))  # readable on dark and on light
+COLOURS = ("#e4572e", "#3d8bd4")  # readable on dark and on light
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Chart:
 
     Attributes:
         title: says in words what is seen; for those who do not see it as well.
-        lines: name -> x and y values.
+        lines: name -> x and y values; two at most.
+        reference: name and values of a line to compare with, dashed.
         sizes: name -> how much each of a line's points counts, shown as the size of its dot.
         mark_x: where a dotted line stands upright.
     """
@@ -30,6 +31,7 @@ class Chart:
     x_label: str
     y_label: str
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    reference: tuple[str, Sequence[float], Sequence[float]] | None = None
     sizes: Mapping[str, Sequence[float]] = field(default_factory=dict)
     mark_x: float | None = None
     x_range: tuple[float, float] | None = None
@@ -58,12 +60,15 @@ def line_chart(chart: Chart) -> Markup:
 def _draw(chart: Chart) -> Figure:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    for (name, (xs, ys)), (colour, style) in zip(chart.lines.items(), STYLES, strict=False):
-        lone = len(xs) < 2
-        axes.plot(xs, ys, style, color=colour, label=name, linewidth=2, marker="o" if lone else None)
+    if chart.reference is not None:
+        name, xs, ys = chart.reference
+        axes.plot(xs, ys, "--", color=INK, alpha=0.5, label=name, linewidth=1.5)
+    for (name, (xs, ys)), colour in zip(chart.lines.items(), COLOURS, strict=False):
+        axes.plot(xs, ys, color=colour, label=name, linewidth=2, marker="o" if len(xs) == 1 else None)
         if name in chart.sizes:
             largest = max(chart.sizes[name])
-            axes.scatter(xs, ys, s=[12 + 90 * size / largest for size in chart.sizes[name]], color=colour)
+            dots = [12 + 90 * size / largest for size in chart.sizes[name]]
+            axes.scatter(xs, ys, s=dots, color=colour, clip_on=False, zorder=3)
     if chart.mark_x is not None:
         axes.axvline(chart.mark_x, color=INK, linestyle=":", linewidth=1)
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
@@ -73,6 +78,6 @@ def _draw(chart: Chart) -> Figure:
         axes.set_ylim(chart.y_range)
     axes.grid(visible=True, color=INK, alpha=0.15, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(chart.lines) > 1:
+    if len(chart.lines) > 1 or chart.reference:
         axes.legend(frameon=False)
     return figure

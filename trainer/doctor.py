@@ -50,7 +50,7 @@ def _runs_table(runs: list[Run]) -> Table:
 
 def _checks(now: Reading, data_dir: Path) -> Iterator[tuple[bool, str]]:
     """(whether it could be looked at, what was seen or why not)."""
-    yield now.load is not None, f"load: {now.load}" if now.load is not None else "load: not told by this system"
+    yield now.load is not None, f"load: {now.load:.1f}" if now.load is not None else "load: not told by this system"
     if now.memory_free is not None and now.memory_total is not None:
         yield True, f"memory: {now.memory_free / 1e9:.1f} of {now.memory_total / 1e9:.1f} GB free"
     else:

@@ -22,6 +22,9 @@ Doubles = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
 
+MIN_MEMBERS = 3  # of each label; draws from fewer are so alike that anything looks sure
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the challenger takes over, and why.
@@ -81,6 +84,12 @@ def compare(
     interval = f"{100 * gain:+.1f} points ({settings.confidence:.0%} interval {100 * low:+.1f} to {100 * high:+.1f})"
     allowed = f"{100 * settings.max_class_loss:.1f}"
     objections = [f"not surely better: balanced accuracy changes by {interval}"] if low <= 0 else []
+    n_members = (tables.sum(axis=(2, 3)) > 0).sum(axis=0)
+    objections += [
+        f"the holdout has photos of {n} members of {label}, {MIN_MEMBERS} are needed to be sure"
+        for label, n in zip(labels, n_members, strict=True)
+        if n < MIN_MEMBERS
+    ]
     objections += [
         f"{label} loses {-100 * value:.1f} points of recall, more than {allowed}"
         for label, value in class_gains.items()

@@ -161,10 +161,8 @@ def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
             title="how often answers of a score were right",
             x_label="score",
             y_label="share that was right",
-            lines={
-                "holdout": ([part.mean_score for part in bins], [part.accuracy for part in bins]),
-                "perfect": ([0, 1], [0, 1]),
-            },
+            lines={"holdout": ([part.mean_score for part in bins], [part.accuracy for part in bins])},
+            reference=("perfect", [0, 1], [0, 1]),
             sizes={"holdout": [part.n_photos for part in bins]},
             x_range=(0, 1),
             y_range=(0, 1),

@@ -134,7 +134,8 @@ def report_table(report: Report, *, title: str) -> RenderableType:
 def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
     """The figures of one training under several seeds, and how far apart they lie."""
     labels = [one.label for one in next(iter(trained.values())).report.classes]
-    table = Table("seed", title="The same training under other seeds", title_justify="left")
+    table = Table(title="The same training under other seeds", title_justify="left")
+    table.add_column("seed", no_wrap=True)
     for name in ("balanced accuracy", *(f"recall of {label}" for label in labels)):
         table.add_column(name, justify="right")
     rows = {
@@ -146,9 +147,9 @@ def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
     table.add_section()
     columns = list(zip(*rows.values(), strict=True))
     table.add_row("mean", *(f"{mean(column):.3f}" for column in columns))
-    table.add_row("standard deviation", *(f"{stdev(column):.3f}" for column in columns))
-    table.add_row("highest - lowest", *(f"{max(column) - min(column):.3f}" for column in columns))
-    advice = "A change to photos or settings that moves a figure by less than this may have done nothing."
+    table.add_row("std. deviation", *(f"{stdev(column):.3f}" for column in columns))
+    table.add_row("range", *(f"{max(column) - min(column):.3f}" for column in columns))
+    advice = "A change that moves a figure by less than this, or within its interval above, may have done nothing."
     return Group(table, Text(advice, style="dim"))
 
 
@@ -160,24 +161,33 @@ def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
 
 def versions_table(versions: Sequence[Version], history: Sequence[Reign], damaged: dict[str, str]) -> RenderableType:
     """All versions, oldest first, and when each served."""
-    table = Table("version", "labels", title="Versions", title_justify="left")
-    for name in ("photos", "balanced accuracy", "threshold"):
-        table.add_column(name, justify="right")
-    table.add_column("served")
+    table = Table(title="Versions", title_justify="left")
+    table.add_column("version", no_wrap=True)
+    table.add_column("labels")
+    table.add_column("photos", justify="right")
+    table.add_column("balanced accuracy", justify="right", no_wrap=True)
+    table.add_column("threshold", justify="right")
+    table.add_column("served, UTC")
     for version in versions:
         served = [reign for reign in history if reign.version == version.name]
         champion = bool(history) and history[-1].version == version.name
-        times = ", ".join(f"{reign.since[:16]} to {(reign.until or 'now')[:16]}" for reign in served)
+        times = "\n".join(f"{_minute(reign.since)} to {_minute(reign.until)}" for reign in served)
         accuracy = Figure(**version.metrics["report"]["balanced_accuracy"])
         table.add_row(
-            f"{version.name}{' (champion)' if champion else ''}",
+            Text(f"{version.name} *", style="bold") if champion else version.name,
             ", ".join(version.facts.labels),
             f"{version.facts.n_photos:,}",
             figure(accuracy),
             f"{version.facts.threshold:.2f}",
             times,
         )
-    return Group(table, *(Text(f"damaged: {fault}", style="red") for fault in damaged.values()))
+    star = [Text("* the champion", style="dim")] if history else []
+    return Group(table, *star, *(Text(f"damaged: {fault}", style="red") for fault in damaged.values()))
+
+
+def _minute(time: str | None) -> str:
+    """E.g. "11-23 21:05" of an ISO 8601 time."""
+    return "now" if time is None else time[5:16].replace("T", " ")
 
 
 def figure(value: Figure) -> str:
