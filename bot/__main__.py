@@ -37,6 +37,12 @@ app = typer.Typer(
 Config = Annotated[Path | None, typer.Option("--config", help="Another file than ./config.yaml.", show_default=False)]
 
 
+@app.callback()
+def before_all(context: typer.Context, config: Config = None) -> None:
+    """Let --config stand before the command as well as after it."""
+    context.default_map = {command: {"config": config} for command in COMMANDS}
+
+
 @app.command()
 def login(
     instance: Annotated[str, typer.Argument(help="The bot's instance, e.g. https://friends.nico.")],
@@ -254,6 +260,8 @@ def _end(error: ProjectError, status: int) -> NoReturn:
     typer.echo(f"{error}", err=True)
     raise typer.Exit(status) from None
 
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 if __name__ == "__main__":
     app(prog_name="python -m bot")

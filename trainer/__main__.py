@@ -27,19 +27,25 @@ class LogLines(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
+Config = Annotated[Path | None, typer.Option("--config", help="Another settings file than ./config.yaml.")]
+
+
 @app.callback()
-def read_settings(
-    context: typer.Context,
-    config: Annotated[Path | None, typer.Option(help="Another settings file than config.yaml.")] = None,
-) -> None:
+def before_all(context: typer.Context, config: Config = None) -> None:
+    """Let --config stand before the command as well as after it."""
+    context.default_map = {command: {"config": config} for command in COMMANDS}
+
+
+def read_settings(config: Path | None) -> Settings:
+    """The settings, and logging as they want it."""
     settings = load_settings(Settings, config)
     logging.basicConfig(level=settings.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=[LogLines()])
-    context.obj = settings
+    return settings
 
 
 @app.command()
 def scrape(
-    context: typer.Context,
+    config: Config = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Only check the files that are held, and fetch damaged ones again.")
     ] = False,
@@ -53,7 +59,7 @@ def scrape(
     from trainer.sites import open_site
     from trainer.upkeep import verify as verify_files
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     with (
         only_one(settings.data_dir / "scrape.lock", "scrape"),
         Fetcher(settings.web) as fetcher,
@@ -75,7 +81,7 @@ def scrape(
 
 @app.command()
 def forget(
-    context: typer.Context,
+    config: Config = None,
     photo: Annotated[str | None, typer.Option(help="Id of a photo at its source.")] = None,
     member: Annotated[str | None, typer.Option(help="Id of a member at the source: all photos of theirs.")] = None,
 ) -> None:
@@ -86,7 +92,7 @@ def forget(
     from trainer.manifest import FILE_NAME, Kind, Manifest
     from trainer.upkeep import forget as forget_photos
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     if (photo is None) == (member is None):
         raise typer.BadParameter("give either --photo ID or --member ID")
     kind: Kind = "photo" if member is None else "member"
@@ -105,13 +111,13 @@ GENTLE = typer.Option("--gentle", help="Rest after each batch as long as it took
 
 
 @app.command()
-def features(context: typer.Context, gentle: Annotated[bool, GENTLE] = False) -> None:
+def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> None:
     """Compute the features of photos that have none yet."""
     from trainer.material import Material
     from trainer.session import session
     from trainer.train_view import dataset_table, watch
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     with session(settings.data_dir, "features", gentle=gentle) as run, watch(Console(stderr=True)) as shown:
         material = Material.gather(settings, run.watcher(shown))
     Console().print(dataset_table(material.dataset))
@@ -120,7 +126,7 @@ def features(context: typer.Context, gentle: Annotated[bool, GENTLE] = False) ->
 
 @app.command()
 def train(
-    context: typer.Context,
+    config: Config = None,
     gentle: Annotated[bool, GENTLE] = False,
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="Train under N seeds and show how far apart they come out.")
@@ -132,11 +138,11 @@ def train(
     from trainer.train import train as train_version
     from trainer.train_view import dataset_table, report_table, spread_table, verdict_text, watch
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     with session(settings.data_dir, "train", gentle=gentle) as run:
         if settings.source.kind == "folder" or run.goes_on_scraping or not _has_photos(settings):
             run.journal.step(SCRAPING)
-            _scrape_what_can_be_had(context)
+            _scrape_what_can_be_had(config, settings)
         with watch(Console(stderr=True)) as shown:
             watcher = run.watcher(shown)
             outcome = train_version(settings, watcher)
@@ -159,48 +165,48 @@ def _has_photos(settings: Settings) -> bool:
         return next(manifest.photos(settings.source.kind), None) is not None
 
 
-def _scrape_what_can_be_had(context: typer.Context) -> None:
+def _scrape_what_can_be_had(config: Path | None, settings: Settings) -> None:
     """Scrape; with photos at hand already, a source that fails does not stop a training."""
     try:
-        scrape(context)
+        scrape(config)
     except FetchError as error:
-        if not _has_photos(context.obj):
+        if not _has_photos(settings):
             raise
         logger.warning("training on the photos at hand; the scrape is incomplete: %s", error)
 
 
 @app.command()
 def evaluate(
-    context: typer.Context,
     version: Annotated[str | None, typer.Argument(help="A version's name; the champion when left out.")] = None,
+    config: Config = None,
 ) -> None:
     """Judge the champion, or another version, on today's held-out members."""
     from trainer.session import session
     from trainer.train import evaluate_version
     from trainer.train_view import report_table, watch
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     with session(settings.data_dir, "evaluate") as run, watch(Console(stderr=True)) as shown:
         judged, report = evaluate_version(version, settings, run.watcher(shown))
     Console().print(report_table(report, title=f"{judged.name} on held-out members"))
 
 
 @app.command()
-def doctor(context: typer.Context) -> None:
+def doctor(config: Config = None) -> None:
     """Tell how the last runs ended, how the machine is now, and what could not be looked at."""
     from trainer.doctor import examine
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     Console().print(examine(settings.data_dir))
 
 
 @app.command()
-def models(context: typer.Context) -> None:
+def models(config: Config = None) -> None:
     """Show the versions, and which of them serves."""
     from trainer.registry import Registry
     from trainer.train_view import versions_table
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     registry = Registry(settings.data_dir)
     versions, damaged = [], {}
     for name in registry.names():
@@ -215,21 +221,27 @@ def models(context: typer.Context) -> None:
 
 
 @app.command()
-def promote(context: typer.Context, version: Annotated[str, typer.Argument(help="A version's name.")]) -> None:
+def promote(
+    version: Annotated[str, typer.Argument(help="A version's name.")],
+    config: Config = None,
+) -> None:
     """Make a version the champion by hand."""
     from trainer.registry import Registry
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     print(f"{Registry(settings.data_dir).promote(version, reason='promoted by hand').name} is the champion now")
 
 
 @app.command()
-def rollback(context: typer.Context) -> None:
+def rollback(config: Config = None) -> None:
     """Make the champion before this one the champion again."""
     from trainer.registry import Registry
 
-    settings: Settings = context.obj
+    settings = read_settings(config)
     print(f"{Registry(settings.data_dir).rollback().name} is the champion again")
+
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def main() -> None:
