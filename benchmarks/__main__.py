@@ -23,6 +23,8 @@ BENCHMARKS = {  # name -> module, what it measures
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "from mention to reply, beside one bare forward pass; readiness and memory"),
     "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),
+    "chaos": ("benchmarks.chaos", "a thousand mentions while everything fails: lost, answered twice, left behind"),
+    "soak": ("benchmarks.soak", "memory, files, threads and database over ten thousand mentions"),
     "hostile": ("benchmarks.hostile", "broken and malicious files: how each ends, peak memory, slowest"),
 }
 

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,8 @@ class Home:
     me: Account
     data_dir: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = ("bot", "run")  # what `python -m` starts
+    folder_for_temporary_files: Path | None = None  # None: the system's
 
     def environment(self) -> dict[str, str]:
         """What a bot process is told."""
@@ -54,13 +56,15 @@ class Home:
             **self.settings,
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+        if self.folder_for_temporary_files:
+            inherited["TMPDIR"] = str(self.folder_for_temporary_files)
         return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
 
     def start_bot(self) -> subprocess.Popen[bytes]:
-        """Start `python -m bot run`; it need not be ready when this returns."""
+        """Start the bot; it need not be ready when this returns."""
         with (self.data_dir / "bot.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "bot", "run"], env=self.environment(), stdout=log, stderr=log
+                [sys.executable, "-m", *self.program], env=self.environment(), stdout=log, stderr=log
             )
 
     def wait_until_ready(self, process: subprocess.Popen[bytes]) -> float:
@@ -102,14 +106,28 @@ def home(work_dir: Path, **settings: str) -> Iterator[Home]:
     Args:
         settings: more of the bot's settings, as the environment spells them without the prefix.
     """
+    with _home(work_dir, settings) as place:
+        make_champion(place.data_dir)
+        yield place
+
+
+@contextmanager
+def quick_home(work_dir: Path, **settings: str) -> Iterator[Home]:
+    """As `home`, but for `benchmarks.quick_bot`, which needs no champion."""
+    with _home(work_dir, settings) as place:
+        place.program = ("benchmarks.quick_bot",)
+        yield place
+
+
+@contextmanager
+def _home(work_dir: Path, settings: Mapping[str, str]) -> Iterator[Home]:
     data_dir = work_dir / "data"
     data_dir.mkdir()
-    make_champion(data_dir)
     instance = Instance(InstanceSettings(rate_limits=NO_RATE_LIMITS))
     me = instance.add_account("dokocos", bot=True)
     generous = {"BOT__" + name: "1000000" for name in ("MAX_ANSWERS_PER_HOUR", "MAX_ANSWERS_PER_HOUR_NEW")}
     with serve(create_app(instance)) as url:
-        yield Home(instance, url, me, data_dir, generous | settings)
+        yield Home(instance, url, me, data_dir, {**generous, **settings})
 
 
 @contextmanager

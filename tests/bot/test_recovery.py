@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import time
 
 import pytest
 
 from bot.schema import DamagedError
 from sandbox.faults import Fault
-from tests.bot.conftest import World, settle, until
+from tests.bot.conftest import ROOT, World, settle, until
 
 POSTS = "/api/v1/statuses"
 API = "/api/.*"
@@ -94,3 +97,25 @@ def test_a_database_damaged_while_the_bot_runs_ends_it_so_that_the_next_start_he
         world.answer(second)
         settle(bot)
     assert len(world.answers(first)) == 1
+
+
+def test_a_full_disk_loses_no_mention(world: World) -> None:
+    environment = world.environment(
+        DOKOCOS_MASTODON__ACCESS_TOKEN=world.me.token, DOKOCOS_MASTODON__CATCH_UP_EVERY_S="1"
+    )
+    command = [sys.executable, "-m", "benchmarks.quick_bot"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        until(lambda: world.instance.hub.listeners(world.me))
+        world.answer(world.ask())
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))  # no file can be written
+        asked = [world.ask() for _ in range(3)]
+        assert any("is the disk full" in line for line in process.stderr)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        for question in asked:
+            world.answer(question)
+    finally:
+        process.kill()
+        process.communicate()
+    assert [len(world.answers(question)) for question in asked] == [1, 1, 1]
