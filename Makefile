@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-files '^requirements.*\.lock$$'
 
 unit: setup
 	$(BIN)/python -m pytest

@@ -35,7 +35,7 @@ PALE_INK = (172, 177, 188)
 # Sixteen steps of Matplotlib's plasma: equal steps look equal, to colour-blind eyes too.
 # Source: https://bids.github.io/colormap/ (public domain)
 _PLASMA = bytes.fromhex(
-    "0d08873305975002a26a00a88405a79c179eb12a90c33d80d35171e16462ed7953f68f44fca636fec029f9dc24f0f921"
+    "0d0887 330597 5002a2 6a00a8 8405a7 9c179e b12a90 c33d80 d35171 e16462 ed7953 f68f44 fca636 fec029 f9dc24 f0f921"
 )
 _PHRASE = re.compile("[^はがのをにで、。]*[はがのをにで、。]+|[^はがのをにで、。]+")
 MAX_OPACITY = 0.72  # of the heat map where it is hottest; the photo stays to be seen

@@ -24,7 +24,7 @@ CONVOLUTIONS = tuple(name for name in VGG16_LAYERS if "conv" in name)
 CHANNELS = {"block1": 64, "block2": 128, "block3": 256, "block4": 512, "block5": 512}
 FILE_NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE_NAME}"
-MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.py
+MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.py  # pragma: allowlist secret
 
 
 def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolution]:

@@ -25,7 +25,7 @@ from sandbox.instance import InstanceSettings
 from tests.bot.conftest import ROOT, World, photo, until
 from trainer.errors import ModelError
 
-SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"
+SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"  # pragma: allowlist secret
 
 
 @pytest.fixture
