@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import requests
 from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
 from mastodon.errors import MastodonWarning
+from requests.adapters import HTTPAdapter
 
 from bot import parse
 from bot.config import MastodonSettings
@@ -33,6 +34,7 @@ from bot.entities import Account, Mention, Reply, Status, Thread, id_order
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.limits import BLIND_WAIT_S, Family, Limits
 from bot.listener import Listener
+from trainer.connections import GuardedAdapter
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -322,6 +324,9 @@ class Client:
         if not hasattr(self._local, "api"):
             session = requests.Session()
             session.hooks["response"].append(self._seen)
+            # An answer that drips ends in time; the stream, which has no end, is watched by its heartbeats.
+            session.mount(self._settings.base_url, GuardedAdapter(allow_private=True))
+            session.mount(f"{self._settings.base_url.rstrip('/')}/api/v1/streaming", HTTPAdapter())
             api = Mastodon(
                 api_base_url=self._settings.base_url,
                 access_token=self._token,

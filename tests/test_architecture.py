@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = ("trainer", "bot", "sandbox")
-SEAM = {"errors", "config", "fetch", "images", "serving"}
+SEAM = {"errors", "config", "connections", "fetch", "images", "serving"}
 ROW = re.compile(r"^\| (?P<name>[^|]+) \| [^|]+ \| (?P<imports>[^|]+) \|$", re.MULTILINE)
 
 

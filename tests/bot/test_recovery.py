@@ -119,3 +119,13 @@ def test_a_full_disk_loses_no_mention(world: World) -> None:
         process.kill()
         process.communicate()
     assert [len(world.answers(question)) for question in asked] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/notifications", rf"{POSTS}/.*/context"])
+def test_an_answer_of_the_server_that_drips_without_end_is_given_up(world: World, path: str) -> None:
+    parent = world.ask("my costume")
+    question = world.ask(label=None, in_reply_to=parent)
+    world.instance.faults.add(Fault(kind="endless", path=path, times=1))
+    with world.bot():
+        world.answer(question)
+    assert world.instance.faults.fired["endless"] == 1
