@@ -9,6 +9,10 @@ import numpy as np
 from PIL import Image
 
 from trainer.config import Settings
+from trainer.fetch import Fetcher
+from trainer.manifest import FILE_NAME, Manifest
+from trainer.scrape import Scrape
+from trainer.sites import open_site
 
 LABELS = ("brazil", "china", "japan")
 
@@ -43,3 +47,25 @@ def settings_for(folder: Path, data_dir: Path, **sections: dict[str, Any]) -> Se
     for name, keys in sections.items():
         quick[name] = {**quick.get(name, {}), **keys}
     return Settings.model_validate({"data_dir": data_dir, **quick})
+
+
+class Silent:
+    """A watcher that only remembers the steps, and can fail at one."""
+
+    def __init__(self, fail_at: str = "") -> None:
+        self.steps: list[str] = []
+        self._fail_at = fail_at
+
+    def step(self, name: str, total: int | None = None) -> None:  # noqa: ARG002
+        self.steps.append(name)
+        if name == self._fail_at:
+            raise KeyboardInterrupt
+
+    def update(self, done: int, total: int) -> None:
+        assert 0 <= done <= total
+
+
+def gather(settings: Settings) -> None:
+    """Scrape, as `python -m trainer scrape` does."""
+    with Fetcher(settings.web) as fetcher, Manifest(settings.data_dir / FILE_NAME) as manifest:
+        Scrape(open_site(settings, fetcher), manifest, settings).run()

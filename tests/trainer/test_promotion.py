@@ -75,7 +75,7 @@ def test_the_loss_that_a_label_may_have_is_a_setting() -> None:
 
 
 def test_more_confidence_asks_for_more() -> None:
-    before, after = [0.7] * 3, [0.74] * 3
+    before, after = [0.7] * 3, [0.72] * 3
     assert verdict(before, after, confidence=0.6).promoted
     assert not verdict(before, after, confidence=0.9999).promoted
 

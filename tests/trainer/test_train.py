@@ -11,44 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trainer.collection import LABELS, paint_photos, settings_for
+from tests.trainer.collection import LABELS, Silent, gather, paint_photos, settings_for
 from trainer import train as train_module
 from trainer.config import Settings
 from trainer.errors import DatasetError, ModelError, StorageError
-from trainer.fetch import Fetcher
 from trainer.fitting import repeat
 from trainer.head import FILE_NAME as HEAD
-from trainer.manifest import FILE_NAME, Manifest
 from trainer.material import Material
 from trainer.promotion import Verdict
 from trainer.registry import METRICS, Registry, Version
-from trainer.scrape import Scrape
 from trainer.serving import Classifier
-from trainer.sites import open_site
 from trainer.train import PHOTOS, REPORT, Outcome, evaluate_version, train
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
-
-
-class Silent:
-    """A watcher that only remembers the steps, and can fail at one."""
-
-    def __init__(self, fail_at: str = "") -> None:
-        self.steps: list[str] = []
-        self._fail_at = fail_at
-
-    def step(self, name: str, total: int | None = None) -> None:  # noqa: ARG002
-        self.steps.append(name)
-        if name == self._fail_at:
-            raise KeyboardInterrupt
-
-    def update(self, done: int, total: int) -> None:
-        assert 0 <= done <= total
-
-
-def gather(settings: Settings) -> None:
-    with Fetcher(settings.web) as fetcher, Manifest(settings.data_dir / FILE_NAME) as manifest:
-        Scrape(open_site(settings, fetcher), manifest, settings).run()
 
 
 def run(settings: Settings, watcher: Silent | None = None, *, day: int = 0) -> Outcome:
