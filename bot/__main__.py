@@ -19,6 +19,7 @@ from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 
 if TYPE_CHECKING:
+    from bot.app import Bot
     from bot.entities import Prediction
     from bot.store import Entry
 
@@ -177,6 +178,7 @@ def _serve(config: Path | None) -> None:
     """Build the bot and let it run; returns when it was asked to stop, raises what ended it otherwise."""
     from bot import log
     from bot.app import Bot
+    from bot.children import Children
     from bot.credentials import find_token
     from bot.decode import Decoder
     from bot.predict import ServingLoader
@@ -185,19 +187,36 @@ def _serve(config: Path | None) -> None:
     token = find_token(settings).token
     # Neither the children nor a crash report of theirs can tell what they do not inherit.
     os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
-    log.set_up(settings.log, secrets=[token])
+    last_lines = log.set_up(settings.log, secrets=[token])
     limits = settings.bot
     with Decoder(settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s) as decoder:
-        bot = Bot(settings, token, ServingLoader(settings), decoder)
+        children = Children(settings.schedule, settings.data_dir / "log", config=config)
+        bot = Bot(settings, token, ServingLoader(settings), decoder, children=children, log_lines=last_lines.lines)
+        signal.signal(signal.SIGHUP, lambda *_: bot.ask_to_reload())
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: bot.ask_to_stop())
         try:
             bot.start()
-            bot.wait()
+            while bot.wait():
+                _reload(bot, config, token)
         finally:
             bot.stop()
     if bot.failure is not None:
         raise bot.failure
+
+
+def _reload(bot: Bot, config: Path | None, token: str) -> None:
+    """Read the settings again and take over what is safe while the bot runs."""
+    from bot import log
+
+    try:
+        settings = load_settings(config)
+        log.set_up(settings.log, secrets=[token])
+        waiting = bot.operations.reload(settings)
+    except ProjectError as error:
+        logger.error("settings not reloaded, the old ones stay: %s", error)
+        return
+    logger.info("settings reloaded; a restart is needed for: %s", ", ".join(waiting) or "nothing")
 
 
 def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:

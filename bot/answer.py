@@ -15,9 +15,11 @@ from bot import manners
 from bot.card import illustrate
 from bot.client import Client
 from bot.config import BotSettings
+from bot.desk import Desk
 from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, Thread
 from bot.errors import InstanceError, NotFound, OutOfScope, Refused
 from bot.manners import Subject
+from bot.outbox import parts
 from bot.photos import Judge
 from bot.recent import Recent
 from bot.reply import Writer
@@ -46,6 +48,7 @@ class Answerer:
         writer: Writer,
         settings: BotSettings,
         *,
+        desk: Desk,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -53,6 +56,7 @@ class Answerer:
         self._judge = judge
         self._writer = writer
         self._settings = settings
+        self._desk = desk
         self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
@@ -93,7 +97,42 @@ class Answerer:
         if reason:
             return _silence(reason)
         self._client.require("post", "posting")  # before the work is done, as it could not be delivered
-        return self._request(entry, status, thread) or self._talk(entry, status, thread, me)
+        order = self._order(entry, status)
+        return order or self._request(entry, status, thread) or self._talk(entry, status, thread, me)
+
+    def _order(self, entry: Entry, status: Status) -> Outcome | None:
+        """Do what an admin says privately; None when it is no order."""
+        if status.visibility != "direct" or status.account.id not in self._desk.admins:
+            return None
+        language = self._writer.language(status)
+        text = self._desk.obey(entry.notification_id, status.account.id, status.text, language=language)
+        if text is None:
+            if not self._is_meant_as_order(status):
+                return None
+            text = self._desk.unknown(status.text)
+        first, *more = parts(text, self._writer.room(status))
+        outcome = self._post(entry, self._writer.plain(first, to=status), kind="order")
+        self._go_on(entry, status, more, below=outcome.reply_id)
+        return outcome
+
+    def _is_meant_as_order(self, status: Status) -> bool:
+        """Whether words of an admin that are no order were perhaps meant as one."""
+        if status.attachments or not status.text:
+            return False
+        if status.in_reply_to_id:
+            above = self._store.by_reply(status.in_reply_to_id)
+            return above is not None and above.kind == "order"
+        return self._writer.texts.request(status.text) is None
+
+    def _go_on(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
+        """The rest of a long answer, each part below the one before; a part that cannot be posted ends it."""
+        try:
+            for number, text in enumerate(more, start=2):
+                reply = self._writer.plain(text, to=status)
+                key = f"{entry.idempotency_key}-{number}"
+                below = self._client.post(reply, in_reply_to=below, idempotency_key=key)
+        except InstanceError as error:
+            logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
 
     def _request(self, entry: Entry, status: Status, thread: Thread) -> Outcome | None:
         """Obey "stop", "start" and "delete"; None when the mention is none of them."""

@@ -8,20 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
 from bot.answer import Answerer
 from bot.catch_up import CatchUp
+from bot.children import Children
 from bot.client import Client, Instance
 from bot.config import MastodonSettings, Settings
 from bot.entities import Account, Mention
 from bot.errors import RateLimited, Transient
+from bot.operations import Operations
 from bot.photos import Decoder, Judge
 from bot.predict import Loader, Predictor
 from bot.reply import Writer
-from bot.schedule import Schedule
 from bot.store import Store
 from bot.stream import Stream
 from bot.texts import load_texts
@@ -33,7 +33,6 @@ from trainer.fetch import Fetcher, user_agent
 logger = logging.getLogger(__name__)
 
 DATABASE = "bot.sqlite3"
-DAY_S = 86400.0
 HOUR_S = 3600.0
 # A stop may take ten seconds altogether; mentions at work get most of them.
 STOP_S = 8.0
@@ -44,8 +43,6 @@ MAX_START_PAUSE_S = 60.0
 LISTEN_TO_SIGNALS_S = 0.2
 # The inbox tries again by itself; a hand must not be kept waiting by a slow file server for long.
 FETCH_ATTEMPTS = 2
-SWEEP_EVERY = timedelta(hours=1)
-PRUNE_EVERY = timedelta(hours=6)
 
 
 class Bot:
@@ -54,6 +51,8 @@ class Bot:
     Args:
         loader: where the classifier comes from.
         decoder: turns strangers' files into photos; started and closed by the caller, after the bot has stopped.
+        children: runs the trainer's commands; None: as this process is configured.
+        log_lines: the last warnings and errors, for the admins.
         now: seconds since the epoch.
         sleep: waits so many seconds; for an instance that is away at the start.
 
@@ -70,6 +69,8 @@ class Bot:
         loader: Loader,
         decoder: Decoder,
         *,
+        children: Children | None = None,
+        log_lines: Callable[[], list[str]] = list,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -78,6 +79,7 @@ class Bot:
         self._now = now
         self._started_at = now()
         self._over = threading.Event()
+        self._reload_asked = threading.Event()
         with ExitStack() as stack:
             texts = load_texts(settings.bot.texts)
             stack.enter_context(_sole_user(settings.data_dir))
@@ -101,7 +103,21 @@ class Bot:
                 characters_per_url=instance.characters_per_url,
             )
             judge = Judge(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
-            answerer = Answerer(self.client, self.store, judge, writer, limits, now=now)
+            self.operations = Operations(
+                settings,
+                self.client,
+                self.store,
+                settings.data_dir / DATABASE,
+                children or Children(settings.schedule, settings.data_dir / "log"),
+                max_characters=instance.max_characters,
+                log_lines=log_lines,
+                wake=lambda: self.worker.wake(),
+                look=lambda: self.catch_up.ask(),
+                sweep=lambda: self.tidier.sweep(),
+                now=now,
+            )
+            stack.callback(self.operations.close)
+            answerer = Answerer(self.client, self.store, judge, writer, limits, desk=self.operations.desk, now=now)
             self._build_loops(answerer)
             self._stack = stack.pop_all()
 
@@ -109,7 +125,15 @@ class Bot:
         mastodon, limits = self._settings.mastodon, self._settings.bot
         max_age_s = limits.max_mention_age_h * HOUR_S
         patience_s = mastodon.request_timeout_s
-        self.worker = Worker(self.store, answerer, limits, patience_s=patience_s, fatal=self._give_up, now=self._now)
+        self.worker = Worker(
+            self.store,
+            answerer,
+            limits,
+            patience_s=patience_s,
+            fatal=self._give_up,
+            only=self.operations.desk.serves_only,
+            now=self._now,
+        )
         self.tidier = Tidier(
             self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=self._now
         )
@@ -132,9 +156,6 @@ class Bot:
             deleted=self.tidier.deleted,
             fatal=self._give_up,
         )
-        self._schedule = Schedule()
-        self._schedule.add("sweep", self.tidier.sweep, every=SWEEP_EVERY, first_in=timedelta(minutes=1))
-        self._schedule.add("prune", self._prune, every=PRUNE_EVERY, first_in=timedelta(minutes=2))
 
     def received(self, mention: Mention) -> None:
         """Take a mention into the inbox; one that is there already changes nothing.
@@ -168,16 +189,29 @@ class Bot:
         self.worker.start()
         self.catch_up.start()
         self.stream.start()
-        self._schedule.start()
+        self.operations.start()
         logger.info("ready took_s=%.1f", self._now() - self._started_at)
 
-    def wait(self) -> None:
-        """Wait until `ask_to_stop` is called, or the bot gives up; `failure` then says why."""
-        self._over.wait()
+    def wait(self) -> bool:
+        """Wait until there is something to do for who runs the bot.
+
+        Returns:
+            True when settings are to be read again; False when `ask_to_stop` was called, or the bot gave up: `failure`
+            then says why.
+        """
+        while not self._over.wait(LISTEN_TO_SIGNALS_S):
+            if self._reload_asked.is_set():
+                self._reload_asked.clear()
+                return True
+        return False
 
     def ask_to_stop(self) -> None:
         """Let `wait` return; fit for a signal handler."""
         self._over.set()
+
+    def ask_to_reload(self) -> None:
+        """Let `wait` return; fit for a signal handler."""
+        self._reload_asked.set()
 
     def stop(self) -> bool:
         """Stop all parts within ten seconds; True when nothing had to be left at work."""
@@ -186,8 +220,8 @@ class Bot:
         def left() -> float:
             return max(0.1, deadline - time.monotonic())
 
-        self._schedule.stop()
         self.stream.stop(1.0)
+        self.operations.stop(min(3.0, left()))
         clean = self.worker.stop(left())
         self.catch_up.stop(min(1.0, left()))
         self.tidier.stop(min(1.0, left()))
@@ -195,9 +229,6 @@ class Bot:
         self._stack.close()
         logger.info("stopped clean=%s", clean)
         return clean
-
-    def _prune(self) -> int:
-        return self.store.prune(before=self._now() - self._settings.bot.keep_days * DAY_S)
 
     def _give_up(self, error: Exception) -> None:
         """Something that this process cannot mend; the first such error is the one that counts."""

@@ -5,7 +5,6 @@ A training needs more memory and time than an answer, and may die of it; in a pr
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -43,12 +42,12 @@ class Ended:
 
     Attributes:
         status: its exit status; negative: the signal that killed it.
-        told: the JSON object in the last line of its output; empty when there is none.
+        said: the last line of its output.
         last_words: the end of what it wrote to standard error.
     """
 
     status: int
-    told: Mapping[str, Any]
+    said: str
     last_words: str
 
     @property
@@ -57,6 +56,14 @@ class Ended:
         if self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         return f"exit status {self.status}"
+
+    @property
+    def why(self) -> str:
+        """Why it failed: its own message where it gave one, else how it ended and its last words."""
+        _, found, message = self.last_words.rpartition("error: ")
+        if found and self.status > 0:
+            return message.strip().rstrip(".")
+        return f"{self.how}; {self.last_words[-200:]}" if self.last_words else self.how
 
 
 class ChildStoppedError(ProjectError):
@@ -109,7 +116,7 @@ class Children:
             raise ProjectError(f"trainer {arguments[0]}: cannot be run: {error}") from error
         if self._stopping:
             raise ChildStoppedError(f"trainer {arguments[0]}: stopped with the bot; the next run goes on")
-        return Ended(status, _last_object(output), last_words)
+        return Ended(status, "".join(output.strip().splitlines()[-1:]), last_words)
 
     def stop(self) -> None:
         """End all children, and let none begin."""
@@ -168,13 +175,3 @@ class Children:
             with self._lock:
                 self._running.discard(child)
         return child.returncode, output
-
-
-def _last_object(output: str) -> dict[str, Any]:
-    """The JSON object in the last line; empty when there is none."""
-    lines = output.strip().splitlines()
-    try:
-        told = json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}

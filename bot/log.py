@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Collection
 from datetime import UTC, datetime
 
@@ -12,6 +13,8 @@ from trainer.config import LogSettings
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HIDDEN = "[secret]"
+LINES_KEPT = 50
+LONGEST_LINE = 300
 # Talkative libraries whose INFO is our DEBUG.
 QUIET = ("apscheduler", "urllib3", "asyncio", "PIL", "tensorflow", "absl", "h5py")
 
@@ -42,19 +45,43 @@ class _Json(logging.Formatter):
         return scrub(json.dumps(line, ensure_ascii=False), self._secrets)
 
 
-def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> None:
-    """Send all log lines to standard error.
+class LastLines(logging.Handler):
+    """Keeps the last warnings and errors, for admins who ask."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._secrets = secrets
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line = f"{moment:%b %d %H:%M} {record.levelname} {record.name}: {record.getMessage()}"
+        self._lines.append(scrub(line, self._secrets)[:LONGEST_LINE])
+
+    def lines(self) -> list[str]:
+        """Oldest first."""
+        return list(self._lines)
+
+
+def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> LastLines:
+    """Send all log lines to standard error; may be called again with other settings.
 
     Args:
         secrets: texts that are hidden wherever they turn up.
+
+    Returns:
+        What keeps the last warnings and errors from now on.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(secrets) if settings.format == "json" else _Plain(secrets))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    last_lines = next((each for each in root.handlers if isinstance(each, LastLines)), LastLines(secrets))
+    root.handlers[:] = [handler, last_lines]
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    return last_lines
 
 
 def scrub(text: str, secrets: Collection[str]) -> str:

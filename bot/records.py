@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.schema import open_database, transaction
@@ -38,6 +39,12 @@ class Run:
     ended_at: float | None
     outcome: str
     detail: str
+
+    @property
+    def summary(self) -> str:
+        """When and how, in a line (times in UTC)."""
+        began = datetime.fromtimestamp(self.started_at, UTC)
+        return f"{began:%b %d %H:%M}, {self.outcome or 'running'}{f', {self.detail}' if self.detail else ''}"
 
 
 @dataclass(frozen=True, slots=True)

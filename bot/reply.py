@@ -58,7 +58,7 @@ class Writer:
             to: the mention's status.
             shown: the status that the photos are in, where it is another.
         """
-        language = self._language(to)
+        language = self.language(to)
         version = self._version(findings, language)
         variants = [
             [*self._lines(findings, language, scores=self._bars), *version],
@@ -69,7 +69,17 @@ class Writer:
 
     def notice(self, name: str, *, to: Status) -> Reply:
         """A reply with one fixed text, e.g. "help" or "limit"."""
-        return self._fitting([self.texts.say(self._language(to), name)], to=to, shown=to)
+        return self._fitting([self.texts.say(self.language(to), name)], to=to, shown=to)
+
+    def plain(self, text: str, *, to: Status) -> Reply:
+        """A reply of words that fit into `room`."""
+        return self._fitting([text], to=to, shown=to)
+
+    def room(self, to: Status) -> int:
+        """How many characters the words of a reply may have."""
+        warning = self._warning(to, to)
+        head = length(self._head(to), characters_per_url=self.characters_per_url)
+        return self.max_characters - length(warning) - head
 
     def describe(self, prediction: Prediction, *, language: str) -> str:
         """The alt text of the picture of one prediction."""
@@ -129,8 +139,7 @@ class Writer:
 
     def _fitting(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
         """A reply of the first variant that fits beside the name and the content warning; at worst a cut one."""
-        warning = cut(harmless(to.spoiler_text or shown.spoiler_text), self.max_characters // 2)
-        head = f"@{to.account.acct} "
+        warning, head = self._warning(to, shown), self._head(to)
         room = self.max_characters - length(warning) - length(head, characters_per_url=self.characters_per_url)
         text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
         return Reply(
@@ -138,10 +147,17 @@ class Writer:
             visibility=narrower(to.visibility, self.widest),
             spoiler_text=warning,
             sensitive=to.sensitive or shown.sensitive,
-            language=self._language(to),
+            language=self.language(to),
         )
 
-    def _language(self, status: Status) -> str:
+    def _warning(self, to: Status, shown: Status) -> str:
+        return cut(harmless(to.spoiler_text or shown.spoiler_text), self.max_characters // 2)
+
+    def _head(self, to: Status) -> str:
+        return f"@{to.account.acct} "
+
+    def language(self, status: Status) -> str:
+        """The language to answer a status in."""
         return self.texts.language(status.language, status.text)
 
 

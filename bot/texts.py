@@ -60,7 +60,7 @@ class Texts:
 
     def request(self, text: str) -> str | None:
         """Which of REQUESTS a status' text is, in whatever language; None when it is none of them."""
-        return self.requests.get(_bare(text))
+        return self.requests.get(bare(text))
 
     def language(self, code: str | None, text: str) -> str:
         """The language to answer in: the status' own, else told by its letters, else English."""
@@ -89,7 +89,7 @@ def load_texts(path: Path | None = None) -> Texts:
         raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
     templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in raw.items()}
     requests = {
-        _bare(word): request for block in raw.values() for request, words in block["words"].items() for word in words
+        bare(word): request for block in raw.values() for request, words in block["words"].items() for word in words
     }
     return Texts(templates, requests)
 
@@ -129,7 +129,7 @@ def _placeholders(template: object) -> set[str] | None:
     return names if plain else None
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """A text as it is compared: one width, one case, nothing but letters and digits around it."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     start = next((n for n, letter in enumerate(folded) if letter.isalnum()), len(folded))

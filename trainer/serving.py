@@ -1,10 +1,15 @@
-"""The champion in memory: 224 px images -> scores, and a map of what the head looked at."""
+"""The champion in memory: 224 px images -> scores, and a map of what the head looked at.
+
+Beside it what the bot may know of the trainer's work: versions with their figures, and how many photos are new.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +20,9 @@ from trainer.backend import load_keras
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
 from trainer.head import Head
-from trainer.registry import Registry, Version
+from trainer.manifest import FILE_NAME, Manifest
+from trainer.registry import Registry
+from trainer.registry import Version as Version  # part of the seam
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +40,19 @@ class Scored:
 
     scores: Floats
     heatmap: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The photos at hand.
+
+    Attributes:
+        n_by_label: label -> how many are held.
+        n_new: how many came since the newest version was trained; all of them before the first.
+    """
+
+    n_by_label: dict[str, int]
+    n_new: int
 
 
 class Classifier:
@@ -105,6 +125,36 @@ def champion(settings: Settings) -> Version | None:
         ModelError: no version in the registry is whole.
     """
     return Registry(settings.data_dir).champion()
+
+
+def versions(settings: Settings) -> list[Version]:
+    """All versions that are whole, oldest first; those that are not are said so in the log."""
+    registry = Registry(settings.data_dir)
+    whole = []
+    for name in registry.names():
+        try:
+            whole.append(registry.load(name))
+        except ModelError as error:
+            logger.warning("version not whole name=%s reason=%s", name, error)
+    return whole
+
+
+def champion_name(settings: Settings) -> str | None:
+    """The version that shall serve, its files unchecked; None before the first. Raises ModelError."""
+    return Registry(settings.data_dir).champion_name()
+
+
+def holdings(settings: Settings) -> Holdings:
+    """What there is to learn from. Raises StorageError where the manifest cannot be read."""
+    path = settings.data_dir / FILE_NAME
+    if not path.exists():
+        return Holdings({}, 0)
+    with Manifest(path) as manifest:
+        photos = list(manifest.photos(settings.source.kind))
+    trained_at = [datetime.fromisoformat(version.facts.created_at) for version in versions(settings)]
+    since = max(trained_at, default=None)
+    n_new = sum(since is None or photo.fetched_at > since for photo in photos)
+    return Holdings(dict(sorted(Counter(photo.label for photo in photos).items())), n_new)
 
 
 def grad_cam(maps: Floats, slopes: Floats) -> Floats:

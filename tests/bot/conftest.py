@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from bot.app import Bot
+from bot.children import Children
 from bot.client import Client
-from bot.config import Settings
+from bot.config import ScheduleSettings, Settings
 from bot.store import Store
 from sandbox.instance import Account, Instance, Status
 from sandbox.instance.records import Media
@@ -42,6 +43,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "web": {"allow_private_addresses": True, "max_attempts": 1, "backoff_s": 0.01},
     "bot": {"retry_pause_s": 0.05, "max_retry_pause_s": 0.2, "concurrent_mentions": 4, "pictures": False},
+    "schedule": {name: {"enabled": False} for name in ("scrape", "train", "report", "watch")},
 }
 
 
@@ -74,6 +76,7 @@ class World:
         self.classifier = FakeClassifier()
         self.loader = FakeLoader(self.classifier)
         self.decoder = FakeDecoder()
+        self.log_lines: list[str] = []
         self.me = instance.add_account("dokocos", bot=True)
         self.alice = self.person("alice")
 
@@ -91,12 +94,26 @@ class World:
     @contextmanager
     def bot(self, **sections: dict[str, Any]) -> Iterator[Bot]:
         """A running bot."""
-        bot = Bot(self.settings(**sections), self.me.token, self.loader, self.decoder)
+        settings = self.settings(**sections)
+        bot = Bot(
+            settings,
+            self.me.token,
+            self.loader,
+            self.decoder,
+            children=self.children(settings.schedule),
+            log_lines=lambda: self.log_lines,
+        )
         try:
             bot.start()
             yield bot
         finally:
             bot.stop()
+
+    def children(self, settings: ScheduleSettings) -> Children:
+        """What runs the trainer's commands: not the real one, which takes long."""
+        command = (sys.executable, "-m", "tests.fake_trainer", str(self.data_dir))
+        environ = self.environment(PYTHONPATH=str(ROOT))
+        return Children(settings, self.data_dir / "log", command=command, environ=environ)
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of a bot process at home here, without its token."""

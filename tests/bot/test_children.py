@@ -23,14 +23,16 @@ def children(tmp_path: Path, script: str, **settings: float) -> Children:
     return Children(ScheduleSettings.model_validate(settings), tmp_path / "log", command=command)
 
 
-def test_what_the_last_line_tells_is_read(tmp_path: Path) -> None:
-    ended = children(tmp_path, "print('a table')\nprint('{\"promoted\": true}')").run("train")
-    assert (ended.status, ended.told) == (0, {"promoted": True})
+def test_the_last_line_is_what_a_child_said(tmp_path: Path) -> None:
+    ended = children(tmp_path, "print('a table')\nprint('v2 is the champion now')").run("promote", "v2")
+    assert (ended.status, ended.said) == (0, "v2 is the champion now")
+    assert children(tmp_path, "").run("promote").said == ""
 
 
-@pytest.mark.parametrize("output", ["", "no json", "[1, 2]"])
-def test_a_child_that_tells_nothing_has_told_nothing(tmp_path: Path, output: str) -> None:
-    assert children(tmp_path, f"print({output!r})").run("train").told == {}
+def test_a_childs_own_message_says_why_it_failed(tmp_path: Path) -> None:
+    script = "import sys\nsys.exit('INFO trainer: loading\\nerror: no photos yet; scrape first')"
+    assert children(tmp_path, script).run("train").why == "no photos yet; scrape first"
+    assert children(tmp_path, "import sys\nsys.exit(5)").run("train").why == "exit status 5"
 
 
 def test_a_crash_is_a_report_with_the_last_words(tmp_path: Path) -> None:
@@ -43,14 +45,11 @@ def test_a_crash_is_a_report_with_the_last_words(tmp_path: Path) -> None:
 
 def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
     script = (
-        "import json, os, time\n"
+        "import os, time\n"
         "while os.nice(0) < 15: time.sleep(0.01)\n"  # it may begin a moment before its parent has restrained it
-        "print(json.dumps({'nice': os.nice(0), 'threads': os.environ['TF_NUM_INTRAOP_THREADS']}))"
+        "print(os.nice(0), os.environ['TF_NUM_INTRAOP_THREADS'])"
     )
-    assert children(tmp_path, script, child_niceness=15, child_threads=3).run("train").told == {
-        "nice": 15,
-        "threads": "3",
-    }
+    assert children(tmp_path, script, child_niceness=15, child_threads=3).run("train").said == "15 3"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
@@ -67,8 +66,8 @@ def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
 
 def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
-    script = "import json, os\nprint(json.dumps({'seen': 's3cret' in str(os.environ)}))"
-    assert children(tmp_path, script).run("train").told == {"seen": False}
+    script = "import os\nprint('s3cret' in str(os.environ))"
+    assert children(tmp_path, script).run("train").said == "False"
 
 
 def test_a_stop_ends_the_child_and_lets_none_begin(tmp_path: Path) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +14,8 @@ from bot import log
 from bot.config import MastodonSettings, Settings
 from bot.credentials import find_token, read_private_json, write_private_json
 from bot.recent import Recent
-from bot.schedule import Schedule
 from trainer.config import LogSettings
-from trainer.errors import ConfigError, ProjectError, StorageError
+from trainer.errors import ConfigError, StorageError
 
 TOKEN = "s3cret-token"
 
@@ -108,24 +105,6 @@ def test_a_secret_is_in_no_log_line_nor_traceback(capsys: pytest.CaptureFixture[
     assert written.count("[secret]") >= 2
     if format_ == "json":
         assert [json.loads(line)["level"] for line in written.splitlines()] == ["INFO", "ERROR"]
-
-
-def test_a_job_runs_again_after_it_failed(caplog: pytest.LogCaptureFixture) -> None:
-    runs = threading.Semaphore(0)
-
-    def job() -> None:
-        runs.release()
-        raise ProjectError("not today")
-
-    schedule = Schedule()
-    schedule.add("job", job, every=timedelta(seconds=1), first_in=timedelta())
-    schedule.start()
-    try:
-        assert runs.acquire(timeout=20)
-        assert runs.acquire(timeout=20)
-    finally:
-        schedule.stop()
-    assert "job failed, it runs again next time job=job error=not today" in caplog.text
 
 
 def test_a_small_memory_forgets_the_oldest_and_the_stale() -> None:

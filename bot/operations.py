@@ -1,0 +1,169 @@
+"""Everything by which the bot runs itself, put together: jobs, orders, and messages to its admins."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from bot.children import Children
+from bot.chores import Chores
+from bot.client import Client
+from bot.config import Settings
+from bot.desk import Desk
+from bot.errors import InstanceError
+from bot.outbox import Outbox
+from bot.overview import Lookout
+from bot.records import Records
+from bot.schedule import Schedule
+from bot.store import Store
+
+logger = logging.getLogger(__name__)
+
+# What the schedule runs in a process of its own, one at a time.
+LONG_JOBS = ("scrape", "train")
+
+
+class Operations:
+    """The parts, for one bot.
+
+    Args:
+        database: the file that holds the inbox too.
+        children: runs the trainer's commands.
+        max_characters: of a status, as the instance has it.
+        log_lines: the last warnings and errors.
+        wake: called when the inbox has something to do again.
+        look: asks for a look into the notifications.
+        sweep: deletes answers whose questions are gone.
+        now: seconds since the epoch.
+
+    Raises:
+        StorageError: the database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        store: Store,
+        database: Path,
+        children: Children,
+        *,
+        max_characters: int,
+        log_lines: Callable[[], list[str]],
+        wake: Callable[[], None],
+        look: Callable[[], None],
+        sweep: Callable[[], int],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        admins = resolve(client, settings.bot.admins, home=settings.mastodon.base_url)
+        self.records = Records(database, now=now)
+        self.outbox = Outbox(client, self.records, admins=list(admins.values()), max_characters=max_characters, now=now)
+        self.chores = Chores(settings, store, self.records, children, self.outbox, now=now)
+        self.schedule = Schedule(self.records, between=self.outbox.send, now=now)
+        self.lookout = Lookout(settings, store, self.records, now=now)
+        self.desk = Desk(
+            admins,
+            store,
+            self.records,
+            self.schedule,
+            children,
+            self.chores,
+            self.lookout,
+            log_lines=log_lines,
+            wake=wake,
+            now=now,
+        )
+        self._settings = settings
+        self._client = client
+        self._children = children
+        self._add_jobs(look, sweep)
+
+    def start(self) -> None:
+        """Plan the jobs and let them run. Raises StorageError."""
+        self.schedule.plan(self._settings.schedule)
+        self.schedule.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End what runs in processes of its own, and start nothing more."""
+        self._children.stop()
+        self.schedule.stop(timeout_s)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.records.close()
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take over what may change while the bot runs: the schedule, and who the admins are.
+
+        Returns:
+            The names of changed settings that wait for a restart.
+
+        Raises:
+            StorageError: the jobs cannot be planned anew.
+        """
+        before, self._settings = self._settings, settings
+        if settings.bot.admins != before.bot.admins:
+            admins = resolve(self._client, settings.bot.admins, home=settings.mastodon.base_url)
+            self.desk.admins = admins
+            self.outbox.admins = tuple(admins.values())
+        # Where data lies and how it is learned from stays as it was at the start, but for the schedule.
+        self.chores.settings = before.model_copy(update={"schedule": settings.schedule})
+        self.lookout.settings = self.chores.settings
+        self.schedule.plan(settings.schedule)
+        return changed(before, settings)
+
+    def _add_jobs(self, look: Callable[[], None], sweep: Callable[[], int]) -> None:
+        def look_again(_asked: bool) -> str:
+            look()
+            return "asked for"
+
+        def tidy_up(_asked: bool) -> str:
+            return f"{sweep()} answers deleted"
+
+        chores = self.chores
+        self.schedule.add("scrape", chores.scrape, lane="long")
+        self.schedule.add("train", chores.train, lane="long")
+        self.schedule.add("report", chores.report)
+        self.schedule.add("prune", chores.prune)
+        self.schedule.add("watch", chores.watch)
+        self.schedule.add("catch_up", look_again)
+        self.schedule.add("sweep", tidy_up)
+
+
+def resolve(client: Client, accts: Collection[str], *, home: str) -> dict[str, str]:
+    """Account id -> name, of accounts by their names; one that is not found is said so and may give no orders.
+
+    Args:
+        accts: user, or user@host.
+        home: the instance's address, whose own accounts may be named with or without it.
+    """
+    host = home.split("://", 1)[-1].rstrip("/").casefold()
+    found = {}
+    for acct in accts:
+        wanted = acct.strip().removeprefix("@").casefold().removesuffix(f"@{host}")
+        try:
+            account = client.lookup(wanted)
+        except InstanceError as error:
+            logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
+            continue
+        if account.acct.casefold() != wanted:  # a server that guesses must not choose who gives orders
+            logger.error("admin not found acct=%s; the instance offers %s instead", acct, account.acct)
+            continue
+        found[account.id] = account.acct
+        logger.info("admin acct=%s id=%s", account.acct, account.id)
+    return found
+
+
+def changed(before: Settings, after: Settings) -> list[str]:
+    """The settings that differ and wait for a restart, as "section.key"."""
+    taken_over = {"schedule", "log"}
+    names = []
+    for section, old in before:
+        new = getattr(after, section)
+        if section in taken_over or old == new:
+            continue
+        keys = [key for key, value in old if getattr(new, key) != value] if hasattr(old, "model_fields_set") else [""]
+        names += [f"{section}.{key}".rstrip(".") for key in keys if (section, key) != ("bot", "admins")]
+    return names
