@@ -155,14 +155,9 @@ def inbox(
 ) -> None:
     """Show the mentions that wait or were set aside, with the reason; or give them another chance."""
     with _explained():
-        from bot.app import DATABASE
         from bot.store import Store
 
-        settings = load_settings(config)
-        path = settings.data_dir / DATABASE
-        if not path.exists():
-            raise ConfigError(f"{path}: no inbox yet; it comes with the first `python -m bot run`")
-        store = Store(path)
+        store = Store(_database(load_settings(config)))
         try:
             if retry is not None:
                 n_again = store.retry(None if retry == "all" else retry)
@@ -172,6 +167,55 @@ def inbox(
             _show_inbox(store.entries(open_only=not everything, limit=limit), counts)
         finally:
             store.close()
+
+
+@app.command()
+def health(config: Config = None) -> None:
+    """Say whether the bot that works in data_dir is alive; exit status 0 when it is, else 1."""
+    import time
+
+    from bot.health import problem
+
+    with _explained():
+        found = problem(load_settings(config).data_dir, now=time.time())
+    typer.echo(found or "alive")
+    raise typer.Exit(EXIT_FAULT if found else 0)
+
+
+@app.command()
+def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="Runs at most.")] = 20) -> None:
+    """Show what the bot did by itself lately: which job, when, how long, and what came of it."""
+    with _explained():
+        from bot.tables import jobs_table
+
+        settings = load_settings(config)
+        _show(jobs_table(settings, _database(settings), limit=limit))
+
+
+@app.command()
+def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="Days at most.")] = 14) -> None:
+    """Show how many mentions were answered, refused and set aside, day by day, and the champion's figures."""
+    with _explained():
+        from bot.tables import stats_table
+
+        settings = load_settings(config)
+        _show(stats_table(settings, _database(settings), days=days))
+
+
+def _database(settings: Settings) -> Path:
+    """The bot's database. Raises ConfigError where there is none yet."""
+    from bot.app import DATABASE
+
+    path = settings.data_dir / DATABASE
+    if not path.exists():
+        raise ConfigError(f"{path}: no inbox yet; it comes with the first `python -m bot run`")
+    return path
+
+
+def _show(table: object) -> None:
+    from rich.console import Console
+
+    Console().print(table)
 
 
 def _serve(config: Path | None) -> None:

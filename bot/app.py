@@ -18,9 +18,13 @@ from bot.client import Client, Instance
 from bot.config import MastodonSettings, Settings
 from bot.entities import Account, Mention
 from bot.errors import RateLimited, Transient
+from bot.health import Heart
+from bot.metrics import CONTENT_TYPE, Metrics
 from bot.operations import Operations
+from bot.pages import DAYS_SHOWN, Page, Pages, status_page
 from bot.photos import Decoder, Judge
 from bot.predict import Loader, Predictor
+from bot.records import DAY_S
 from bot.reply import Writer
 from bot.store import Store
 from bot.stream import Stream
@@ -78,6 +82,7 @@ class Bot:
         self._settings = settings
         self._now = now
         self._started_at = now()
+        self._is_serving = False
         self._over = threading.Event()
         self._reload_asked = threading.Event()
         with ExitStack() as stack:
@@ -117,6 +122,16 @@ class Bot:
                 now=now,
             )
             stack.callback(self.operations.close)
+            self.metrics = Metrics(
+                self.operations.lookout,
+                self.operations.records,
+                stream=lambda: (self.stream.is_open, self.stream.n_connections),
+                now=now,
+            )
+            self.heart = Heart(settings.data_dir, self.is_alive, now=now)
+            self.pages = Pages(limits.http_host, limits.http_port, self._pages()) if limits.http_port else None
+            if self.pages is not None:
+                stack.callback(self.pages.stop)
             answerer = Answerer(self.client, self.store, judge, writer, limits, desk=self.operations.desk, now=now)
             self._build_loops(answerer)
             self._stack = stack.pop_all()
@@ -132,6 +147,7 @@ class Bot:
             patience_s=patience_s,
             fatal=self._give_up,
             only=self.operations.desk.serves_only,
+            finished=self.metrics.finished,
             now=self._now,
         )
         self.tidier = Tidier(
@@ -165,6 +181,7 @@ class Bot:
         """
         look_first = mention.status.created_at.timestamp() <= self._asked_before
         if self.store.put(mention, look_first=look_first):
+            self.metrics.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
                 mention.notification_id,
@@ -180,6 +197,9 @@ class Bot:
         Raises:
             ModelError: there is no version to answer with.
         """
+        self.heart.start()
+        if self.pages is not None:
+            self.pages.start()
         self.predictor.start()
         while not self.predictor.has_tried.wait(LISTEN_TO_SIGNALS_S):
             if self._over.is_set():
@@ -190,6 +210,8 @@ class Bot:
         self.catch_up.start()
         self.stream.start()
         self.operations.start()
+        self._is_serving = True
+        self.heart.notify("READY=1")
         logger.info("ready took_s=%.1f", self._now() - self._started_at)
 
     def wait(self) -> bool:
@@ -220,6 +242,7 @@ class Bot:
         def left() -> float:
             return max(0.1, deadline - time.monotonic())
 
+        self.heart.stop()
         self.stream.stop(1.0)
         self.operations.stop(min(3.0, left()))
         clean = self.worker.stop(left())
@@ -229,6 +252,22 @@ class Bot:
         self._stack.close()
         logger.info("stopped clean=%s", clean)
         return clean
+
+    def is_alive(self) -> bool:
+        """Whether the loops that answer mentions run, or are not to run yet."""
+        return not self._is_serving or (self.worker.is_alive and self.catch_up.is_alive)
+
+    def _pages(self) -> dict[str, Callable[[], Page]]:
+        def healthz() -> Page:
+            return Page(b"alive\n") if self.is_alive() else Page(b"a part of the bot is not alive\n", status=503)
+
+        def status() -> Page:
+            now = self._now()
+            tallies = self.store.ended_since(now - DAYS_SHOWN * DAY_S)
+            lookout, jobs = self.operations.lookout, self.operations.schedule.jobs()
+            return status_page(lookout.look(), tallies, lookout.job_lines(jobs), now=now)
+
+        return {"/healthz": healthz, "/metrics": lambda: Page(self.metrics.page(), CONTENT_TYPE), "/": status}
 
     def _give_up(self, error: Exception) -> None:
         """Something that this process cannot mend; the first such error is the one that counts."""

@@ -84,6 +84,11 @@ class CatchUp:
         cursor = self._store.cursor(overlap_s=self._overlap_s)
         return self._read_first() if cursor is None else self._read_from(cursor)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         while not self._stopping:
             pause = self._every_s()

@@ -15,7 +15,7 @@ from bot.children import Children
 from bot.chores import Chores
 from bot.commands import Command
 from bot.outbox import ANNOUNCE, QUIET_UNTIL
-from bot.overview import PAUSED, Lookout
+from bot.overview import PAUSED, Lookout, span
 from bot.recent import Recent
 from bot.records import Records
 from bot.schedule import Schedule
@@ -176,7 +176,7 @@ class Desk:
 
     def _status(self, _argument: str | None) -> str:
         view = self._lookout.look()
-        lines = [f"Up for {_span(view.uptime_s)}{', paused' if view.paused else ''}."]
+        lines = [f"Up for {span(view.uptime_s)}{', paused' if view.paused else ''}."]
         counts = ", ".join(f"{n:,} {state}" for state, n in sorted(view.counts.items())) or "empty"
         lines.append(f"Inbox: {counts}.")
         lines += [f"Champion {view.champion}.", *view.figures]
@@ -246,10 +246,3 @@ class Desk:
     def _announce(self, value: str | None) -> str:
         self._records.set_switch(ANNOUNCE, value)
         return f"Public posts about new champions are {value}."
-
-
-def _span(seconds: float) -> str:
-    """A time span in words, e.g. "3 d 4 h" or "12 min"."""
-    minutes = int(seconds // 60)
-    days, hours = minutes // 1440, minutes // 60 % 24
-    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

@@ -159,11 +159,12 @@ def resolve(client: Client, accts: Collection[str], *, home: str) -> dict[str, s
 def changed(before: Settings, after: Settings) -> list[str]:
     """The settings that differ and wait for a restart, as "section.key"."""
     taken_over = {"schedule", "log"}
+    apart = {("bot", "admins"), ("mastodon", "access_token")}  # taken over too; read once and then hidden
     names = []
     for section, old in before:
         new = getattr(after, section)
         if section in taken_over or old == new:
             continue
         keys = [key for key, value in old if getattr(new, key) != value] if hasattr(old, "model_fields_set") else [""]
-        names += [f"{section}.{key}".rstrip(".") for key in keys if (section, key) != ("bot", "admins")]
+        names += [f"{section}.{key}".rstrip(".") for key in keys if (section, key) not in apart]
     return names

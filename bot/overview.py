@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot.config import Settings
@@ -29,6 +30,7 @@ class Overview:
         counts: state -> mentions in the inbox.
         champion: the version on disk that would serve, or why there is none.
         figures: the champion's, a line each.
+        report: the champion's, as metrics.json has it; None where there is no champion.
         free_bytes: on data_dir's disk.
         quiet_until: seconds since the epoch; None when the admins want to hear everything.
     """
@@ -37,6 +39,7 @@ class Overview:
     counts: dict[str, int]
     champion: str
     figures: tuple[str, ...]
+    report: dict[str, Any] | None
     free_bytes: int
     paused: bool
     quiet_until: float | None
@@ -67,12 +70,13 @@ class Lookout:
     def look(self) -> Overview:
         """How things stand now. Raises StorageError."""
         until = self._records.switch(QUIET_UNTIL)
-        champion, lines = self._champion()
+        champion, report = self._champion()
         return Overview(
             uptime_s=self._now() - self._started_at,
             counts=self._store.counts(),
             champion=champion,
-            figures=tuple(lines),
+            figures=tuple(figures(report)) if report else (),
+            report=report,
             free_bytes=shutil.disk_usage(self.settings.data_dir).free,
             paused=self._records.switch(PAUSED) is not None,
             quiet_until=float(until) if until and float(until) > self._now() else None,
@@ -94,13 +98,20 @@ class Lookout:
         zone: tzinfo = ZoneInfo(self.settings.schedule.time_zone)
         return f"{datetime.fromtimestamp(moment, UTC).astimezone(zone):%b %d %H:%M %Z}"
 
-    def _champion(self) -> tuple[str, list[str]]:
+    def _champion(self) -> tuple[str, dict[str, Any] | None]:
         from trainer import serving
 
         try:
             version = serving.champion(self.settings)
         except ProjectError as error:
-            return str(error), []
+            return str(error), None
         if version is None:
-            return "none yet", []
-        return version.name, figures(version.metrics["report"])
+            return "none yet", None
+        return version.name, version.metrics["report"]
+
+
+def span(seconds: float) -> str:
+    """A time span in words, e.g. "3 d 4 h" or "12 min"."""
+    minutes = int(seconds // 60)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

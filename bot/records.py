@@ -120,6 +120,15 @@ class Records:
             ).fetchall()
         return [Run(*(row[name] for name in Run.__dataclass_fields__)) for row in rows]
 
+    def run_counts(self) -> dict[tuple[str, str], int]:
+        """(job, outcome) -> how many runs of it are on record."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT job, outcome, count(*) FROM runs WHERE ended_at IS NOT NULL AND outcome != 'planned'"
+                " GROUP BY job, outcome"
+            ).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
     def n_failures(self, job: str) -> int:
         """How often in a row a job has failed, up to now."""
         with self._transaction() as db:

@@ -122,6 +122,11 @@ class Worker:
             due = self._store.next_due(only=self._only())
             return not self._at_work and (due is None or due > self._now())
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def _run(self) -> None:
         while True:
             with self._wake:
