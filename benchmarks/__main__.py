@@ -25,6 +25,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),
     "chaos": ("benchmarks.chaos", "a thousand mentions while everything fails: lost, answered twice, left behind"),
     "soak": ("benchmarks.soak", "memory, files, threads and database over ten thousand mentions"),
+    "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: what is lost, what is told"),
     "hostile": ("benchmarks.hostile", "broken and malicious files: how each ends, peak memory, slowest"),
 }
 

@@ -1,7 +1,8 @@
 """Stands for `python -m trainer` where a training would take too long: `python -m tests.fake_trainer DATA_DIR ...`.
 
 What each scrape and training comes to is written in plan.json beforehand, the next one first:
-{"scrape": [5, "down"], "train": ["better", "worse", "crash"]}. Manifest, registry and figures are the real ones.
+{"scrape": [5, "down"], "train": ["better", "worse", "crash"]}; "now" may hold the moment it counts as. Manifest,
+registry and figures are the real ones.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ N_HELD_OUT = 60
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def plan(data_dir: Path, **steps: list[Any]) -> None:
+def plan(data_dir: Path, **steps: Any) -> None:
     """Say what the next runs shall come to."""
     data_dir.mkdir(parents=True, exist_ok=True)
     (data_dir / "plan.json").write_text(json.dumps(steps))
@@ -101,7 +102,8 @@ def report(right: float) -> Report:
 
 
 def main(data_dir: Path, command: str, *arguments: str) -> None:
-    now = datetime.fromtimestamp(float(os.environ.get("FAKE_NOW", datetime.now(UTC).timestamp())), UTC)
+    steps = json.loads((data_dir / "plan.json").read_text()) if (data_dir / "plan.json").exists() else {}
+    now = datetime.fromisoformat(steps["now"]) if "now" in steps else datetime.now(UTC)
     registry = Registry(data_dir, now=lambda: now)
     if command == "promote":
         print(f"{registry.promote(arguments[0], reason='promoted by hand').name} is the champion now")
@@ -109,7 +111,6 @@ def main(data_dir: Path, command: str, *arguments: str) -> None:
     if command == "rollback":
         print(f"{registry.rollback().name} is the champion again")
         return
-    steps = json.loads((data_dir / "plan.json").read_text())
     step = steps[command].pop(0)
     (data_dir / "plan.json").write_text(json.dumps(steps))
     if step == "crash":
