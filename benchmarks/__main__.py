@@ -20,6 +20,7 @@ from benchmarks.result import Figure, Result
 BENCHMARKS = {  # name -> module, what it measures
     "features": ("benchmarks.features", "photos per second beside the machine's own ceiling and plain Model.predict"),
     "scale": ("benchmarks.scale", "memory and seconds with the cached features of 15,000 and 100,000 photos"),
+    "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the end is the same, bit for bit"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "from mention to reply, beside one bare forward pass; readiness and memory"),
     "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),

@@ -37,7 +37,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
         say: shows a line of progress.
     """
     n_challengers = 100 if quick else 1000
-    settings = EvaluateSettings(resamples=500 if quick else 2000)
+    settings = EvaluateSettings(resamples=500 if quick else 1000)
     figures: dict[str, Figure] = {"challengers_of_each_kind": n_challengers, "confidence": settings.confidence}
     for name, gain, n_photos in (
         ("equal", 0.0, 3000),
