@@ -26,6 +26,7 @@ from sandbox.server import serve
 from trainer.backbone import Backbone
 from trainer.config import Settings
 from trainer.head import Head
+from trainer.precision import choose_precision
 from trainer.registry import Registry, VersionFacts
 
 LABELS = ("brazil", "china", "japan")
@@ -146,9 +147,9 @@ def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
 
 
 def make_champion(data_dir: Path, *, seed: int = 0) -> None:
-    """A version with random weights in backbone and head, promoted."""
+    """A version with random weights in backbone and head, in the precision that a training here would choose."""
     settings = Settings.model_validate({"data_dir": data_dir, "features": {"weights": "random"}})
-    backbone = Backbone.load(settings.features, precision="float32")
+    backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, data_dir))
     rng = np.random.default_rng(seed)
     hidden = settings.head.hidden_units
     kernels = [rng.normal(0, 0.03, shape).astype(np.float32) for shape in ((backbone.n_features, hidden), (hidden, 3))]
@@ -165,7 +166,7 @@ def make_champion(data_dir: Path, *, seed: int = 0) -> None:
         fingerprint=backbone.fingerprint,
         layers=backbone.layers,
         view="whole",
-        precision="float32",
+        precision=backbone.precision,
         threshold=0.0,
         temperature=1.0,
         seed=seed,
