@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from sandbox.gallery import Gallery
-from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
+from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Media, Status, create_app
 from sandbox.server import serve
 from trainer.backbone import Backbone
 from trainer.config import Settings
@@ -86,10 +86,10 @@ class Home:
         """Somebody who has been here for a while."""
         return self.instance.add_account(name, created_at=datetime.now(UTC) - timedelta(days=400))
 
-    def ask(self, by: Account, photo: bytes | None, *, text: str = "@dokocos which gallery?") -> Status:
-        """A mention, with a photo or without."""
-        attachments = [] if photo is None else [self.instance.attach(by, photo)]
-        return self.instance.post(by, text, attachments=attachments)
+    def ask(self, by: Account, photo: bytes | Media | None, *, text: str = "@dokocos which gallery?") -> Status:
+        """A mention, with a photo - one that was uploaded before, or not yet - or without."""
+        media = self.instance.attach(by, photo) if isinstance(photo, bytes) else photo
+        return self.instance.post(by, text, attachments=[media] if media else [])
 
     def answers(self, question: Status) -> list[Status]:
         """The bot's replies to a status, by the instance's books."""

@@ -82,7 +82,7 @@ class MediaStore:
         Args:
             content_type: what the file is served as, whether true or not.
             type: the entity's type; None takes it from `content_type`.
-            preview: the still picture; None makes one of `data` when asked for, and serves `data` where that fails.
+            preview: the still picture; None makes one of `data`, as an upload does, and serves `data` where that fails.
             url: an address in place of the one under which the instance serves `data`.
         """
         main = content_type.split("/")[0]
@@ -91,6 +91,7 @@ class MediaStore:
         )
         media.preview, media.url, media.remote_url = preview, url, remote_url
         media.width, media.height = _size(data)
+        preview_of(media)
         return media
 
     def _add(self, account: Account, type_: str, content_type: str, data: bytes, description: str) -> Media:
