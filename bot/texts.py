@@ -72,32 +72,42 @@ class Texts:
 
 
 def load_texts(path: Path | None = None) -> Texts:
-    """Read and check a file of texts; None means the bot's own.
+    """The bot's own texts, and over them those of another file, which may hold as few as one.
 
     Raises:
-        ConfigError: it cannot be read, or a language lacks a text or a placeholder; every fault is named.
+        ConfigError: the file cannot be read, or a language lacks a text or a placeholder; every fault is named.
     """
-    file = path or DEFAULT_PATH
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict) or FALLBACK not in raw:
-        raise ConfigError(f"{file}: must hold one block of texts for each language, {FALLBACK} among them")
-    faults = [fault for language, block in raw.items() for fault in _faults(language, block)]
+    blocks = _read(DEFAULT_PATH)
+    if path is not None:
+        blocks = _laid_over(blocks, _read(path))
+    faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
-        raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
-    templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in raw.items()}
+        raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))
+    templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in blocks.items()}
     requests = {
-        bare(word): request for block in raw.values() for request, words in block["words"].items() for word in words
+        bare(word): request for block in blocks.values() for request, words in block["words"].items() for word in words
     }
     return Texts(templates, requests)
 
 
-def _faults(language: object, block: Any) -> list[str]:
+def _read(file: Path) -> dict[Any, Any]:
+    """A file's blocks, one for each language. Raises ConfigError."""
+    try:
+        blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(blocks, dict) or not all(isinstance(block, dict) and block for block in blocks.values()):
+        raise ConfigError(f"{file}: must hold a block of `name: text` lines for each language, e.g. {FALLBACK}")
+    return blocks
+
+
+def _laid_over(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Blocks of which each text is the upper one where there is one, the lower one elsewhere."""
+    return {language: {**below.get(language, {}), **above.get(language, {})} for language in {**below, **above}}
+
+
+def _faults(language: object, block: Mapping[Any, Any]) -> list[str]:
     """What is wrong with one language's block, one line each."""
-    if not isinstance(block, dict):
-        return [f"{language}: must hold `name: text` lines"]
     faults = [f"{language}.{name}: no such text" for name in block if name not in PLACEHOLDERS and name != "words"]
     for name, expected in PLACEHOLDERS.items():
         found = _placeholders(block.get(name))

@@ -15,11 +15,10 @@ from trainer.errors import ConfigError
 BLOCKS: dict[str, Any] = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
 
 
-def write(tmp_path: Path, change: dict[str, Any]) -> Path:
-    """A copy of the texts with some English ones changed (None: removed)."""
-    english = {name: text for name, text in (BLOCKS["en"] | change).items() if text is not None}
+def write(tmp_path: Path, change: dict[str, Any], *, language: str = "en") -> Path:
+    """A file with a few texts of one language."""
     path = tmp_path / "texts.yaml"
-    path.write_text(yaml.safe_dump(BLOCKS | {"en": english}, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump({language: change}, allow_unicode=True), encoding="utf-8")
     return path
 
 
@@ -57,9 +56,20 @@ def test_requests_are_known_alone_in_a_mention(written: str, request_: str | Non
     assert load_texts().request(written) == request_
 
 
-def test_a_file_of_ones_own_is_used(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_changes_the_texts_it_holds_and_leaves_the_others(tmp_path: Path) -> None:
     texts = load_texts(write(tmp_path, {"help": "Show me!"}))
     assert texts.say("en", "help") == "Show me!"
+    assert texts.say("en", "limit") == BLOCKS["en"]["limit"]
+    assert texts.say("ja", "help") == BLOCKS["ja"]["help"]
+
+
+def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
+    german = {name: text for name, text in BLOCKS["en"].items() if name != "hot"}
+    with pytest.raises(ConfigError, match=r"de\.hot: missing"):
+        load_texts(write(tmp_path, german, language="de"))
+    texts = load_texts(write(tmp_path, german | {"hot": "zählte viel"}, language="de"))
+    assert texts.language("de-AT", "") == "de"
+    assert texts.say("de", "hot") == "zählte viel"
 
 
 @pytest.mark.parametrize(
