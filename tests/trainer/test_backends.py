@@ -1,4 +1,4 @@
-"""Features and head speak only Keras and NumPy: under KERAS_BACKEND=torch they come to the same."""
+"""Features and head speak only Keras and NumPy: under KERAS_BACKEND=torch or jax they come to the same."""
 
 import importlib.util
 import os
@@ -9,11 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None,
-    reason="torch is not installed; `pip install torch` beside the lock file to run this",
-)
 
 # Run in a process of its own: a process has one backend for all its life.
 SCRIPT = """
@@ -61,11 +56,14 @@ def run(backend: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_torch_gives_the_features_that_tensorflow_gives_and_fits_a_head(tmp_path: Path) -> None:
-    torch, tensorflow = (run(backend, tmp_path / backend) for backend in ("torch", "tensorflow"))
-    assert str(torch["backend"]) == "torch"
-    np.testing.assert_allclose(torch["float32"], tensorflow["float32"], rtol=1e-3, atol=1e-3)
-    for answers in (torch, tensorflow):
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_another_backend_gives_the_features_that_tensorflow_gives_and_fits_a_head(backend: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; `pip install {backend}` beside the lock file to run this")
+    other, tensorflow = (run(name, tmp_path / name) for name in (backend, "tensorflow"))
+    assert str(other["backend"]) == backend
+    np.testing.assert_allclose(other["float32"], tensorflow["float32"], rtol=1e-3, atol=1e-3)
+    for answers in (other, tensorflow):
         error = np.linalg.norm(answers["bfloat16"] - answers["float32"]) / np.linalg.norm(answers["float32"])
         assert error < 0.03
         assert answers["same_in_any_batch"]
