@@ -30,6 +30,8 @@ GONE = frozenset({404, 410, 451})
 MAX_ATTEMPTS = 3  # a site in trouble sends strange things, so a file that cannot be decoded is looked at again
 
 NOT_FETCHED = "not fetched"
+NO_IMAGE = "not an image"  # a web page or the like: that tells of the server's state, not of the photo
+TROUBLE = frozenset({NOT_FETCHED, NO_IMAGE})  # never the last word on a photo
 DUPLICATE = "duplicate"
 TWO_LABELS = "same file under two labels"
 
@@ -194,7 +196,7 @@ class Collection:
     def _refuse(self, refusal: Refusal, known: Photo | None) -> Refusal:
         before = self._manifest.refusal(self._source, refusal.photo_id)
         attempts = before.attempts + 1 if before else 1
-        final = refusal.final or (refusal.reason != NOT_FETCHED and attempts >= MAX_ATTEMPTS)
+        final = refusal.final or (refusal.reason not in TROUBLE and attempts >= MAX_ATTEMPTS)
         refusal = replace(refusal, attempts=attempts, final=final)
         if known:
             self._withdraw(known, refusal)

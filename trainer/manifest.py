@@ -65,7 +65,7 @@ MIGRATIONS = (
         forgotten_at TEXT NOT NULL,
         PRIMARY KEY (source, kind, id)
     );
-    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: to its end
+    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: nothing is expected further on
         source TEXT NOT NULL,
         label TEXT NOT NULL,
         next_page INTEGER,
@@ -264,12 +264,12 @@ class Manifest:
         return found
 
     def next_page(self, source: str, label: str) -> int | None:
-        """From which page on a listing was never read; 1 when it is new, None when it was read to its end."""
+        """From which page on a listing was never read; 1 when it is new, None when nothing is expected there."""
         rows = list(self._rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
         return rows[0][0] if rows else 1
 
     def set_next_page(self, source: str, label: str, number: int | None) -> None:
-        """Remember from which page on a listing was never read; None: it was read to its end."""
+        """Remember from which page on a listing was never read; None: nothing is expected there."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
 
