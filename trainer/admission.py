@@ -157,6 +157,12 @@ class Collection:
                 self.delete_file(known)
         return photo
 
+    def rename(self, photo: Photo, label: str) -> None:
+        """File a photo under another label; its file stays where it is."""
+        self.held[photo.label] -= 1
+        self.held[label] += 1
+        self._manifest.replace(photo, replace(photo, label=label))
+
     def remove(self, photo: Photo) -> None:
         """Strike a photo off and delete our copy of it."""
         self.held[photo.label] -= 1

@@ -230,6 +230,11 @@ class Manifest:
             dict(self._rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,)))
         )
 
+    def labels(self, source: str) -> set[str]:
+        """The labels under which a source listed anything, be it only what was refused."""
+        query = "SELECT label FROM photos WHERE source = ? UNION SELECT label FROM refusals WHERE source = ?"
+        return {label for (label,) in self._rows(query, (source, source))}
+
     def refusals(self, source: str | None = None) -> Iterator[Refusal]:
         """All refusals, the oldest first, or those of one source."""
         return self._select_refusals("? IS NULL OR source = ?", source, source)

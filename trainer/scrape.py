@@ -213,15 +213,19 @@ class Scrape:
         """What a page brings that has to be looked at, each with its row when it was held before and has changed."""
         new = []
         fresh = [image for image in page.images if image.photo_id not in listing.seen]
-        listing.repeats = 0 if fresh else listing.repeats + 1
+        listing.repeats = 0 if fresh or page.unusable else listing.repeats + 1
         listing.seen.update(image.photo_id for image in fresh)
         listing.known_in_a_row += len(page.images) - len(fresh) + len(page.unusable)
         listing.refused_in_a_row += len(page.unusable)
         for unusable in page.unusable:
             self.report.refused[listing.label, unusable.reason] += 1
         for image in fresh:
-            known = self._manifest.photo(self._site.name, image.photo_id) if image.path else None
-            if (known and _is_unchanged(known, image)) or (not known and self._knows(image)):
+            known = self._manifest.photo(self._site.name, image.photo_id)
+            if known and not image.path and known.label not in self._site.labels:  # the label was renamed
+                self._collection.rename(known, image.label)
+                listing.known_in_a_row = listing.refused_in_a_row = 0
+                self.report.known[listing.label] += 1
+            elif _is_unchanged(known, image) if known and image.path else self._knows(image):
                 self.report.known[listing.label] += 1
                 listing.known_in_a_row += 1
                 listing.refused_in_a_row = 0

@@ -265,6 +265,26 @@ def test_a_listing_that_goes_round_in_circles_is_left(gallery: Gallery, manifest
     assert held(manifest) == [1, 20]
 
 
+def test_photos_of_a_label_that_was_renamed_are_taken_along(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
+    gallery.post("japan", *range(12))
+    gallery.post("brazil", 20)
+    settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
+    run(settings, manifest)
+    gallery.fetched()
+    countries = settings.source.worldcosplay.countries
+    site = settings.source.worldcosplay.model_copy(
+        update={"countries": {"nippon": countries["japan"], "brazil": countries["brazil"]}}
+    )
+    renamed = settings.model_copy(update={"source": settings.source.model_copy(update={"worldcosplay": site})})
+    report = run(renamed, manifest)
+    assert gallery.fetched() == []
+    assert report.held == Counter(nippon=12, brazil=1, japan=0)
+    assert all((tmp_path / "data" / photo.path).exists() for photo in manifest.photos())
+    assert run(renamed, manifest).held == report.held
+
+
 # Broken off
 
 
@@ -435,6 +455,29 @@ def test_a_photo_whose_site_says_no_ai_is_refused(gallery: Gallery, manifest: Ma
     assert held(manifest) == [2, 20]
 
 
+def test_links_to_nothing_and_pipes_are_left_out_and_stop_nothing(manifest: Manifest, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        picture(tmp_path / "photos" / label / "z.jpg", ord(label))
+    for number in range(2 * MAX_FAILURES):
+        (tmp_path / f"photos/a/{number}.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "photos/b/pipe.jpg")
+    report = run(settings_for(tmp_path / "photos", tmp_path), manifest)
+    assert report.held == Counter(a=1, b=1)
+    assert report.refused == {
+        ("a", "neither a file nor a link to one"): 2 * MAX_FAILURES,
+        ("b", "neither a file nor a link to one"): 1,
+    }
+    assert not report.problems
+
+
+def test_many_files_that_are_no_images_do_not_end_a_folders_scrape(manifest: Manifest, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        picture(tmp_path / "photos" / label / "z.jpg", ord(label))
+    for number in range(100):
+        (tmp_path / f"photos/a/{number}.jpg").write_bytes(b"<html>")
+    assert run(settings_for(tmp_path / "photos", tmp_path), manifest).held == Counter(a=1, b=1)
+
+
 def test_the_same_file_twice_is_kept_once(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2)
     gallery.post("brazil", 20)
@@ -489,10 +532,11 @@ def test_web_pages_in_the_place_of_images_end_the_scrape_soon_and_cost_no_photo(
     assert held(manifest) == [*range(40), 50]
 
 
+@pytest.mark.parametrize("page_size", [4, 16])
 def test_a_listing_that_brings_nothing_but_refusals_is_left_and_taken_up_again(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
+    gallery: Gallery, manifest: Manifest, tmp_path: Path, page_size: int
 ) -> None:
-    gallery.page_size = 16
+    gallery.page_size = page_size
     gallery.post("japan", *range(160))
     gallery.post("brazil", 500)
     gallery.moved = dict.fromkeys(range(100), "https://elsewhere.example")
@@ -501,7 +545,8 @@ def test_a_listing_that_brings_nothing_but_refusals_is_left_and_taken_up_again(
     report = run(settings, manifest)
     (problem,) = report.problems
     assert "elsewhere.example, which source.worldcosplay.image_hosts does not name" in problem
-    assert len([page for page in gallery.pages() if page.startswith("114/")]) == 7  # of ten
+    n_pages = len([page for page in gallery.pages() if page.startswith("114/")])
+    assert 100 < n_pages * page_size < 120  # of 160
     assert held(manifest) == [*range(100, 160), 500]
     gallery.moved.clear()
     run(settings, manifest)
