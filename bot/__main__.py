@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bot.config import Settings, load_settings
+from bot.config import Settings, home_url, load_settings
 from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 
@@ -57,7 +57,7 @@ def login(
         from trainer.fetch import user_agent
 
         settings = load_settings(config)
-        base_url = instance.rstrip("/") if "://" in instance else f"https://{instance.rstrip('/')}"
+        base_url = _home(instance)
         if base_url.startswith("http://") and not settings.mastodon.allow_http:
             raise ConfigError(
                 f"{base_url}: a token must not travel in the open; use https://, or set mastodon.allow_http"
@@ -77,7 +77,7 @@ def login(
             code = typer.prompt("The code shown there")
         path = step.finish(code)
         typer.echo(f"Token kept in {path}, readable by you alone.")
-        if base_url != settings.mastodon.base_url.rstrip("/"):
+        if base_url != settings.mastodon.base_url:
             typer.echo(f"Now set mastodon.base_url to {base_url} in config.yaml (it is {settings.mastodon.base_url}).")
 
 
@@ -200,6 +200,14 @@ def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="
 
         settings = load_settings(config)
         _show(stats_table(settings, _database(settings), days=days))
+
+
+def _home(instance: str) -> str:
+    """The address of the instance that somebody means: https where they leave it out. Raises ConfigError."""
+    try:
+        return home_url(instance if "://" in instance else f"https://{instance}")
+    except ValueError as error:
+        raise ConfigError(f"{instance}: give {error}") from error
 
 
 def _database(settings: Settings) -> Path:

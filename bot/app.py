@@ -94,7 +94,7 @@ class Bot:
             self.client = Client(settings.mastodon, token, user_agent=agent, now=now)
             instance, me = _introduced(self.client, settings.mastodon, sleep=sleep)
             self._asked_before = self.client.server_time() + CLOCK_STEP_S
-            self.store.belongs_to(settings.mastodon.base_url.rstrip("/"), me.id)
+            self.store.belongs_to(settings.mastodon.base_url, me.id)
             logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
             limits = settings.bot
             web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 import trainer.config
 from bot.timetable import Timetable
 from trainer.config import Count, FromText, Seconds, Section
 
 
+def home_url(text: str) -> str:
+    """An instance's address in its one form: lower case, no slash at its end, no port that goes without saying.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+    expected = "an instance's address and nothing more, like https://example.social"
+    try:
+        parts = urlsplit(text.strip())
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError as error:
+        raise ValueError(f"{expected} ({error})") from error
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", host):
+        raise ValueError(expected)
+    if "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(expected)
+    name = f"[{host}]" if ":" in host else host
+    is_usual = port is None or port == {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{name}{'' if is_usual else f':{port}'}"
+
+
 class MastodonSettings(Section):
     """The instance the bot lives on, and how patiently it is spoken to."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+/?$")] = "https://friends.nico"
+    base_url: Annotated[str, AfterValidator(home_url)] = "https://friends.nico"
     access_token: SecretStr | None = None
     access_token_file: Path | None = None
     allow_http: bool = False

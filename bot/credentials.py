@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.config import Settings
+from bot.config import Settings, home_url
 from trainer.errors import ConfigError, StorageError
 
 TOKEN_FILE = "mastodon_token"  # noqa: S105 - a file's name
@@ -37,18 +38,20 @@ def find_token(settings: Settings) -> Credentials:
         ConfigError: there is none, others can read its file, it belongs to another instance, or it would travel
             unencrypted.
     """
-    base_url = settings.mastodon.base_url.rstrip("/")
+    base_url = settings.mastodon.base_url
     if not base_url.startswith("https://") and not settings.mastodon.allow_http:
         raise ConfigError(f"mastodon.base_url: {base_url} is not https://; the token would travel in the open")
     if settings.mastodon.access_token is not None and settings.mastodon.access_token.get_secret_value().strip():
-        return Credentials(settings.mastodon.access_token.get_secret_value().strip(), "the environment")
+        return _usable(settings.mastodon.access_token.get_secret_value(), "the environment")
     path = token_path(settings)
     held = read_private_json(path)
     if held is None:
         raise ConfigError(
             f"{path}: no access token yet; run `python -m bot login {base_url}`, or set DOKOCOS_MASTODON__ACCESS_TOKEN"
         )
-    token, home = held.get("access_token"), str(held.get("base_url", base_url)).rstrip("/")
+    token, home = held.get("access_token"), str(held.get("base_url", base_url))
+    with suppress(ValueError):
+        home = home_url(home)
     if not isinstance(token, str) or not token:
         raise ConfigError(f"{path}: holds no access_token; run `python -m bot login {base_url}`")
     if home != base_url:
@@ -56,7 +59,18 @@ def find_token(settings: Settings) -> Credentials:
             f"{path}: this token is for {home}, mastodon.base_url is {base_url}; change the one in config.yaml, "
             f"or run `python -m bot login {base_url}`"
         )
-    return Credentials(token, str(path))
+    return _usable(token, str(path))
+
+
+def _usable(token: str, origin: str) -> Credentials:
+    """A token that may stand in a header (RFC 6750). Raises ConfigError, and shows nothing of it."""
+    stripped = token.strip()
+    if not re.fullmatch(r"[\w.~+/-]+=*", stripped, re.ASCII):
+        raise ConfigError(
+            f"{origin}: the access token holds a line break, a space or a sign that no token has; copy it anew, alone, "
+            "or run `python -m bot login`"
+        )
+    return Credentials(stripped, origin)
 
 
 def read_private_json(path: Path) -> dict[str, Any] | None:
@@ -79,7 +93,7 @@ def read_private_json(path: Path) -> dict[str, Any] | None:
         held = json.loads(text)
     except ValueError:
         return {"access_token": text.strip()}
-    return held if isinstance(held, dict) else {"access_token": str(held)}
+    return held if isinstance(held, dict) else {"access_token": text.strip()}
 
 
 def write_private_json(path: Path, content: dict[str, Any]) -> None:

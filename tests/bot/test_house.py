@@ -64,15 +64,51 @@ def test_a_token_does_not_travel_in_the_open(tmp_path: Path) -> None:
         find_token(settings(tmp_path, base_url="http://example.social", access_token=SecretStr(TOKEN)))
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"access_token": 5}', ""])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"access_token": 5}', "", f"{TOKEN}\nsecond", f'"{TOKEN}"', "ｆｕｌｌ"]
+)
 def test_a_file_without_a_token_says_so(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mastodon_token"
     path.write_text(content)
     path.chmod(0o600)
-    if content == "[]":  # anything else is taken for the token itself, which the instance will refuse
-        return
-    with pytest.raises(ConfigError, match="bot login"):
+    with pytest.raises(ConfigError, match="bot login") as caught:
         find_token(settings(tmp_path))
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [f"{TOKEN}\nsecond", f"Bearer {TOKEN}", f"{TOKEN}é"])
+def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(tmp_path: Path, token: str) -> None:
+    with pytest.raises(ConfigError, match="the environment: the access token holds") as caught:
+        find_token(settings(tmp_path, access_token=SecretStr(token)))
+    assert TOKEN not in str(caught.value)
+
+
+def test_an_address_has_one_form_however_it_is_written(tmp_path: Path) -> None:
+    write_private_json(tmp_path / "mastodon_token", {"access_token": TOKEN, "base_url": "https://Friends.Nico"})
+    for written in ("https://friends.nico/", "HTTPS://Friends.Nico:443", " https://friends.nico./ "):
+        found = settings(tmp_path, base_url=written)
+        assert found.mastodon.base_url == "https://friends.nico"
+        assert find_token(found).token == TOKEN
+    assert settings(tmp_path, base_url="http://[::1]:3000").mastodon.base_url == "http://[::1]:3000"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "friends.nico",
+        "ftp://friends.nico",
+        "https://",
+        "https://friends.nico/@dokocos",
+        "https://friends.nico?x",
+        "https://a:b@friends.nico",
+        "https://friends.nico:port",
+        "https://[::1",
+        "https://friends .nico",
+    ],
+)
+def test_what_is_no_instances_address_is_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(ValueError, match=r"like https://example\.social"):
+        settings(tmp_path, base_url=written)
 
 
 def test_a_private_file_is_private_and_replaced_whole(tmp_path: Path) -> None:
