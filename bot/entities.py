@@ -36,7 +36,7 @@ class Account:
     acct: str  # user, or user@host when remote
     bot: bool
     created_at: datetime | None
-    profile: str  # the note and the fields, as plain text
+    profile: str  # the name as shown, the note and the fields, as plain text
 
 
 @dataclass(frozen=True, slots=True)

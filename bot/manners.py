@@ -7,6 +7,7 @@ Somebody else's photo is looked at only when that person agrees in the thread, a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,9 +16,10 @@ from typing import Literal
 from bot.entities import Account, Status, Thread
 
 NEW_ACCOUNT = timedelta(days=1)
-# What people put into their profile so that programs leave them alone; "#NoBot", "#no_ai", "#NoBots", ...
+# What people put into their profile so that programs leave them alone; "#NoBot", "#no-ai", "#NoBots", "AI学習禁止", ...
 _LEAVE_ME_ALONE = re.compile(
-    r"[#＃](?:no_?bots?|no_?ai|no_?image_?ai|no_?ml|no_?machine_?learning|bot禁止|ai禁止|ai学習禁止)\b", re.IGNORECASE
+    r"#no[_-]?(?:bots?|(?:image[_-]?)?ai|ml|machine[_-]?learning)(?![^\W_])|(?:bot|ai(?:の?学習)?)(?:は|利用)?禁止",
+    re.IGNORECASE,
 )
 
 
@@ -37,7 +39,7 @@ class Subject:
 
 def wants_no_bots(account: Account) -> bool:
     """Whether a profile asks programs to stay away."""
-    return _LEAVE_ME_ALONE.search(account.profile) is not None
+    return _LEAVE_ME_ALONE.search(unicodedata.normalize("NFKC", account.profile)) is not None
 
 
 def is_new(account: Account, *, now: datetime) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-# A bare name or one with its host, as it stands in a status' text.
-_MENTION = re.compile(r"(?<![\w/])@\w[\w.-]*(?:@[\w.-]*\w)?")
+# A bare name or one with its host, as it stands in a status' text where no link says so. Names and hosts end where
+# letters of another script begin: Japanese is written without a space after them.
+_MENTION = re.compile(r"(?<![A-Za-z0-9_/])@[A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _BREAKS = frozenset({"br", "p", "li", "div"})
 
 
@@ -14,17 +15,27 @@ class _Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
+        self._in_mention = False
 
     def handle_data(self, data: str) -> None:
-        self.parts.append(data)
+        if not self._in_mention:
+            self.parts.append(data)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the base's names
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _BREAKS:
             self.parts.append("\n")
+        if tag == "a":
+            classes = (dict(attrs).get("class") or "").split()
+            self._in_mention = "mention" in classes and "hashtag" not in classes
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a" and self._in_mention:
+            self._in_mention = False
+            self.parts.append(" ")
 
 
 def plain_text(html: str) -> str:
-    """The words of a piece of HTML, one line for each paragraph or break."""
+    """The words of a piece of HTML, one line for each paragraph or break; links to who is mentioned are left out."""
     parser = _Text()
     parser.feed(html)
     parser.close()

@@ -1,7 +1,7 @@
 """Findings -> the reply: its words, visibility and content warning; pure.
 
-A reply mentions nobody but the asker, is no wider than the mention, and fits the instance: when it does not, the bars
-become one line, then the scores and the version go, then the end is cut.
+A reply mentions nobody but the asker, is no wider than the mention and the photo, and fits the instance: when it does
+not, the bars become one line, then the scores and the version go, then the end is cut.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bot.texts import Texts
 BAR_LENGTH = 10
 MAX_BARS = 4
 MAX_LABEL_LENGTH = 40
-# What would ping, tag or link where words of others are shown.
-_HARMLESS = {"@": "＠", "#": "＃", "://": "：//"}
+# What would ping, tag or link where words of others are shown. A number sign of double width tags as well.
+_HARMLESS = {"@": "＠", "#": "♯", "＃": "♯", "://": "：//"}
 _UNSEEN = {
     "gone": "unseen_gone",
     "no_preview": "unseen_no_preview",
@@ -144,7 +144,7 @@ class Writer:
         text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
         return Reply(
             text=head + text,
-            visibility=narrower(to.visibility, self.widest),
+            visibility=narrower(narrower(to.visibility, shown.visibility), self.widest),
             spoiler_text=warning,
             sensitive=to.sensitive or shown.sensitive,
             language=self.language(to),

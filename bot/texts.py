@@ -43,6 +43,7 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "score": frozenset({"gallery", "percent"}),
     "separator": frozenset(),
 }
+_EMOJI_CODE = re.compile(r":[a-z0-9_]+:")  # a custom emoji, as it stands in a text
 _KANA = re.compile(r"[぀-ヿㇰ-ㇿｦ-ﾟ]")
 _KANJI = re.compile(r"[一-鿿㐀-䶿]")
 
@@ -140,8 +141,8 @@ def _placeholders(template: object) -> set[str] | None:
 
 
 def bare(text: str) -> str:
-    """A text as it is compared: one width, one case, nothing but letters and digits around it."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    """A text as it is compared: one width, one case, no custom emoji, nothing but letters and digits around it."""
+    folded = _EMOJI_CODE.sub(" ", unicodedata.normalize("NFKC", text).casefold())
     start = next((n for n, letter in enumerate(folded) if letter.isalnum()), len(folded))
     end = next((n for n in range(len(folded), start, -1) if folded[n - 1].isalnum()), start)
     return " ".join(folded[start:end].split())

@@ -23,7 +23,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 BATCH = 20  # statuses asked for at once
-LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted
+LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted or edited
 # On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
 MAX_SINGLE = 20
 
@@ -107,9 +107,7 @@ class Tidier:
     def _question_gone(self, entry: Entry) -> None:
         entry = self._store.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting"):  # its answer may have arrived just before
-            timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (lambda: self._question_gone(entry),))
-            timer.daemon = True
-            timer.start()
+            self._look_again(lambda: self._question_gone(entry))
         if entry.state != "answered" or entry.reply_id is None:
             return  # one that waits finds out by itself
         self._client.delete(entry.reply_id)
@@ -120,6 +118,8 @@ class Tidier:
         """A photo added to a mention that was told how to ask: the help goes, an answer comes."""
         self._worker.forget(entry.notification_id)
         entry = self._store.entry(entry.notification_id) or entry
+        if entry.state in ("working", "posting") and status.attachments:  # the help may be on its way
+            self._look_again(lambda: self._question_changed(entry, status))
         if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
             return
         # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
@@ -129,6 +129,11 @@ class Tidier:
         self._store.hurry(entry.notification_id)
         self._worker.wake()
         logger.info("asked again with a photo notification=%s", entry.notification_id)
+
+    def _look_again(self, task: Callable[[], None]) -> None:
+        timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (task,))
+        timer.daemon = True
+        timer.start()
 
     def _suspects(self, followed: Sequence[Entry]) -> Iterator[Entry]:
         """Those whose question seems to be gone; it is asked for by itself before anything is done about it."""

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bot import manners, parse
 from bot.app import Bot
 from bot.store import Entry
+from sandbox.faults import Fault
 from sandbox.instance import Status
 from tests.bot.conftest import World, photo, settle, until
 
@@ -44,11 +46,26 @@ def test_two_bots_do_not_talk_for_ever(world: World) -> None:
         assert refusal(bot, question) == "enough answers in this thread"
 
 
-@pytest.mark.parametrize("tag", ["#nobot", "#NoBots", "#noai", "#no_ai", "＃nobot"])
+@pytest.mark.parametrize(
+    "tag", ["#nobot", "#NoBots", "#noai", "#no_ai", "＃nobot", "＃ＮｏＢｏｔ", "#no-bots", "無断転載・AI学習禁止です"]
+)
 def test_a_profile_that_asks_bots_to_stay_away_is_heeded(world: World, tag: str) -> None:
     shy = world.person("shy", note=f"cosplayer {tag} she/her")
     with world.bot() as bot:
         assert refusal(bot, world.ask(by=shy)) == "the profile asks bots to stay away"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"display_name": "shy #nobot"},
+        {"fields": [{"name": "rules", "value": '<a class="mention hashtag" href="x">#<span>NoBot</span></a>'}]},
+        {"fields": [{"name": "#noAI", "value": None}]},
+        {"note": '<p>she/her<br /><a class="mention hashtag">#<span>noai</span></a></p>'},
+    ],
+)
+def test_a_wish_to_be_left_alone_is_found_wherever_a_profile_has_it(raw: dict[str, object]) -> None:
+    assert manners.wants_no_bots(parse.account({"id": 1, "acct": "shy"} | raw))
 
 
 def test_a_profile_that_only_looks_so_is_answered(world: World) -> None:
@@ -155,6 +172,21 @@ def test_a_photo_added_by_an_edit_turns_the_help_into_an_answer(world: World) ->
     assert "China gallery" in reply.text
 
 
+def test_a_photo_added_while_the_help_is_being_written_is_answered(world: World) -> None:
+    late = Fault(kind="store_then_delay", path="/api/v1/statuses", methods=("POST",), times=1, seconds=1.0)
+    world.instance.faults.add(late)
+    world.instance.follow(world.me, world.alice)
+    with world.bot(mastodon={"request_timeout_s": 10.0}) as bot:
+        until(lambda: bot.stream.is_open)
+        question = world.ask(label=None)
+        help_ = world.answer(question)  # it is there, and the bot does not know it yet
+        question.media.append(world.photo("china"))
+        world.instance.edit(question, "@dokocos now with a photo")
+        until(lambda: world.answers(question) and world.answers(question) != [help_])
+        settle(bot)
+        assert "China gallery" in world.answer(question).text
+
+
 def test_the_limit_is_told_once_then_there_is_silence(world: World) -> None:
     with world.bot(bot={"max_answers_per_hour": 2, "concurrent_mentions": 1}) as bot:
         texts = [world.answer(world.ask()).text for _ in range(3)]
@@ -205,6 +237,27 @@ def test_an_author_who_wants_no_bots_is_not_asked(world: World) -> None:
     carol = world.person("carol", note="#nobot")
     above = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
     with world.bot() as bot:
+        assert refusal(bot, world.ask(label=None, in_reply_to=above)) == "the photo's author wants no bots"
+
+
+def test_an_author_who_opted_out_or_is_muted_is_not_asked(world: World) -> None:
+    carol, dave = world.person("carol"), world.person("dave")
+    photos = [world.instance.post(who, "me", attachments=[world.photo(of=who)]) for who in (carol, dave)]
+    world.me.muting.add(dave.id)
+    with world.bot() as bot:
+        world.answer(world.ask("@dokocos stop", label=None, by=carol))
+        for above in photos:
+            question = world.ask(label=None, in_reply_to=above)
+            assert refusal(bot, question) == "the photo's author wants no bots"
+
+
+def test_an_author_who_agreed_and_then_opted_out_is_left_alone(world: World) -> None:
+    carol = world.person("carol")
+    above = world.instance.post(carol, "my costume", attachments=[world.photo(of=carol)])
+    with world.bot() as bot:
+        request = world.answer(world.ask(label=None, in_reply_to=above))
+        world.answer(world.ask("@dokocos ok", label=None, by=carol, in_reply_to=request))
+        world.answer(world.ask("@dokocos stop", label=None, by=carol))
         assert refusal(bot, world.ask(label=None, in_reply_to=above)) == "the photo's author wants no bots"
 
 
@@ -267,6 +320,13 @@ def test_up_to_four_photos_get_one_reply(world: World) -> None:
 def test_a_reply_is_no_wider_than_its_mention_or_config(world: World, asked: str, widest: str, expected: str) -> None:
     with world.bot(bot={"visibility": widest}, mastodon={"catch_up_every_s": 0.2}):
         assert world.answer(world.ask(visibility=asked)).visibility == expected
+
+
+def test_a_reply_is_no_wider_than_the_post_that_shows_the_photo(world: World) -> None:
+    world.instance.follow(world.me, world.alice)
+    above = world.instance.post(world.alice, "for friends", attachments=[world.photo()], visibility="private")
+    with world.bot():
+        assert world.answer(world.ask(label=None, in_reply_to=above, visibility="public")).visibility == "private"
 
 
 def test_a_japanese_mention_is_answered_in_japanese(world: World) -> None:
