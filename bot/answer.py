@@ -17,7 +17,7 @@ from bot.client import Client
 from bot.config import BotSettings
 from bot.desk import Desk
 from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, Thread
-from bot.errors import InstanceError, NotFound, OutOfScope, Refused
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
 from bot.manners import Subject
 from bot.outbox import parts
 from bot.photos import Judge
@@ -72,11 +72,17 @@ class Answerer:
         try:
             status = mention.status if mention else self._client.status(entry.status_id)
             return self._answer(entry, status)
-        except NotFound as error:
+        except (NotFound, NoSuchPage) as error:
+            if isinstance(error, NoSuchPage) and not self._is_gone(entry, error):
+                raise
             logger.info("gone notification=%s detail=%s", entry.notification_id, error)
             if entry.look_first:
                 self._withdraw(entry)
             return _silence("the question is gone")
+
+    def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
+        """Whether a 404 that is not the API's own is to be believed: to the last try, from a server that is there."""
+        return page.status in (404, 410) and not page.outage and entry.attempts >= self._settings.max_attempts
 
     def _withdraw(self, entry: Entry) -> None:
         """Delete an answer that arrived, though we were not told so, before its question was deleted."""
@@ -164,12 +170,15 @@ class Answerer:
         return _silence("asked us to delete, but there is no answer above")
 
     def _talk(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
-        if self._is_shut_out(status.account.id):
+        if self._is_shut_out(status.account.id, entry):
             return _silence("blocked or muted")
         if manners.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
             return _silence("enough answers in this thread")
         subject = manners.subject(status, thread, me=me, agrees=self._agrees)
         if subject.action == "ask" and subject.status:
+            author_id = subject.status.account.id
+            if self._store.opted_out(author_id) or self._is_shut_out(author_id, entry):
+                return _silence("the photo's author wants no bots")
             subject = self._consent(subject.status, me)
         if subject.action == "silence":
             return _silence(subject.reason)
@@ -256,17 +265,18 @@ class Answerer:
     def _agrees(self, text: str) -> bool:
         return self._writer.texts.request(text) == "agree"
 
-    def _is_shut_out(self, account_id: str) -> bool:
+    def _is_shut_out(self, account_id: str, entry: Entry) -> bool:
+        """Whether an account is muted or blocked; where the server does not tell, it is not."""
         known = self._shut_out.get(account_id)
         if known is not None:
             return known
         try:
             shut_out = self._client.relation(account_id).shut_out
-        except (
-            NotFound,
-            OutOfScope,
-            Refused,
-        ) as error:  # a token without read:follows; the server keeps most of it from us anyway
+        except (NotFound, OutOfScope, Refused, Transient) as error:
+            # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
+            may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
+            if (may_pass and entry.attempts < self._settings.max_attempts // 2) or getattr(error, "outage", False):
+                raise
             logger.debug("relation unknown error=%s", error)
             shut_out = False
         self._shut_out.put(account_id, shut_out)

@@ -18,6 +18,9 @@ from trainer.errors import ProjectError
 
 logger = logging.getLogger(__name__)
 
+# No server hands out smaller pages where more is there; a smaller one is the end of what there is.
+LEAST_PAGE = 15
+
 Received = Callable[[Mention], None]
 
 
@@ -121,11 +124,27 @@ class CatchUp:
         while True:
             page = self._client.notifications(min_id=position)
             n_mentions += self._take_in(page)
+            if position == cursor:
+                n_mentions += self._fill_gap(page, above=cursor)
             newest = page.ids[-1] if page.ids else position
             self._store.move_cursor(newest, overlap_s=self._overlap_s)
             if id_order(newest) <= id_order(position):  # the end, or a server that knows no min_id
                 return n_mentions
             position = newest
+
+    def _fill_gap(self, page: Page, *, above: str) -> int:
+        """Read what lies between a position and the page that a server handed out as the one right after it.
+
+        That is nothing on a server that knows `min_id`. Others hand out the newest page; from there it is walked down.
+        """
+        n_mentions = 0
+        while len(page.ids) >= LEAST_PAGE and id_order(page.ids[0]) > id_order(above):
+            below = self._client.notifications(max_id=page.ids[0])
+            if not below.ids or id_order(below.ids[0]) >= id_order(page.ids[0]):  # the end, or it knows no max_id
+                break
+            n_mentions += self._take_in(below)
+            page = below
+        return n_mentions
 
     def _read_first(self) -> int:
         """Walk downwards from the newest to the oldest that would still be answered, then set the cursor.
@@ -153,9 +172,12 @@ class CatchUp:
         return n_mentions
 
     def _is_too_old(self, page: Page) -> bool:
-        """Whether nothing before this page would be answered any more."""
+        """Whether nothing on this page, and so nothing before it, would be answered any more.
+
+        A single old status among them says nothing: one that mentions us since it was edited, one that came late.
+        """
         moments = [mention.status.created_at.timestamp() for mention in page.mentions]
-        return bool(moments) and self._client.server_time() - min(moments) > self._max_age_s
+        return bool(moments) and self._client.server_time() - max(moments) > self._max_age_s
 
     def _take_in(self, page: Page) -> int:
         for mention in page.mentions:

@@ -9,6 +9,7 @@ What is known of Mastodon.py 2.3 and lived with here:
 - Each transport failure looks the same and a stream that is refused hides its status: a hook on the `requests` session
   keeps the last answer, and with it the rate-limit headers.
 - It cannot ask for filtered notifications: the session adds that parameter.
+- It takes rate-limit headers that it cannot read for a refusal, even of a post that arrived: the hook takes them away.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 import requests
 from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
-from mastodon.errors import MastodonWarning
-from requests.adapters import HTTPAdapter
+from mastodon.errors import MastodonAPIError, MastodonWarning
 
 from bot import parse
 from bot.config import MastodonSettings
@@ -34,7 +35,7 @@ from bot.entities import Account, Mention, Reply, Status, Thread, id_order
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.limits import BLIND_WAIT_S, Family, Limits
 from bot.listener import Listener
-from trainer.connections import GuardedAdapter
+from bot.transport import STREAMS, Transport, origin
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,8 +45,10 @@ MAX_PAGES_BACK = 10
 _OUTAGES = frozenset({502, 503, 504})
 _NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
 _ASSUMED_VERSION = (4, 0, 0)
-# What Mastodon says with a 403 that has nothing to do with the thing asked for: a missing scope, a disabled account.
-_SHUT = ("outside the authorized scopes", "login is currently disabled")
+_OLD_VERSION = (3, 0, 0)  # of the calls that Mastodon.py makes to servers that know no /api/v2/media
+# What a 403 says that has nothing to do with the thing asked for: a missing scope, a disabled account. Mastodon's words
+# come first; "Insufficient permissions: ..." is Pleroma's, "token has insufficient scope" GoToSocial's.
+_SHUT = ("outside the authorized scopes", "login is currently disabled", "insufficient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Client:
         self._closing = False
         self._instance: Instance | None = None
         self._me: Account | None = None
+        self._is_plain = False  # the server refuses to choose among notifications
+        self._knows_media_v2 = True
         self._heard: tuple[float | None, float] = (None, 0.0)  # the server's clock, and ours that never jumps, together
 
     def server_time(self) -> float:
@@ -117,23 +122,49 @@ class Client:
     def me(self, *, again: bool = False) -> Account:
         """The bot's own account; asked for once, unless `again`."""
         if self._me is None or again:
-            self._me = parse.account(self._call("call", "whose token this is", lambda api: api.me()))
+            what = "whose token this is"
+            try:
+                raw = self._call("call", what, lambda api: api.me(), doubt=False)
+            except Refused as error:
+                said = f"{error}; if the token lacks the scope read:accounts, run `python -m bot login` again"
+                raise Refused(said, status=error.status) from error
+            self._me = self._readable(what, parse.account, raw)
         return self._me
 
     def instance(self) -> Instance:
-        """The instance's facts; asked for once."""
+        """The instance's facts; asked for once. One that does not describe itself is taken for Mastodon as it comes."""
         if self._instance is None:
-            try:
-                raw = self._call("call", "the instance's description", lambda api: api.instance_v2())
-            except (NotFound, Refused, NoSuchPage):  # servers before 4.0, and some others of the same API
-                raw = self._call("call", "the instance's description", lambda api: api.instance_v1())
-            statuses = (raw.get("configuration") or {}).get("statuses") or {}
-            self._instance = Instance(
-                version=str(raw.get("version") or "unknown"),
-                max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
-                characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
-            )
+            what = "the instance's description"
+            self._instance = self._readable(what, _instance, self._describe(what))
         return self._instance
+
+    def _describe(self, what: str) -> parse.Json:
+        for version in ("v2", "v1"):  # servers before 4.0, and some others of the same API, have only the second
+
+            def ask(api: Mastodon, version: str = version) -> Any:
+                answer = api.session.get(
+                    f"{api.api_base_url}/api/{version}/instance",
+                    headers={"User-Agent": self._user_agent, "Authorization": f"Bearer {self._token}"},
+                    timeout=self._settings.request_timeout_s,
+                )
+                if not answer.ok:
+                    raise MastodonAPIError(answer.reason)
+                return answer.json()
+
+            try:
+                return self._call("call", what, ask, doubt=False)
+            except (NotFound, Refused, NoSuchPage) as error:
+                missing: InstanceError = error
+            except Transient as error:
+                if version == "v1" or error.outage:
+                    raise
+                missing = error
+        try:
+            self.me()
+        except InstanceError:
+            raise missing from None
+        logger.warning("%s; it is taken for Mastodon as it comes", missing)
+        return {}
 
     def private_mention_policy(self) -> str | None:
         """What happens to private mentions from strangers: accept, filter or drop; None where there is no policy."""
@@ -163,10 +194,20 @@ class Client:
             finally:
                 api.session.params = {}
 
-        items = self._call("page", "notifications", ask)
-        mentions = (readable_mention(item) for item in items)
-        ids = sorted((str(item["id"]) for item in items), key=id_order)
-        return Page(tuple(mention for mention in mentions if mention), tuple(ids))
+        def ask_plainly(api: Mastodon) -> Any:
+            return api.notifications(min_id=min_id, max_id=max_id)
+
+        what = "notifications"
+        if self._is_plain:
+            return self._readable(what, _page, self._call("page", what, ask_plainly))
+        try:
+            return self._readable(what, _page, self._call("page", what, ask))
+        except (Refused, NoSuchPage) as error:  # by a server that takes no parameter it does not know
+            if isinstance(error, NoSuchPage) and error.outage:
+                raise
+            page = self._readable(what, _page, self._call("page", what, ask_plainly))
+            self._is_plain = True
+            return page
 
     def status(self, status_id: str) -> Status:
         """One status, as it is now."""
@@ -175,8 +216,9 @@ class Client:
 
     def existing(self, status_ids: Sequence[str]) -> set[str]:
         """Which of these statuses (20 at most) still exist and are shown to us."""
-        items = self._call("call", "several statuses", lambda api: api.statuses(list(status_ids)))
-        return {str(item["id"]) for item in items}
+        what = "several statuses"
+        items = self._call("call", what, lambda api: api.statuses(list(status_ids)))
+        return self._readable(what, lambda found: {str(item["id"]) for item in found}, items)
 
     def thread(self, status_id: str) -> Thread:
         """What stands before and after a status."""
@@ -196,21 +238,24 @@ class Client:
 
         for _ in range(MAX_PAGES_BACK):
             items = self._call("page", "our own statuses", ask)
-            if not items:
+            later = [item for item in items if id_order(str(item["id"])) > id_order(position)]
+            if not later:  # the end, or a server that knows no min_id
                 break
-            position = max((str(item["id"]) for item in items), key=id_order)
+            position = max((str(item["id"]) for item in later), key=id_order)
             found += [
                 str(item["id"])
-                for item in items
+                for item in later
                 if str(item.get("in_reply_to_account_id")) == account_id and not item.get("in_reply_to_id")
             ]
         return found
 
     def relation(self, account_id: str) -> Relation:
         """How we stand to an account; needs the scope read:follows."""
-        items = self._call("call", "the relation to an account", lambda api: api.account_relationships([account_id]))
+        what = "the relation to an account"
+        items = self._call("call", what, lambda api: api.account_relationships([account_id]))
         names = ("blocking", "blocked_by", "muting", "domain_blocking")
-        return Relation(shut_out=any(item.get(name) for item in items for name in names))
+        shut_out = self._readable(what, lambda found: any(item.get(name) for item in found for name in names), items)
+        return Relation(shut_out=shut_out)
 
     def lookup(self, acct: str) -> Account:
         """The account of that name, as this instance knows it; NotFound where it knows none."""
@@ -237,20 +282,31 @@ class Client:
                 idempotency_key=idempotency_key,
             ),
         )
-        return str(posted["id"])
+        return self._readable("posting", lambda status: str(status["id"]), posted)
 
     def upload(self, jpeg: bytes, *, description: str, timeout_s: float) -> str | None:
         """Upload a picture; returns its id, or None when the server is not done with it at once, as it should be."""
 
         def send(api: Mastodon) -> Any:
             api.request_timeout = min(timeout_s, self._settings.request_timeout_s)
+            api.mastodon_major, api.mastodon_minor, api.mastodon_patch = (
+                _ASSUMED_VERSION if self._knows_media_v2 else _OLD_VERSION
+            )
             try:
                 return api.media_post(jpeg, mime_type="image/jpeg", description=description)
             finally:
                 api.request_timeout = self._settings.request_timeout_s
+                api.mastodon_major, api.mastodon_minor, api.mastodon_patch = _ASSUMED_VERSION
 
-        uploaded = self._call("upload", "uploading a picture", send)
-        return str(uploaded["id"]) if uploaded.get("url") else None
+        what = "uploading a picture"
+        try:
+            uploaded = self._call("upload", what, send)
+        except (NotFound, NoSuchPage):
+            if not self._knows_media_v2:
+                raise
+            self._knows_media_v2 = False
+            uploaded = self._call("upload", what, send)
+        return self._readable(what, lambda found: str(found["id"]) if found.get("url") else None, uploaded)
 
     def delete(self, status_id: str) -> None:
         """Delete a status of ours; one that is gone already is fine."""
@@ -303,8 +359,12 @@ class Client:
 
     # How a call is made
 
-    def _call(self, family: Family, what: str, function: Callable[[Mastodon], T]) -> T:
-        """Run one call on this thread's object; `family` and `what` are for limits and for messages."""
+    def _call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, doubt: bool = True) -> T:
+        """Run one call on this thread's object; `family` and `what` are for limits and for messages.
+
+        Args:
+            doubt: whether a refusal that may be the whole server's, or this one call's, is looked into.
+        """
         self.require(family, what)
         api = self._api()
         self._local.answer = None
@@ -312,7 +372,26 @@ class Client:
         try:
             return function(api)
         except Exception as error:
-            raise self._sorted(error, family, what) from error
+            failure = self._sorted(error, family, what)
+            raise (self._doubted(failure) if doubt else failure) from error
+
+    def _doubted(self, failure: InstanceError) -> InstanceError:
+        """What a 401, or a no that is not the API's own, means beside a call that ought to work.
+
+        Some servers answer so to one thing only: to a status that is gone, to what a scope does not reach. They are not
+        away, and the token is good; that one thing may fail for good, or just now.
+        """
+        if not isinstance(failure, NoSuchPage) and type(failure) is not Unauthorized:
+            return failure
+        try:
+            self.me(again=True)
+        except Unauthorized as error:
+            return error if type(error) is Unauthorized else failure
+        except InstanceError:
+            return failure if isinstance(failure, NoSuchPage) else Transient(str(failure), outage=True)
+        if isinstance(failure, NoSuchPage):
+            return NoSuchPage(str(failure), outage=False, status=failure.status)
+        return Transient(f"{failure}, though the token is good", outage=False)
 
     def require(self, family: Family, what: str) -> None:
         """Make sure that the server would listen to such a call now. Raises RateLimited."""
@@ -322,11 +401,8 @@ class Client:
 
     def _api(self) -> Mastodon:
         if not hasattr(self._local, "api"):
-            session = requests.Session()
+            session = Transport(self._settings.base_url)
             session.hooks["response"].append(self._seen)
-            # An answer that drips ends in time; the stream, which has no end, is watched by its heartbeats.
-            session.mount(self._settings.base_url, GuardedAdapter(allow_private=True))
-            session.mount(f"{self._settings.base_url.rstrip('/')}/api/v1/streaming", HTTPAdapter())
             api = Mastodon(
                 api_base_url=self._settings.base_url,
                 access_token=self._token,
@@ -347,12 +423,14 @@ class Client:
         with suppress(KeyError, TypeError, ValueError):
             self._heard = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
-        if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
+            del response.headers[name]
+        if response.ok and STREAMS in response.url:
             self._stream = response
             if self._closing:
                 response.close()
 
-    def _readable(self, what: str, function: Callable[[parse.Json], T], raw: parse.Json) -> T:
+    def _readable(self, what: str, function: Callable[[Any], T], raw: Any) -> T:
         try:
             return function(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -366,21 +444,41 @@ class Client:
             until = self.limits.blocked_until(family) or self._now() + BLIND_WAIT_S
             return RateLimited(f"{what}: too many requests", until=until, family=family)
         detail = _said(answer, error)
+        if answer is not None and answer.is_redirect:
+            target = origin(urljoin(answer.url, answer.headers["Location"]))
+            return Transient(
+                f"{what}: {self._settings.base_url} sends us on to {target}; if it has moved there for good, make that "
+                "mastodon.base_url",
+                outage=True,
+            )
         if status is None or status < 400:
             broken = isinstance(error, MastodonNetworkError)
             return Transient(f"{what}: {detail}", outage=status is None or broken, under_way=True)
         message = f"{what}: HTTP {status} {detail}".strip()
         if status == 401:
             return Unauthorized(message)
-        if status == 403 and any(sign in detail for sign in _SHUT):
+        if status == 403 and any(sign in detail.lower() for sign in _SHUT):
             return OutOfScope(message)
-        if status == 404 and not _is_json(answer):
-            return NoSuchPage(message, outage=True)
-        if status in (404, 410):
-            return NotFound(message)
         if status >= 500 or status == 408:
             return Transient(message, outage=status in _OUTAGES, under_way=status in _NO_ANSWERS)
-        return Refused(message, status=status)
+        if not _is_json(answer):
+            return NoSuchPage(message, outage=True, status=status)
+        return NotFound(message) if status in (404, 410) else Refused(message, status=status)
+
+
+def _instance(raw: parse.Json) -> Instance:
+    statuses = (raw.get("configuration") or {}).get("statuses") or {}
+    return Instance(
+        version=str(raw.get("version") or "unknown"),
+        max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
+        characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
+    )
+
+
+def _page(items: Sequence[parse.Json]) -> Page:
+    mentions = (readable_mention(item) for item in items)
+    ids = sorted((str(item["id"]) for item in items), key=id_order)
+    return Page(tuple(mention for mention in mentions if mention), tuple(ids))
 
 
 def readable_mention(raw: parse.Json) -> Mention | None:

@@ -62,4 +62,12 @@ class Transient(InstanceError):  # noqa: N818
 
 
 class NoSuchPage(Transient):
-    """A 404 that is not the API's own: a proxy whose server is not there yet, or an old server without this call."""
+    """A 4xx that is not in the API's own words: a proxy whose server is not there, or an old server without this call.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, *, outage: bool, status: int) -> None:
+        super().__init__(message, outage=outage)
+        self.status = status

@@ -18,6 +18,9 @@ Family = Literal["call", "page", "post", "upload", "delete"]
 # Waited after a 429 that does not say until when, as a proxy's own does not; doubled for each further one in a row.
 BLIND_WAIT_S = 5.0
 MAX_BLIND_WAIT_S = 60.0
+# Mastodon's longest window. A server that names a later end is mistaken, and is asked again then.
+LONGEST_WINDOW_S = 3 * 3600.0
+_EPOCH_S = 1_000_000_000  # a smaller number is not a moment, but seconds from now
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Limits:
         self._n_blind: Counter[Family] = Counter()
 
     def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
-        """Take in one answer's headers; a 429 without any counts as "nothing left for a while"."""
+        """Take in one answer's headers; a 429 without any that make sense counts as "nothing left for a while"."""
         until = self._reset(headers)
         if status < 400:
             with self._lock:
@@ -46,7 +49,7 @@ class Limits:
         left = headers.get("X-RateLimit-Remaining", "")
         if status == 429:
             window = Window(0, until if until is not None else self._now() + self._blind_wait(family, headers))
-        elif until is not None and left.isdigit():
+        elif until is not None and left.isdecimal():
             window = Window(int(left), until)
         else:
             return
@@ -68,24 +71,37 @@ class Limits:
     def _blind_wait(self, family: Family, headers: Mapping[str, str]) -> float:
         """How long a 429 without a window is heeded, in seconds."""
         retry_after = headers.get("Retry-After", "")
-        if retry_after.isdigit():
-            return float(retry_after)
+        if retry_after.isdecimal():
+            return min(float(retry_after), LONGEST_WINDOW_S)
         with self._lock:
             self._n_blind[family] += 1
             return min(BLIND_WAIT_S * 2.0 ** min(self._n_blind[family] - 1, 16), MAX_BLIND_WAIT_S)
 
     def _reset(self, headers: Mapping[str, str]) -> float | None:
-        """The end of the window by our clock: what counts is how long after the answer's own date it is."""
+        """The end of the window by our clock; None where the server names none that lies ahead.
+
+        What counts is how long after the answer's own date it is.
+        """
         raw = headers.get("X-RateLimit-Reset", "")
         try:
-            reset = float(raw) if raw.isdigit() else _epoch(raw)
-        except ValueError:
+            ahead = _seconds_ahead(raw, since=self._date(headers))
+        except (ValueError, OverflowError):
             return None
+        return self._now() + min(ahead, LONGEST_WINDOW_S) if ahead > 0 else None
+
+    def _date(self, headers: Mapping[str, str]) -> float:
         try:
-            ahead = reset - parsedate_to_datetime(headers["Date"]).timestamp()
-        except (KeyError, TypeError, ValueError):
-            ahead = reset - self._now()
-        return self._now() + max(0.0, ahead)
+            return parsedate_to_datetime(headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return self._now()
+
+
+def _seconds_ahead(reset: str, *, since: float) -> float:
+    """How long after `since` a reset is: a time by ISO 8601, seconds since 1970, or seconds from now."""
+    if reset.isdecimal():
+        seconds = float(reset)
+        return seconds if seconds < _EPOCH_S else seconds - since
+    return _epoch(reset) - since
 
 
 def _epoch(text: str) -> float:

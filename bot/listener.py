@@ -1,21 +1,32 @@
-"""What Mastodon.py calls for each event of the stream; nothing that goes wrong with one event may end it."""
+"""Reads the stream's server-sent events; nothing that goes wrong with one event may end it.
+
+Mastodon.py reads lines as Mastodon writes them, and ends the stream at any other: at the carriage returns that some
+servers and proxies put in, at a field without a space, at an id that is no JSON. Here the format's own rules hold.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import requests
 from mastodon import StreamListener
+from mastodon.errors import MastodonNetworkError
 
 logger = logging.getLogger(__name__)
+
+NEVER_EVENTS = ("html", "json")  # in the content type of an answer that is no stream, whatever its status says
 
 
 class Listener(StreamListener):  # type: ignore[misc]
     """Hands events on as they come.
 
     Args:
-        opened: called once for each connection, when its first bytes arrive.
+        opened: called once for each connection, when its first line arrives.
         notified: with a notification's JSON.
         edited: with a status' JSON.
         deleted: with a status' id.
@@ -31,31 +42,45 @@ class Listener(StreamListener):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._opened = opened
-        self._notified = notified
-        self._edited = edited
-        self._deleted = deleted
-        self._is_open = False
+        # Servers have more kinds of events than these.
+        self._handlers: dict[str, Callable[[Any], None]] = {
+            "notification": lambda data: notified(json.loads(data)),
+            "status.update": lambda data: edited(json.loads(data)),
+            "delete": lambda data: deleted(data.strip().strip('"')),
+        }
 
-    def handle_heartbeat(self) -> None:
-        """The server is there: it greets with a comment line, then sends one every 15 seconds."""
-        if not self._is_open:
-            self._is_open = True
-            self._guard(self._opened)
+    def handle_stream(self, response: requests.Response) -> None:
+        """Called by Mastodon.py with an open stream; returns when it ends.
 
-    def on_notification(self, notification: dict[str, Any]) -> None:
-        """Somebody mentioned us, or did something else."""
-        self._guard(self._notified, notification)
+        Raises:
+            MastodonNetworkError: it is no stream of events.
+            requests.RequestException: it broke, or fell silent.
+        """
+        kind = response.headers.get("Content-Type", "")
+        if any(never in kind for never in NEVER_EVENTS):
+            raise MastodonNetworkError(f"not a stream of events but {kind}")
+        is_open = False
+        event = ""
+        data: list[str] = []
+        for line in _lines(response):
+            if not is_open:
+                is_open = True
+                self._guard(self._opened)
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if not line:
+                self._dispatch_to_handler(event, "\n".join(data))
+                event = ""
+                data.clear()
+            elif name == "event":
+                event = value
+            elif name == "data":
+                data.append(value)
 
-    def on_status_update(self, status: dict[str, Any]) -> None:
-        """A status was edited."""
-        self._guard(self._edited, status)
-
-    def on_delete(self, status_id: object) -> None:
-        """A status was deleted."""
-        self._guard(self._deleted, str(status_id))
-
-    def on_unknown_event(self, name: str, unknown_event: object = None) -> None:
-        """Servers have more kinds of events than we know."""
+    def _dispatch_to_handler(self, event: str, data: str) -> None:
+        handler = self._handlers.get(event)
+        if handler is not None:
+            self._guard(handler, data)
 
     def _guard(self, function: Callable[..., None], *arguments: object) -> None:
         try:
@@ -63,3 +88,15 @@ class Listener(StreamListener):  # type: ignore[misc]
         except Exception:
             # The catch-up finds what is lost here.
             logger.exception("an event of the stream could not be taken in")
+
+
+def _lines(response: requests.Response) -> Iterator[str]:
+    """The lines of a stream as each of them ends, by a line feed, with a carriage return before it or not."""
+    line = bytearray()
+    for piece in response.iter_content(chunk_size=1):
+        for byte in piece:
+            if byte != ord("\n"):
+                line.append(byte)
+                continue
+            yield line.decode(errors="replace").removesuffix("\r").removeprefix("\ufeff")
+            line.clear()

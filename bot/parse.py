@@ -40,21 +40,21 @@ def status(raw: Json) -> Status:
         sensitive=bool(raw.get("sensitive")),
         attachments=tuple(attachment(item) for item in raw.get("media_attachments") or ()),
         in_reply_to_id=_id(raw.get("in_reply_to_id")),
-        mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or ()),
+        mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or () if item.get("id")),
         is_boost=bool(raw.get("reblog")),
     )
 
 
 def account(raw: Json) -> Account:
-    """An account; its note and fields become one plain text."""
-    fields = [f"{field.get('name', '')} {field.get('value', '')}" for field in raw.get("fields") or ()]
+    """An account; its name as shown, its note and its fields become one plain text."""
+    fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
     created_at = raw.get("created_at")
     return Account(
         id=str(raw["id"]),
-        acct=str(raw["acct"]),
+        acct=str(raw.get("acct") or raw["username"]),
         bot=bool(raw.get("bot")),
         created_at=_time(created_at) if created_at else None,
-        profile=plain_text("\n".join([raw.get("note") or "", *fields])),
+        profile="\n".join([raw.get("display_name") or "", plain_text("\n".join([raw.get("note") or "", *fields]))]),
     )
 
 
@@ -71,10 +71,10 @@ def attachment(raw: Json) -> Attachment:
 
 
 def thread(raw: Json) -> Thread:
-    """A status' context."""
+    """A status' context, without those whose author is gone."""
     return Thread(
-        ancestors=tuple(status(item) for item in raw.get("ancestors") or ()),
-        descendants=tuple(status(item) for item in raw.get("descendants") or ()),
+        ancestors=tuple(status(item) for item in raw.get("ancestors") or () if item.get("account")),
+        descendants=tuple(status(item) for item in raw.get("descendants") or () if item.get("account")),
     )
 
 

@@ -34,6 +34,10 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             answer(self)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.server.posted(self)
+
     def reply(self, body: bytes = b"", *, status: int = 200, **headers: str) -> None:
         """A whole answer; `Content_Type="x"` is the header Content-Type."""
         self.send_response(status)
@@ -66,7 +70,8 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         answers: by path, with its query or without; what is not there is a 404.
-        requests: all that came, in order.
+        requests: all that was asked by GET, in order.
+        posted: the answer to whatever is posted.
     """
 
     daemon_threads = True
@@ -76,6 +81,7 @@ class Server(ThreadingHTTPServer):
         self.answers = answers
         self.requests: list[Request] = []
         self.over = threading.Event()
+        self.posted: Callable[[Exchange], object] = status(404)
 
     @property
     def url(self) -> str:

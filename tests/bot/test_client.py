@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import Any
 
 import pytest
+import requests
 
 from bot.client import Client
+from bot.config import MastodonSettings
 from bot.entities import Reply
 from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
-from bot.limits import BLIND_WAIT_S, Limits
+from bot.limits import BLIND_WAIT_S, LONGEST_WINDOW_S, Limits
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import World
+from tests.web import Exchange, serving
+from tests.web import status as answer
 
 REPLY = Reply("hi", visibility="public", spoiler_text="", sensitive=False, language="en")
 NOW = 1_800_000_000.0
+POSTS = "/api/v1/statuses"
 
 
 def fail(world: World, path: str = ".*", **fault: Any) -> None:
@@ -83,11 +89,18 @@ def test_an_instance_that_fails_does_not_send_the_upload_round_in_circles(world:
     assert world.client().upload(_jpeg(), description="x", timeout_s=5)
 
 
-def test_a_failing_instance_is_asked_no_more_than_twice(world: World) -> None:
-    fail(world, r"/api/v[12]/instance.*", status=404)
-    with pytest.raises(NotFound):
-        world.client().instance()
+@pytest.mark.parametrize("html", [False, True])
+def test_an_instance_that_does_not_describe_itself_is_taken_for_mastodon(world: World, html: bool) -> None:
+    fail(world, r"/api/v[12]/instance.*", status=404, html=html)
+    instance = world.client().instance()
+    assert (instance.version, instance.max_characters) == ("unknown", 500)
     assert world.instance.faults.fired["answer"] == 2
+
+
+def test_an_instance_that_is_away_is_not_taken_for_one_that_does_not_describe_itself(world: World) -> None:
+    fail(world, r"/api/.*", status=404, html=True)
+    with pytest.raises(Transient):
+        world.client().instance()
 
 
 def test_the_older_description_of_an_instance_will_do(world: World) -> None:
@@ -151,6 +164,15 @@ def test_unreadable_notifications_are_passed_over(world: World, caplog: pytest.L
         ({"X-RateLimit-Reset": "nonsense"}, 429, 0, NOW + BLIND_WAIT_S),
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "nonsense"}, 200, None, None),
         ({}, 200, None, None),
+        ({"X-RateLimit-Remaining": "\xb2", "X-RateLimit-Reset": str(int(NOW + 30))}, 200, None, None),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "30"}, 200, 7, NOW + 30),
+        ({"X-RateLimit-Reset": "30"}, 429, 0, NOW + 30),
+        ({"X-RateLimit-Reset": "2020-01-01T00:00:00Z"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "9999-12-31T23:59:59Z"}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"X-RateLimit-Reset": "9" * 400}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"Retry-After": "99999999999"}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"Retry-After": "\xb2"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "2027-01-15T08:01:00Z", "Date": "yesterday"}, 429, 0, NOW + 60),
     ],
 )
 def test_limits_are_read_off_any_headers(
@@ -175,3 +197,67 @@ def test_one_object_serves_each_thread(world: World) -> None:
     client: Client = world.client()
     with ThreadPoolExecutor(4) as pool:
         assert {account.id for account in pool.map(lambda _: client.me(again=True), range(16))} == {str(world.me.id)}
+
+
+def client_of(url: str) -> Client:
+    return Client(MastodonSettings(base_url=url, allow_http=True), "s3cret", user_agent="test")
+
+
+def test_a_redirect_on_the_same_server_is_followed() -> None:
+    with serving() as server:
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location="/api/v1/me")
+        server.answers["/api/v1/me"] = answer(200, b'{"id": 1, "username": "me"}', Content_Type="application/json")
+        assert client_of(server.url).me().acct == "me"
+
+
+def test_a_redirect_to_another_server_is_told_and_not_followed() -> None:
+    with serving() as other, serving() as server:
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location=f"{other.url}/api/v1/x")
+        with pytest.raises(Transient, match=f"sends us on to {other.url}; if it has moved there for good") as caught:
+            client_of(server.url).me()
+    assert caught.value.outage
+    assert not other.requests
+
+
+def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
+    looked: list[str] = []
+
+    def moved(exchange: Exchange) -> None:
+        looked.append(exchange.command)
+        exchange.reply(b"{}", Content_Type="application/json")
+
+    with serving() as server:
+        server.posted = answer(302, Location="/elsewhere")
+        server.answers["/elsewhere"] = moved
+        with pytest.raises(Transient, match="sends us on"):
+            client_of(server.url).post(REPLY, in_reply_to="1", idempotency_key="k")
+    assert not looked
+
+
+def test_a_token_that_is_good_on_https_never_travels_in_the_open() -> None:
+    from bot.transport import Transport
+
+    with serving({"/api/v1/streaming/user": b""}) as server:
+        with pytest.raises(requests.exceptions.InvalidSchema, match="without https"):
+            Transport("https://example.social").get(f"{server.url}/api/v1/streaming/user")
+        assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "words", ["Insufficient permissions: write:statuses.", "Forbidden: token has insufficient scope permission"]
+)
+def test_other_servers_words_for_a_missing_scope_are_known(words: str) -> None:
+    body = json.dumps({"error": words}).encode()
+    refusal = answer(403, body, Content_Type="application/json")
+    with serving({"/api/v1/statuses/1": refusal}) as server, pytest.raises(OutOfScope):
+        client_of(server.url).status("1")
+
+
+def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> None:
+    fail(world, POSTS, methods=("POST",), status=403, html=True, times=1)
+    question = world.ask()
+    client = world.client()
+    with pytest.raises(Transient) as caught:
+        client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+    assert not caught.value.outage
+    assert client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from bot.entities import Mention
@@ -121,6 +123,16 @@ def test_a_long_absence_is_walked_page_by_page(world: World) -> None:
         world.answer(last)
         settle(bot)
         assert sum(bot.store.counts().values()) == 93
+
+
+def test_one_old_status_does_not_end_the_first_look_back(world: World) -> None:
+    robot = world.person("robot", bot=True)
+    first = world.ask()
+    for _ in range(80):  # what a page holds
+        world.ask(by=robot, label=None)
+    world.ask().created_at -= timedelta(days=400)  # it mentions us since it was edited
+    with world.bot():
+        world.answer(first)
 
 
 def test_a_notification_that_appears_late_under_a_lower_id_is_found(world: World) -> None:

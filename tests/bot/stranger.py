@@ -1,0 +1,238 @@
+"""A server of the same API that is not Mastodon, as somebody else would write one: small, plain, and its own way.
+
+It knows a handful of calls under exact paths, answers everything else with a page that is not the API's own, leaves out
+what the API calls optional, and gives ids and times other shapes. `Ways` chooses among the habits of such servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sandbox.server import serve, until_gone
+from tests.bot.conftest import photo
+
+Json = dict[str, Any]
+TOKEN = "s3cret"
+ME, ALICE = 1, 2
+STATUS_404 = PlainTextResponse("Not Found", status_code=404)
+
+
+def number(n: int) -> object:
+    """An id as a bare number, as it is not meant to be."""
+    return n
+
+
+def ulid(n: int) -> object:
+    """An id as GoToSocial makes them."""
+    return f"01JD{n:022d}"
+
+
+@dataclass
+class Ways:
+    """What this server does in its own way."""
+
+    id: Callable[[int], object] = str
+    time: str = "%Y-%m-%dT%H:%M:%S.%fZ"
+    headers: dict[str, str] = field(default_factory=dict)  # of each answer
+    describes: Json | None = None  # /api/v1/instance; None: there is none
+    knows_min_id: bool = True
+    refuses_parameters: bool = False
+    page_size: int = 40
+    media_path: str = "/api/v2/media"
+    streams: str = ""  # "\n" or "\r\n": the end of a line in its stream; empty: there is no stream
+    refuses_relations: int = 404
+
+    def __str__(self) -> str:
+        usual = vars(Ways())
+        odd = {name: getattr(value, "__name__", value) for name, value in vars(self).items() if value != usual[name]}
+        return ", ".join(f"{name}: {value!r}" for name, value in odd.items()) or "as it comes"
+
+
+class Stranger:
+    """The server, with an account for the bot and one for Alice."""
+
+    def __init__(self, ways: Ways | None = None) -> None:
+        self.ways = ways or Ways()
+        self.url = ""
+        self.lock = threading.RLock()
+        self.numbers = itertools.count(100)
+        self.statuses: dict[int, Json] = {}
+        self.parents: dict[int, int] = {}
+        self.notifications: list[tuple[int, Json]] = []
+        self.keys: dict[str, Json] = {}
+        self.media: set[str] = set()
+        self.listeners: list[asyncio.Queue[bytes]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.accounts = {
+            n: {"id": self.ways.id(n), "username": name, "url": f"https://stranger.example/{name}"}
+            for n, name in ((ME, "dokocos"), (ALICE, "alice"))
+        }
+
+    # What tests do
+
+    def ask(self, text: str = "which gallery?", *, photos: int = 1, tell: bool = True, **more: Any) -> int:
+        """Alice mentions the bot; returns the status' number."""
+        attachments = [
+            {"id": self.ways.id(900 + n), "type": "image", "url": f"{self.url}/p.jpg"} for n in range(photos)
+        ]
+        html = f'<p><a href="x" class="u-url mention">@<span>dokocos</span></a>{text}</p>'
+        with self.lock:
+            status = self._status(ALICE, html, more | {"media_attachments": attachments, "mentions": [{}]})
+            n = next(self.numbers)
+            notification = {"id": self.ways.id(n), "type": "mention", "account": self.accounts[ALICE], "status": status}
+            self.notifications.append((n, notification))
+        if tell:
+            self.say("notification", json.dumps(notification))
+        return self._number(status["id"])
+
+    def answers(self, question: int) -> list[Json]:
+        """What replies to a status."""
+        with self.lock:
+            return [self.statuses[n] for n, parent in self.parents.items() if parent == question]
+
+    def forget(self, question: int) -> None:
+        """Delete a status; its notification stays, as sloppy servers have it."""
+        with self.lock:
+            del self.statuses[question]
+
+    def say(self, event: str, data: str) -> None:
+        """An event for whoever listens."""
+        end = self.ways.streams
+        frame = f"id: 7{end}event:{event}{end}data: {data}{end}{end}".encode()
+        for queue in list(self.listeners):
+            assert self.loop is not None
+            self.loop.call_soon_threadsafe(queue.put_nowait, frame)
+
+    def _status(self, author: int, content: str, more: Json) -> Json:
+        n = next(self.numbers)
+        made = datetime.now(UTC).strftime(self.ways.time)
+        status = {"id": self.ways.id(n), "account": self.accounts[author], "content": content, "created_at": made}
+        self.statuses[n] = status | more
+        return self.statuses[n]
+
+    def _number(self, entity_id: object) -> int:
+        return int(str(entity_id)[-12:])
+
+    # What it serves
+
+    def app(self) -> Starlette:
+        """The server as an app; its URL becomes known when it is bound."""
+        get, post = ["GET"], ["POST"]
+        routes = [
+            Route("/api/v1/accounts/verify_credentials", self._me, methods=get),
+            Route("/api/v1/accounts/relationships", self._relations, methods=get),
+            Route("/api/v1/accounts/{id}/statuses", self._own, methods=get),
+            Route("/api/v1/notifications", self._notifications, methods=get),
+            Route("/api/v1/statuses", self._post, methods=post),
+            Route("/api/v1/statuses/{id}", self._one, methods=get),
+            Route("/api/v1/statuses/{id}/context", self._context, methods=get),
+            Route(self.ways.media_path, self._upload, methods=post),
+            Route("/p.jpg", lambda _: Response(photo(), media_type="image/jpeg")),
+        ]
+        if self.ways.describes is not None:
+            routes.append(Route("/api/v1/instance", lambda _: self._json(self.ways.describes), methods=get))
+        if self.ways.streams:
+            routes.append(Route("/api/v1/streaming/user", self._stream, methods=get))
+        app = Starlette(routes=routes)
+        app.router.redirect_slashes = False
+
+        def on_bound(url: str) -> None:
+            self.url = url
+
+        app.state.on_bound = on_bound
+        return app
+
+    def _json(self, body: object) -> Response:
+        return JSONResponse(body, headers=self.ways.headers)
+
+    def _me(self, request: Request) -> Response:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return JSONResponse({"error": "The access token is invalid"}, status_code=401)
+        return self._json(self.accounts[ME])
+
+    def _relations(self, _: Request) -> Response:
+        return PlainTextResponse("no", status_code=self.ways.refuses_relations)
+
+    def _own(self, _: Request) -> Response:
+        with self.lock:
+            return self._json([each for each in self.statuses.values() if each["account"] is self.accounts[ME]])
+
+    def _notifications(self, request: Request) -> Response:
+        asked = request.query_params
+        if self.ways.refuses_parameters and not set(asked) <= {"min_id", "max_id"}:
+            return JSONResponse({"error": "unknown parameter"}, status_code=400)
+        below = self._number(asked["max_id"]) if "max_id" in asked else 10**12
+        above = self._number(asked["min_id"]) if "min_id" in asked else 0
+        with self.lock:
+            found = [(n, each) for n, each in self.notifications if above < n < below]
+        oldest_first = self.ways.knows_min_id and "min_id" in asked
+        page = found[: self.ways.page_size] if oldest_first else found[-self.ways.page_size :]
+        return self._json([each for _, each in reversed(page)])
+
+    async def _post(self, request: Request) -> Response:
+        form = await request.form()
+        with self.lock:
+            key = request.headers.get("Idempotency-Key", "")
+            if key not in self.keys:
+                more: Json = {name: form[name] for name in ("visibility", "language") if name in form}
+                more["media"] = form.getlist("media_ids[]")
+                more["in_reply_to_id"] = form.get("in_reply_to_id")
+                self.keys[key] = self._status(ME, str(form["status"]), more)
+                if form.get("in_reply_to_id"):
+                    self.parents[self._number(self.keys[key]["id"])] = self._number(form["in_reply_to_id"])
+            return self._json(self.keys[key])
+
+    def _one(self, request: Request) -> Response:
+        status = self.statuses.get(self._number(request.path_params["id"]))
+        return self._json(status) if status else STATUS_404
+
+    def _context(self, request: Request) -> Response:
+        n = self._number(request.path_params["id"])
+        if n not in self.statuses:
+            return STATUS_404
+        gone = {"id": self.ways.id(50), "account": None, "content": None, "created_at": None}
+        above = [self.statuses[self.parents[n]]] if self.parents.get(n) in self.statuses else []
+        return self._json({"ancestors": [gone, *above], "descendants": [*self.answers(n), gone]})
+
+    async def _upload(self, _: Request) -> Response:
+        media_id = str(next(self.numbers))
+        self.media.add(media_id)
+        return self._json({"id": media_id, "type": "image", "url": f"{self.url}/p.jpg"})
+
+    async def _stream(self, request: Request) -> Response:
+        self.loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self.listeners.append(queue)
+        gone = asyncio.ensure_future(until_gone(request.receive))
+
+        async def events() -> AsyncIterator[bytes]:
+            yield f"retry: 5000{self.ways.streams}{self.ways.streams}".encode()
+            while not gone.done():
+                frame = asyncio.ensure_future(queue.get())
+                await asyncio.wait({frame, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if frame.done():
+                    yield frame.result()
+            self.listeners.remove(queue)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@contextmanager
+def at_home(ways: Ways | None = None) -> Iterator[Stranger]:
+    """A server that runs while the context lasts."""
+    stranger = Stranger(ways)
+    with serve(stranger.app()):
+        yield stranger
