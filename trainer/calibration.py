@@ -1,11 +1,16 @@
-"""How far scores can be believed: the temperature, the "not sure" threshold, and the curves that show both.
+"""How far scores can be believed: temperature and doubt, the "not sure" threshold, and the curves that show them.
 
-Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
+A temperature alone has one answer to two questions. Some photos bear a label that nothing in them shows, however many
+photos a head learns from; a few of these among the surest answers cost so much likelihood that the temperature makes
+all other scores too low. So a share of the photos is doubted: they may be anything, and the temperature fits the rest.
+
+Source of the temperature: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +20,7 @@ Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
 
 TEMPERATURES = (0.05, 20.0)
+MAX_DOUBT = 0.5
 N_BINS = 10
 MIN_ANSWERS = 10  # a precision of fewer answers says nothing
 
@@ -37,6 +43,19 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What makes scores of logits: (1 - doubt) * softmax(logits / temperature) + doubt / k.
+
+    Attributes:
+        temperature: above 0.
+        doubt: 0..1, the share of the photos of which logits tell nothing.
+    """
+
+    temperature: float
+    doubt: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReliabilityBin:
     """Photos whose best score lies in one interval: what was said, and what was true of it."""
 
@@ -45,23 +64,32 @@ class ReliabilityBin:
     n_photos: int
 
 
-def fit_temperature(logits: Floats, class_indexes: Indexes) -> float:
-    """The temperature with the smallest negative log-likelihood.
+def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
+    """The calibration with the smallest negative log-likelihood: the best doubt, each with its best temperature.
 
     Args:
         logits: (n, k), of photos that the head was not fitted on.
         class_indexes: (n,) what they are.
     """
     rows = np.arange(len(logits))
+    n_classes = logits.shape[1]
+    bounds = tuple(np.log(TEMPERATURES))
 
-    def loss(log_temperature: float) -> float:
+    def loss(log_temperature: float, doubt: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
         scaled -= scaled.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[rows, class_indexes]).mean())
+        log_shares = scaled[rows, class_indexes] - np.log(np.exp(scaled).sum(axis=1))
+        with np.errstate(divide="ignore"):  # the logarithm of no doubt is -inf, as it should be
+            return float(-np.logaddexp(np.log1p(-doubt) + log_shares, np.log(doubt / n_classes)).mean())
 
-    low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    def best(doubt: float) -> Any:
+        return minimize_scalar(loss, bounds=bounds, args=(doubt,), method="bounded", options={"xatol": 1e-6})
+
+    found = minimize_scalar(
+        lambda doubt: best(doubt).fun, bounds=(0, MAX_DOUBT), method="bounded", options={"xatol": 1e-4}
+    )
+    doubt = float(found.x) if found.fun < best(0.0).fun else 0.0
+    return Calibration(temperature=float(np.exp(best(doubt).x)), doubt=doubt)
 
 
 def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision: float) -> Threshold:

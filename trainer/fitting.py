@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trainer.calibration import Threshold, choose_threshold, fit_temperature
+from trainer.calibration import Threshold, choose_threshold, fit_calibration
 from trainer.config import Settings
 from trainer.dataset import Item
 from trainer.evaluate import Report, balanced_accuracy, evaluate
@@ -56,8 +56,8 @@ def fit_and_judge(
         progress=watcher.update,
     )
     watcher.step("evaluation")
-    temperature = fit_temperature(fitted.head.logits(validation_features), class_indexes(validation_items))
-    head = fitted.head.with_temperature(temperature)
+    calibration = fit_calibration(fitted.head.logits(validation_features), class_indexes(validation_items))
+    head = fitted.head.calibrated(calibration)
     threshold = choose_threshold(
         head.scores(validation_features),
         class_indexes(validation_items),

@@ -1,6 +1,6 @@
 """The head: the small classifier on top of bottleneck features. Built and fitted with Keras, served by NumPy.
 
-A head is standardisation, at most one hidden layer, and a softmax whose temperature is calibrated. That is two matrix
+A head is standardisation, at most one hidden layer, and a softmax that is calibrated. That is two matrix
 products, so serving needs no Keras for it, and the file is plain arrays: it outlives any version of Keras.
 
 A linear head is always fitted, one with a hidden layer besides where the settings ask for it, and that one is kept only
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.backend import load_keras
+from trainer.calibration import Calibration
 from trainer.config import HeadSettings
 from trainer.errors import ModelError
 from trainer.files import write_file
@@ -45,6 +46,7 @@ class Head:
         mean: (d,), of the training features; so is `scale`, their standard deviation.
         layers: one, or two with a relu in between.
         temperature: logits are divided by it; above 0.
+        doubt: 0..1, the share of the photos that may be anything; see `trainer.calibration`.
     """
 
     labels: tuple[str, ...]
@@ -52,6 +54,7 @@ class Head:
     scale: Floats
     layers: tuple[Layer, ...]
     temperature: float = 1.0
+    doubt: float = 0.0
 
     @property
     def n_features(self) -> int:
@@ -74,7 +77,9 @@ class Head:
 
     def scores(self, features: Floats) -> Floats:
         """(n, d) -> (n, k) in 0..1, rows that add up to one: calibrated probabilities."""
-        return softmax(self.logits(features) / np.float32(self.temperature))
+        shares = softmax(self.logits(features) / np.float32(self.temperature))
+        scores: Floats = np.float32(1 - self.doubt) * shares + np.float32(self.doubt / shares.shape[1])
+        return scores
 
     def gradient(self, features: Floats, class_index: Indexes) -> Floats:
         """How each feature moves one label's logit.
@@ -93,9 +98,9 @@ class Head:
         gradient: Floats = slope / self.scale
         return gradient
 
-    def with_temperature(self, temperature: float) -> Head:
-        """The same head, calibrated."""
-        return replace(self, temperature=temperature)
+    def calibrated(self, calibration: Calibration) -> Head:
+        """The same head with other scores."""
+        return replace(self, temperature=calibration.temperature, doubt=calibration.doubt)
 
     def save(self, folder: Path) -> None:
         """Write head.npz in one step.
@@ -108,6 +113,7 @@ class Head:
             "mean": self.mean,
             "scale": self.scale,
             "temperature": np.float64(self.temperature),
+            "doubt": np.float64(self.doubt),
         }
         for number, (kernel, bias) in enumerate(self.layers):
             arrays[f"kernel_{number}"], arrays[f"bias_{number}"] = kernel, bias
@@ -130,6 +136,7 @@ class Head:
                     scale=arrays["scale"],
                     layers=tuple((arrays[f"kernel_{n}"], arrays[f"bias_{n}"]) for n in range(n_layers)),
                     temperature=float(arrays["temperature"]),
+                    doubt=float(arrays["doubt"]) if "doubt" in arrays else 0.0,  # heads were written without, once
                 )
         except Exception as error:  # zipfile and NumPy raise whatever they like about a damaged file
             raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train anew") from error

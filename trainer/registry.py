@@ -52,7 +52,7 @@ class VersionFacts:
         view: the view that photos are judged by.
         precision: that the features were computed in.
         threshold: the best score below which the answer is "not sure".
-        temperature: of the head's softmax; already inside the head.
+        temperature: of the head's softmax; inside the head already, as the rest of its calibration is.
         n_photos: learned from, all splits; `photos.txt` lists those of train and validation.
         created_at: ISO 8601, UTC.
         libraries: name -> version.

@@ -88,6 +88,7 @@ def render(
         champion=champion,
         champion_figures=_figures_of(champion),
         threshold=trained.threshold,
+        doubt=trained.head.doubt,
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},

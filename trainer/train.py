@@ -192,6 +192,7 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "verdict": verdict.as_json(),
         "compared_with": champion.name if champion else None,
         "threshold": asdict(trained.threshold),
+        "doubt": trained.head.doubt,
         "history": [asdict(epoch) for epoch in trained.fitted.history],
         "best_epoch": trained.fitted.best_epoch,
         "hidden_units": trained.head.hidden_units,

@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.calibration import (
+    Calibration,
     Floats,
     Indexes,
     choose_threshold,
     coverage_curve,
     expected_calibration_error,
-    fit_temperature,
+    fit_calibration,
     reliability,
 )
-from trainer.head import softmax
+from trainer.head import Head, softmax
 
 
 def honest(n: int, *, seed: int = 0, spread: float = 2.0) -> tuple[Floats, Indexes]:
@@ -25,6 +26,21 @@ def honest(n: int, *, seed: int = 0, spread: float = 2.0) -> tuple[Floats, Index
     logits = rng.normal(0, spread, (n, 3)).astype(np.float32)
     labels = (logits + rng.gumbel(size=(n, 3))).argmax(axis=1)
     return logits, labels
+
+
+def mislabelled(n: int, *, seed: int = 0) -> tuple[Floats, Indexes]:
+    """As `honest` with clear logits, but 15% of the labels are drawn by lot."""
+    logits, labels = honest(n, seed=seed, spread=6.0)
+    rng = np.random.default_rng(seed + 1000)
+    return logits, np.where(rng.random(n) < 0.15, rng.integers(0, 3, n), labels)
+
+
+def scores_of(logits: Floats, calibration: Calibration) -> Floats:
+    """What a head with these logits says."""
+    n_classes = logits.shape[1]
+    nothing, one = np.zeros(n_classes, dtype=np.float32), np.ones(n_classes, dtype=np.float32)
+    unchanged = (np.eye(n_classes, dtype=np.float32), nothing)
+    return Head(tuple("abc"[:n_classes]), nothing, one, (unchanged,)).calibrated(calibration).scores(logits)
 
 
 @st.composite
@@ -37,19 +53,38 @@ def judged(draw: Any) -> tuple[Floats, Indexes]:
 @pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
 def test_the_temperature_undoes_logits_that_are_too_large_or_too_small(factor: float) -> None:
     logits, labels = honest(4000)
-    assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.1)
+    assert fit_calibration(factor * logits, labels).temperature == pytest.approx(factor, rel=0.1)
 
 
 def test_calibration_makes_overconfident_scores_honest() -> None:
     logits, labels = honest(4000)
     unseen, unseen_labels = honest(4000, seed=1)
-    temperature = fit_temperature(5 * logits, labels)
+    calibration = fit_calibration(5 * logits, labels)
     assert expected_calibration_error(softmax(5 * unseen), unseen_labels) > 0.1
-    assert expected_calibration_error(softmax(5 * unseen / np.float32(temperature)), unseen_labels) < 0.03
+    assert expected_calibration_error(scores_of(5 * unseen, calibration), unseen_labels) < 0.03
 
 
-def test_huge_logits_have_a_temperature_too() -> None:
-    assert np.isfinite(fit_temperature(np.array([[1e30, 0], [0, 1e30]], dtype=np.float32), np.array([0, 1])))
+def test_photos_with_labels_that_nothing_shows_do_not_make_all_other_scores_too_low() -> None:
+    logits, labels = mislabelled(4000)
+    unseen, unseen_labels = mislabelled(4000, seed=1)
+    calibration = fit_calibration(logits, labels)
+    assert calibration.doubt == pytest.approx(0.15, abs=0.04)
+    assert expected_calibration_error(scores_of(unseen, calibration), unseen_labels) < 0.02
+    without_doubt = min(
+        expected_calibration_error(softmax(unseen / np.float32(temperature)), unseen_labels)
+        for temperature in np.geomspace(0.2, 5, 40)
+    )
+    assert without_doubt > 0.03  # whatever the temperature
+
+
+def test_nothing_is_doubted_where_labels_are_what_the_logits_say() -> None:
+    assert fit_calibration(*honest(4000)).doubt < 0.02
+
+
+def test_huge_logits_can_be_calibrated_too() -> None:
+    calibration = fit_calibration(np.array([[1e30, 0], [0, 1e30]], dtype=np.float32), np.array([0, 1]))
+    assert np.isfinite(calibration.temperature)
+    assert 0 <= calibration.doubt < 1
 
 
 def test_the_error_is_the_weighted_distance_between_score_and_accuracy() -> None:

@@ -54,7 +54,9 @@ def random_head(seed: int, *, hidden_units: int, n_features: int = 6) -> Head:
 
     sizes = [n_features, *([hidden_units] if hidden_units else []), 3]
     layers = tuple((draw(n_in, n_out), draw(n_out)) for n_in, n_out in itertools.pairwise(sizes))
-    return Head(LABELS, draw(n_features), np.abs(draw(n_features)) + np.float32(0.1), layers, temperature=1.7)
+    return Head(
+        LABELS, draw(n_features), np.abs(draw(n_features)) + np.float32(0.1), layers, temperature=1.7, doubt=0.1
+    )
 
 
 def test_a_head_learns_what_a_logistic_regression_learns() -> None:
@@ -94,7 +96,8 @@ def test_scores_are_those_of_the_same_network_in_keras(hidden_units: int) -> Non
     network = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)])
     for layer, arrays in zip(network.layers[1:], head.layers, strict=True):
         layer.set_weights(arrays)
-    expected = keras.ops.softmax(network(features) / head.temperature)
+    shares = keras.ops.softmax(network(features) / head.temperature)
+    expected = (1 - head.doubt) * shares + head.doubt / 3
     np.testing.assert_allclose(head.scores(features), np.asarray(expected), atol=1e-5)
     assert head.hidden_units == hidden_units
 
@@ -128,6 +131,14 @@ def test_more_photos_than_are_looked_at_at_a_time_have_the_same_scores() -> None
     features = np.random.default_rng(0).normal(0, 1, (5000, 6)).astype(np.float32)
     np.testing.assert_allclose(head.logits(features)[4500:], head.logits(features[4500:]), rtol=1e-5, atol=1e-5)
     assert head.logits(features[:0]).shape == (0, 3)
+
+
+def test_a_head_that_was_saved_before_there_was_doubt_has_none(tmp_path: Path) -> None:
+    random_head(3, hidden_units=0).save(tmp_path)
+    with np.load(tmp_path / FILE_NAME) as file:
+        arrays = {name: file[name] for name in file.files if name != "doubt"}
+    np.savez(tmp_path / FILE_NAME, **arrays)
+    assert Head.load(tmp_path).doubt == 0
 
 
 @pytest.mark.parametrize("hidden_units", [0, 5])
