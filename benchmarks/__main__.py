@@ -19,8 +19,13 @@ from benchmarks.result import Figure, Result
 
 BENCHMARKS = {  # name -> module, what it measures
     "features": ("benchmarks.features", "photos per second beside the machine's own ceiling and plain Model.predict"),
+    "training": ("benchmarks.training", "a whole training beside the recipe that everybody copies: seconds, accuracy"),
+    "retrain": ("benchmarks.retrain", "what training again after 1% new photos costs, beside the first training"),
     "scale": ("benchmarks.scale", "memory and seconds with the cached features of 15,000 and 100,000 photos"),
     "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the end is the same, bit for bit"),
+    "repeat": ("benchmarks.repeat", "the same training twice, bit for bit; the spread of its figures over seeds"),
+    "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class beside the others"),
+    "calibration": ("benchmarks.calibration", "how far scores can be believed on held-out members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "from mention to reply, beside one bare forward pass; readiness and memory"),
     "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),

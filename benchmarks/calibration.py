@@ -1,0 +1,151 @@
+"""How far scores can be believed: what was said, and how often it was true, on members who were held out.
+
+One gallery is scraped, and its features are computed once. Then the split is drawn again and again - each time other
+members are held out -, and each time a head is fitted, its calibration and its "not sure" threshold are chosen on
+validation, and all of it is judged on the holdout. The first draw is the one that `python -m trainer train` makes.
+The precision asked of sure answers is set higher than by default, as at 0.8 none of these photos would be turned away.
+
+The error of a perfectly calibrated head is not zero on so many photos, only small: it is simulated, by drawing what
+each photo is from the head's own scores. VGG16 has seeded random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.result import Figure, Goal, Result
+from benchmarks.studio import Silent, drawn_anew, gather, studio, with_photos
+from trainer.calibration import expected_calibration_error
+from trainer.config import Settings
+from trainer.fitting import fit_and_judge
+from trainer.material import Material, class_indexes, read_photos
+
+Floats = npt.NDArray[np.float32]
+Indexes = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+SIMULATIONS = 1000
+TARGET_PRECISION = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One draw of the holdout, and what a head said of it.
+
+    Attributes:
+        raw: (n, k) scores before calibration; `scores` are those after it.
+        class_indexes: (n,) what the photos are.
+        threshold: for "not sure".
+    """
+
+    raw: Floats
+    scores: Floats
+    class_indexes: Indexes
+    temperature: float
+    doubt: float
+    threshold: float
+
+    @property
+    def right(self) -> Flags:
+        """(n,) whether the best score was the photo's own label's."""
+        right: Flags = self.scores.argmax(axis=1) == self.class_indexes
+        return right
+
+    @property
+    def sure(self) -> Flags:
+        """(n,) whether the answer would not be "not sure"."""
+        sure: Flags = self.scores.max(axis=1) >= self.threshold
+        return sure
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures.
+
+    Args:
+        quick: a twelfth of the photos and three draws in place of ten.
+        work_dir: an empty folder; the data folder is made in it.
+        say: shows a line of progress.
+    """
+    photos_per_label, n_draws = (80, 3) if quick else (1000, 10)
+    options = {"EVALUATE__TARGET_PRECISION": str(TARGET_PRECISION)}
+    with studio(work_dir / "data", photos_per_label=photos_per_label, options=options) as place:
+        say(f"scraping {photos_per_label} photos for each of {len(place.gallery.labels)} labels")
+        place.run("scrape")
+    say("features; VGG16 has seeded random weights")
+    place.run("features")
+    settings, material = gather(place)
+    photos = read_photos(settings)
+    draws = []
+    for turn in range(n_draws):
+        draws.append(_draw(with_photos(material, drawn_anew(photos, turn), settings), settings))
+        say(f"draw {turn + 1} of {n_draws}: error {_error(draws[-1]):.3f}")
+    return Result(figures=_figures(draws, len(photos), settings), goals=(Goal("calibration_error", at_most=0.05),))
+
+
+def _draw(material: Material, settings: Settings) -> Draw:
+    trained = fit_and_judge(material, settings, Silent())
+    items = material.dataset.split("holdout")
+    features = material.features(items, views=settings.features.views[:1])[:, 0]
+    return Draw(
+        raw=trained.fitted.head.scores(features),
+        scores=trained.holdout_scores,
+        class_indexes=class_indexes(items),
+        temperature=trained.head.temperature,
+        doubt=trained.head.doubt,
+        threshold=trained.threshold.value,
+    )
+
+
+def _error(draw: Draw) -> float:
+    return expected_calibration_error(draw.scores, draw.class_indexes)
+
+
+def errors_by_chance(scores: Floats, *, n: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    """(n,) errors that a perfectly calibrated head with these scores would show: photos are what the scores say.
+
+    Args:
+        scores: (photos, k).
+        n: simulations.
+    """
+    rng = np.random.default_rng(seed)
+    edges = scores.cumsum(axis=1)[:, :-1]
+    return np.array(
+        [
+            expected_calibration_error(scores, (rng.random((len(scores), 1)) > edges).sum(axis=1).astype(np.int64))
+            for _ in range(n)
+        ]
+    )
+
+
+def _figures(draws: list[Draw], n_photos: int, settings: Settings) -> dict[str, Figure]:
+    first = draws[0]
+    errors = [_error(draw) for draw in draws]
+    chance = errors_by_chance(first.scores, n=SIMULATIONS)
+    right, sure = (np.concatenate(parts) for parts in zip(*((draw.right, draw.sure) for draw in draws), strict=True))
+    return {
+        "photos": n_photos,
+        "held_out_photos": len(first.scores),
+        "calibration_error": errors[0],
+        "error_before_calibration": expected_calibration_error(first.raw, first.class_indexes),
+        "error_by_chance_mean": float(chance.mean()),
+        "error_by_chance_95th_percentile": float(np.quantile(chance, 0.95)),
+        "temperature": first.temperature,
+        "doubt": first.doubt,
+        "draws_of_the_holdout": len(draws),
+        "error_mean_over_draws": float(np.mean(errors)),
+        "error_worst_of_draws": max(errors),
+        "error_before_mean_over_draws": float(
+            np.mean([expected_calibration_error(draw.raw, draw.class_indexes) for draw in draws])
+        ),
+        "accuracy_over_draws": float(right.mean()),
+        "sure_answers_over_draws": int(sure.sum()),
+        "coverage_over_draws": float(sure.mean()),
+        "precision_wanted_when_sure": settings.evaluate.target_precision,
+        "precision_when_sure_over_draws": float(right[sure].mean()) if sure.any() else None,
+        "weights": "VGG16 with seeded random weights",
+    }

@@ -1,0 +1,90 @@
+"""What 2:2:1 data does to the rarest class, with classes that count the same (`head.balance: weights`) and without.
+
+The labels of the sandbox's gallery are not equally hard. So each is the rare one in turn, as often as the others: over
+all draws a label's own hardness cancels out, and the distance that is left is what being rare does. The draws with all
+photos, 2:2:2, show that it does: their distance is nothing but chance.
+
+One gallery is scraped with as many photos of each label, and its features are computed once. A draw keeps every second
+member of the rare label, puts members into splits anew, fits a head and judges it on the holdout; `weights` and `none`
+see the same draws. VGG16 has seeded random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.result import Figure, Goal, Result
+from benchmarks.studio import Silent, drawn_anew, gather, studio, with_photos
+from trainer.config import Settings
+from trainer.fitting import fit_and_judge
+from trainer.manifest import Photo
+from trainer.material import Material, read_photos
+
+Balance = Literal["weights", "none"]
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures.
+
+    Args:
+        quick: a fifth of the photos, and each label is the rare one in one draw in place of five.
+        work_dir: an empty folder; the data folder is made in it.
+        say: shows a line of progress.
+    """
+    photos_per_label, n_turns = (80, 1) if quick else (400, 5)
+    with studio(work_dir / "data", photos_per_label=photos_per_label) as place:
+        labels = place.gallery.labels
+        say(f"scraping {photos_per_label} photos for each of {len(labels)} labels")
+        place.run("scrape")
+    say("features; VGG16 has seeded random weights")
+    place.run("features")
+    settings, material = gather(place)
+    photos = read_photos(settings)
+    figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(labels)}
+    balances: tuple[Balance, ...] = ("weights", "none")
+    for name, thinned in (("2_2_1", True), ("2_2_2", False)):
+        for balance in balances if thinned else balances[:1]:
+            say(f"{name.replace('_', ':')}, balance {balance}")
+            figures |= _judge(photos, material, _with_balance(settings, balance), n_turns, thinned, f"{name}_{balance}")
+    figures["weights"] = "VGG16 with seeded random weights"
+    return Result(figures=figures, goals=(Goal("2_2_1_weights_gap_points", at_most=10),))
+
+
+def _with_balance(settings: Settings, balance: Balance) -> Settings:
+    head = settings.head.model_copy(update={"balance": balance})
+    return settings.model_copy(update={"head": head})
+
+
+def _judge(
+    photos: Sequence[Photo], material: Material, settings: Settings, n_turns: int, thinned: bool, name: str
+) -> dict[str, Figure]:
+    """Recall, 0..1, of the rare label and of the others, over all draws; the gap is how much more the others' is."""
+    rare, others, n_rare = [], [], 0
+    for turn in range(n_turns):
+        drawn = drawn_anew(photos, turn)
+        for label in material.dataset.labels:
+            part = thin(drawn, label) if thinned else drawn
+            report = fit_and_judge(with_photos(material, part, settings), settings, Silent()).report
+            recalls = {one.label: one.recall.value or 0.0 for one in report.classes}
+            rare.append(recalls.pop(label))
+            others.append(float(np.mean(list(recalls.values()))))
+            n_rare += next(one.n_photos for one in report.classes if one.label == label)
+    gaps = 100 * (np.array(others) - np.array(rare))
+    return {
+        f"{name}_rare_held_out_photos": n_rare,
+        f"{name}_rare_recall": float(np.mean(rare)),
+        f"{name}_others_recall": float(np.mean(others)),
+        f"{name}_gap_points": float(gaps.mean()),
+        f"{name}_gap_points_standard_deviation_over_draws": float(gaps.std(ddof=1)),
+    }
+
+
+def thin(photos: Sequence[Photo], label: str) -> list[Photo]:
+    """All photos but those of every second member of a label, counted in the order in which members first come."""
+    members = list(dict.fromkeys(photo.member_id for photo in photos if photo.label == label))
+    left_out = set(members[1::2])
+    return [photo for photo in photos if photo.label != label or photo.member_id not in left_out]

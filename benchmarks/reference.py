@@ -1,0 +1,113 @@
+"""The reference recipe for transfer learning with VGG16, as tutorials have it and everybody copies it.
+
+    python -m benchmarks.reference FOLDER --epochs N
+
+FOLDER holds `train`, `validation` and `holdout` folders with a sub-folder for each label. VGG16 without its top takes
+224 px; average pooling, Dense 1024 relu and a softmax come on top; `layers[:15]` are frozen, so block5 learns from the
+first step; SGD with rate 1e-4 and momentum 0.9, batches of 32; pictures are divided by 255, sheared, zoomed and
+mirrored by chance; validation is looked at after each epoch; the last weights are kept. Whatever else Keras and
+TensorFlow do by default, they do. The one difference: VGG16's weights are drawn from a seed, as dokocos' trainer does.
+
+The last line printed is JSON: {"epoch_s": [seconds of each epoch], "balanced_accuracy": of the holdout, 0..1}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trainer.backend import load_keras
+from trainer.config import FeatureSettings
+from trainer.dataset import Item
+from trainer.evaluate import balanced_accuracy
+from trainer.weights import load_weights
+
+SIDE_PX = 224
+BATCH_SIZE = 32
+EPOCHS = 200
+N_FROZEN = 15
+HIDDEN_UNITS = 1024
+LEARNING_RATE = 1e-4
+MOMENTUM = 0.9
+AUGMENTATION: Mapping[str, Any] = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
+
+
+def hang(items: Iterable[Item], folder: Path) -> None:
+    """Put photos into folders by split and label, as the recipe wants them; they are linked, not copied."""
+    for item in items:
+        place = folder / item.split / item.label
+        place.mkdir(parents=True, exist_ok=True)
+        (place / item.path.name).symlink_to(item.path.absolute())
+
+
+def build(keras: Any, n_labels: int) -> Any:
+    """The recipe's network, compiled; its convolutions have seeded random weights."""
+    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIDE_PX, SIDE_PX, 3))
+    for name, arrays in load_weights(FeatureSettings(weights="random"), keras=keras).items():
+        base.get_layer(name).set_weights(arrays)
+    for layer in base.layers[:N_FROZEN]:
+        layer.trainable = False
+    pooled = keras.layers.GlobalAveragePooling2D()(base.output)
+    hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(pooled)
+    model = keras.Model(base.input, keras.layers.Dense(n_labels, activation="softmax")(hidden))
+    model.compile(
+        optimizer=keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=MOMENTUM),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def whole_training_s(epoch_s: Sequence[float], *, epochs: int = EPOCHS) -> float:
+    """Seconds of a whole training, from a few of its epochs: the first as it was, all others as the mean of the rest.
+
+    The first epoch compiles; later ones are alike, so the mean holds for those that were not run.
+    """
+    if len(epoch_s) < 2:
+        raise ValueError("two epochs are needed at least: the first one compiles")
+    first, *rest = epoch_s
+    return first + (epochs - 1) * sum(rest) / len(rest)
+
+
+def main() -> None:
+    """Run the recipe for a few epochs, and judge what it has learned by then."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reference", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    arguments = parser.parse_args()
+    print(json.dumps(fit(arguments.folder, epochs=arguments.epochs)))
+
+
+def fit(folder: Path, *, epochs: int) -> dict[str, Any]:
+    """What `main` prints."""
+    keras = load_keras(small_batches=True)  # leaves TensorFlow's kernels as they come
+    generator = importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator
+    augmented, plain = generator(rescale=1 / 255, **AUGMENTATION), generator(rescale=1 / 255)
+    size: Mapping[str, Any] = {"target_size": (SIDE_PX, SIDE_PX), "batch_size": BATCH_SIZE}
+    photos = augmented.flow_from_directory(folder / "train", **size)
+    validation = plain.flow_from_directory(folder / "validation", **size)
+    holdout = plain.flow_from_directory(folder / "holdout", shuffle=False, **size)
+    model = build(keras, photos.num_classes)
+    clock = [time.perf_counter()]
+    model.fit(
+        photos,
+        validation_data=validation,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.append(time.perf_counter()))],
+    )
+    answers = model.predict(holdout, verbose=0).argmax(axis=1)
+    return {
+        "epoch_s": [after - before for before, after in pairwise(clock)],
+        "balanced_accuracy": balanced_accuracy(holdout.classes.astype("int64"), answers),
+    }
+
+
+if __name__ == "__main__":
+    main()

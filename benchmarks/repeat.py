@@ -1,0 +1,66 @@
+"""Whether the same training comes to the same end twice, and how far apart it comes out under other seeds.
+
+Two real processes, `python -m trainer train`, each in a data folder of its own that holds the same photos and nothing
+else: features, precision and all that follows are found out anew. Then the fit is repeated under five seeds, as
+`train --repeat 5` does. VGG16 has seeded random weights.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.result import Figure, Goal, Result
+from benchmarks.studio import COMPARED, Silent, Studio, gather, studio
+from trainer.fitting import fit_and_judge, repeat
+
+N_SEEDS = 5
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures.
+
+    Args:
+        quick: a fifth of the photos.
+        work_dir: an empty folder; the data folders are made in it.
+        say: shows a line of progress.
+    """
+    photos_per_label = 40 if quick else 200
+    with studio(work_dir / "first", photos_per_label=photos_per_label) as first:
+        say(f"scraping {photos_per_label} photos for each of {len(first.gallery.labels)} labels")
+        first.run("scrape")
+        second = replace(first, data_dir=work_dir / "second")
+        shutil.copytree(first.data_dir, second.data_dir)
+        took_s = []
+        for place in (first, second):
+            say(f"training in {place.data_dir.name}; VGG16 has seeded random weights")
+            took_s.append(place.run("train"))
+        same = [one == other for one, other in zip(first.outcome(), second.outcome(), strict=True)]
+        precisions = {place.champion().facts.precision for place in (first, second)}
+        say(f"the same photos under {N_SEEDS} seeds")
+        accuracies = _accuracies(first)
+    figures: dict[str, Figure] = {
+        "photos": photos_per_label * len(first.gallery.labels),
+        "training_s": statistics.mean(took_s),
+        "precision": " and ".join(sorted(precisions)),
+        "files_compared": ", ".join(COMPARED),
+        "identical_share": sum(same) / len(same),
+        "seeds": N_SEEDS,
+        "balanced_accuracy_mean": statistics.mean(accuracies),
+        "balanced_accuracy_standard_deviation": statistics.stdev(accuracies),
+        "balanced_accuracy_min": min(accuracies),
+        "balanced_accuracy_max": max(accuracies),
+        "weights": "VGG16 with seeded random weights",
+    }
+    return Result(figures=figures, goals=(Goal("identical_share", at_least=1.0),))
+
+
+def _accuracies(place: Studio) -> list[float]:
+    """Balanced accuracy on the holdout under each seed."""
+    settings, material = gather(place)
+    first = fit_and_judge(material, settings, Silent())
+    trained = repeat(material, settings, Silent(), n=N_SEEDS, first=first).values()
+    return [one.report.balanced_accuracy.value or 0.0 for one in trained]

@@ -1,0 +1,77 @@
+"""What it costs to train again after 1% new photos, beside the first training.
+
+Both are real processes, `python -m trainer train`, from their start to their end: imports, features of the photos that
+have none, head, baselines, comparison with the champion, evaluation, report, version. Scraping counts in neither.
+The gallery grows in between, by members old and new, as the site does. VGG16 has seeded random weights.
+
+The fixed part is what a training costs when no photo is new: a third one tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.features import images_per_s_ceiling
+from benchmarks.result import Figure, Goal, Result
+from benchmarks.studio import Studio, step_seconds, studio
+
+NEW_SHARE = 0.01
+
+
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+    """Take the figures.
+
+    Args:
+        quick: a twelfth of the photos; the share is then that of the fixed part, and says little.
+        work_dir: an empty folder; the data folder is made in it.
+        say: shows a line of progress.
+    """
+    photos_per_label = 50 if quick else 600
+    with studio(work_dir / "data", photos_per_label=photos_per_label) as place:
+        n_labels = len(place.gallery.labels)
+        say(f"scraping {photos_per_label} photos for each of {n_labels} labels")
+        place.run("scrape")
+        say("the first training; VGG16 has seeded random weights")
+        first = _train(place)
+        n_new = _grow(place, max(1, round(NEW_SHARE * photos_per_label)))
+        place.run("scrape")
+        say(f"{first['whole_s']:.0f} s; {n_new} photos are new, training again")
+        again = _train(place)
+        say(f"{again['whole_s']:.0f} s; and once more, with nothing new")
+        fixed = _train(place)
+        champion = place.champion()
+    ceiling = images_per_s_ceiling(champion.facts.precision)
+    figures: dict[str, Figure] = {
+        "photos": n_labels * photos_per_label,
+        "new_photos": n_new,
+        "first_training_s": first["whole_s"],
+        "retraining_s": again["whole_s"],
+        "retraining_share": again["whole_s"] / first["whole_s"],
+        "fixed_part_s": fixed["whole_s"],
+        "fixed_part_share": fixed["whole_s"] / first["whole_s"],
+        **{f"first_{name}": seconds for name, seconds in first.items() if name != "whole_s"},
+        **{f"retraining_{name}": seconds for name, seconds in again.items() if name != "whole_s"},
+        "precision": champion.facts.precision,
+        "ceiling_images_per_s": ceiling,
+        "weights": "VGG16 with seeded random weights",
+    }
+    return Result(figures=figures, goals=(Goal("retraining_share", at_most=0.05),))
+
+
+def _train(place: Studio) -> dict[str, float]:
+    """Seconds of a training, and of each of its steps; `imports_s` is what lies around them."""
+    whole_s = place.run("train")
+    steps = step_seconds(place.data_dir)
+    around_s = whole_s - sum(steps.values())
+    return {"whole_s": whole_s, "imports_s": around_s, **{f"{name}_s": seconds for name, seconds in steps.items()}}
+
+
+def _grow(place: Studio, n_each: int) -> int:
+    """New photos under each label, half of them by a new member; how many there are in all."""
+    for label in place.gallery.labels:
+        by_new = n_each // 2
+        place.gallery.grow(label, members=1, photos=by_new)
+        place.gallery.grow(label, photos=n_each - by_new)
+    place.photos_per_label += n_each
+    return n_each * len(place.gallery.labels)

@@ -1,0 +1,169 @@
+"""What is pure in the benchmarks of trainings: the reference recipe, its extrapolation, draws, chance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import reference
+from benchmarks.calibration import errors_by_chance
+from benchmarks.imbalance import thin
+from benchmarks.studio import drawn_anew, hang, seconds_of_steps
+from trainer.backend import load_keras
+from trainer.config import FeatureSettings, SplitSettings
+from trainer.dataset import Dataset, Item, build_dataset
+from trainer.manifest import Photo
+from trainer.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Any:
+    """The reference's network for three labels."""
+    return reference.build(load_keras(), 3)
+
+
+def test_the_reference_freezes_the_first_fifteen_layers_and_lets_block5_learn(recipe: Any) -> None:
+    assert [layer.name for layer in recipe.layers if layer.trainable and layer.count_params()][:3] == [
+        "block5_conv1",
+        "block5_conv2",
+        "block5_conv3",
+    ]
+    assert sum(not layer.trainable for layer in recipe.layers) == reference.N_FROZEN == 15
+
+
+def test_the_reference_is_vgg16_under_one_hidden_layer_of_1024(recipe: Any) -> None:
+    kinds = Counter(type(layer).__name__ for layer in recipe.layers)
+    assert (kinds["Conv2D"], kinds["MaxPooling2D"], kinds["GlobalAveragePooling2D"], kinds["Dense"]) == (13, 5, 1, 2)
+    assert [layer.units for layer in recipe.layers[-2:]] == [1024, 3]
+    assert recipe.input_shape == (None, 224, 224, 3)
+    assert recipe.layers[-1].activation.__name__ == "softmax"
+    assert recipe.compute_dtype == "float32"
+
+
+def test_the_reference_learns_by_sgd_at_a_low_rate(recipe: Any) -> None:
+    assert recipe.optimizer.name.lower().startswith("sgd")
+    assert float(recipe.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert recipe.optimizer.momentum == 0.9
+
+
+def test_the_reference_starts_from_the_weights_that_the_trainer_has(recipe: Any) -> None:
+    for name, arrays in load_weights(FeatureSettings(weights="random"), keras=load_keras()).items():
+        for mine, theirs in zip(recipe.get_layer(name).get_weights(), arrays, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_two_hundred_epochs_are_the_first_and_199_like_those_after_it() -> None:
+    assert reference.whole_training_s([50.0, 10.0, 12.0]) == pytest.approx(50 + 199 * 11)
+
+
+def test_one_epoch_is_not_enough_to_extrapolate_from() -> None:
+    with pytest.raises(ValueError, match="two epochs"):
+        reference.whole_training_s([50.0])
+
+
+def test_the_reference_finds_the_same_photos_in_the_same_splits(tmp_path: Path) -> None:
+    items = []
+    for number, (split, label) in enumerate([("train", "a"), ("train", "b"), ("holdout", "a"), ("validation", "b")]):
+        path = tmp_path / f"{number}.jpeg"
+        path.write_bytes(bytes([number]))
+        items.append(Item(f"{number:064x}", path, label, "ab".index(label), "somebody", split))  # type: ignore[arg-type]
+    reference.hang(items, tmp_path / "recipe")
+    for item in items:
+        assert (tmp_path / "recipe" / item.split / item.label / item.path.name).read_bytes() == item.path.read_bytes()
+    assert sum(path.is_file() for path in (tmp_path / "recipe").rglob("*")) == len(items)
+
+
+def test_a_gallery_that_is_hung_has_enough_whole_photos_of_each_label() -> None:
+    gallery = hang(30)
+    for label in gallery.labels:
+        assert sum(photo.flaw is None for photo in gallery.photos(label)) >= 30
+
+
+def entries(run: str, *marks: tuple[float, str, str | None]) -> list[dict[str, str]]:
+    """Lines of a journal: (seconds, event, name of a step)."""
+    start = datetime(2027, 1, 4, tzinfo=UTC)
+    return [
+        {
+            "run": run,
+            "at": (start + timedelta(seconds=at)).isoformat(),
+            "event": event,
+            **({"name": name} if name else {}),
+        }
+        for at, event, name in marks
+    ]
+
+
+def test_steps_are_timed_from_the_journal_of_the_last_run() -> None:
+    before = entries("before", (0, "start", None), (1, "step", "head"), (90, "end", None))
+    last = entries(
+        "last",
+        (0, "start", None),
+        (2, "step", "features"),
+        (4, "reading", None),
+        (5, "step", "head"),
+        (9, "step", "features"),
+        (10, "end", None),
+    )
+    assert seconds_of_steps(before + last) == {"start": 2.0, "features": 4.0, "head": 4.0}
+
+
+def photos(n_members: int, *, labels: Sequence[str] = ("a", "b")) -> list[Photo]:
+    """Three photos by each member of each label."""
+    rng = np.random.default_rng(0)
+    return [
+        Photo(
+            sha256=rng.bytes(32).hex(),
+            label=label,
+            source="made up",
+            photo_id=f"{label}{member}-{number}",
+            member_id=f"{label}{member}",
+            page_url="",
+            image_url="",
+            path=Path("photo.jpeg"),
+            n_bytes=1,
+            width=1,
+            height=1,
+            phash=rng.bytes(32).hex(),
+            split=None,
+            fetched_at=datetime(2027, 1, 4, tzinfo=UTC),
+        )
+        for member in range(n_members)
+        for label in labels
+        for number in range(3)
+    ]
+
+
+def splits(listed: Sequence[Photo]) -> Dataset:
+    return build_dataset(listed, split=SplitSettings(), data_dir=Path())
+
+
+def test_another_draw_holds_out_other_members_and_keeps_each_whole() -> None:
+    listed = photos(30)
+    first, second = (splits(drawn_anew(listed, turn)) for turn in (0, 1))
+    assert first == splits(listed)
+    assert {item.sha256 for item in first.split("holdout")} != {item.sha256 for item in second.split("holdout")}
+    split_of = {item.sha256: item.split for item in second.items}
+    for at in range(0, len(listed), 3):  # a member's three photos
+        assert len({split_of[photo.sha256] for photo in listed[at : at + 3]}) == 1
+
+
+def test_the_rare_label_keeps_every_second_member_and_the_others_keep_all() -> None:
+    kept = thin(photos(10), "a")
+    members = {photo.member_id for photo in kept}
+    assert Counter(photo.label for photo in kept) == {"a": 15, "b": 30}
+    assert {member for member in members if member and member.startswith("a")} == {f"a{n}" for n in range(0, 10, 2)}
+
+
+def test_a_perfectly_calibrated_head_shows_less_error_on_more_photos_and_none_where_it_is_certain() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet([1, 1, 1], size=4000).astype(np.float32)
+    few, many = (errors_by_chance(part, n=50).mean() for part in (scores[:100], scores))
+    assert many < 0.02 < few < 0.15
+    certain = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 100)]
+    assert errors_by_chance(certain, n=5).max() == 0
