@@ -30,6 +30,8 @@ GONE = frozenset({404, 410, 451})
 MAX_ATTEMPTS = 3  # a site in trouble sends strange things, so a file that cannot be decoded is looked at again
 
 NOT_FETCHED = "not fetched"
+NO_IMAGE = "not an image"  # a web page or the like: that tells of the server's state, not of the photo
+TROUBLE = frozenset({NOT_FETCHED, NO_IMAGE})  # never the last word on a photo
 DUPLICATE = "duplicate"
 TWO_LABELS = "same file under two labels"
 
@@ -155,6 +157,12 @@ class Collection:
                 self.delete_file(known)
         return photo
 
+    def rename(self, photo: Photo, label: str) -> None:
+        """File a photo under another label; its file stays where it is."""
+        self.held[photo.label] -= 1
+        self.held[label] += 1
+        self._manifest.replace(photo, replace(photo, label=label))
+
     def remove(self, photo: Photo) -> None:
         """Strike a photo off and delete our copy of it."""
         self.held[photo.label] -= 1
@@ -194,7 +202,7 @@ class Collection:
     def _refuse(self, refusal: Refusal, known: Photo | None) -> Refusal:
         before = self._manifest.refusal(self._source, refusal.photo_id)
         attempts = before.attempts + 1 if before else 1
-        final = refusal.final or (refusal.reason != NOT_FETCHED and attempts >= MAX_ATTEMPTS)
+        final = refusal.final or (refusal.reason not in TROUBLE and attempts >= MAX_ATTEMPTS)
         refusal = replace(refusal, attempts=attempts, final=final)
         if known:
             self._withdraw(known, refusal)

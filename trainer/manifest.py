@@ -65,7 +65,7 @@ MIGRATIONS = (
         forgotten_at TEXT NOT NULL,
         PRIMARY KEY (source, kind, id)
     );
-    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: to its end
+    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: nothing is expected further on
         source TEXT NOT NULL,
         label TEXT NOT NULL,
         next_page INTEGER,
@@ -230,6 +230,11 @@ class Manifest:
             dict(self._rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,)))
         )
 
+    def labels(self, source: str) -> set[str]:
+        """The labels under which a source listed anything, be it only what was refused."""
+        query = "SELECT label FROM photos WHERE source = ? UNION SELECT label FROM refusals WHERE source = ?"
+        return {label for (label,) in self._rows(query, (source, source))}
+
     def refusals(self, source: str | None = None) -> Iterator[Refusal]:
         """All refusals, the oldest first, or those of one source."""
         return self._select_refusals("? IS NULL OR source = ?", source, source)
@@ -264,12 +269,12 @@ class Manifest:
         return found
 
     def next_page(self, source: str, label: str) -> int | None:
-        """From which page on a listing was never read; 1 when it is new, None when it was read to its end."""
+        """From which page on a listing was never read; 1 when it is new, None when nothing is expected there."""
         rows = list(self._rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
         return rows[0][0] if rows else 1
 
     def set_next_page(self, source: str, label: str, number: int | None) -> None:
-        """Remember from which page on a listing was never read; None: it was read to its end."""
+        """Remember from which page on a listing was never read; None: nothing is expected there."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
 

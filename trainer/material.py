@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -33,23 +33,41 @@ class Watcher(Protocol):
         """So much of the step is done."""
 
 
-def read_photos(settings: Settings) -> list[Photo]:
-    """The manifest's photos of the configured source, in the order of admission.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The photos of the configured source.
+
+    Attributes:
+        photos: in the order of admission.
+        labels: that are to be told apart, also those without a photo.
+    """
+
+    photos: tuple[Photo, ...]
+    labels: frozenset[str]
+
+
+def read_photos(settings: Settings) -> Held:
+    """What the manifest holds of the configured source and labels.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: nothing.
     """
+    source = settings.source.kind
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
-        photos = list(manifest.photos(settings.source.kind))
-    if not photos:
-        raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
-    return photos
+        labels = set(settings.source.worldcosplay.countries) if source == "worldcosplay" else manifest.labels(source)
+        photos = tuple(photo for photo in manifest.photos(source) if photo.label in labels)
+        n_refused = sum(1 for _ in manifest.refusals(source))
+    if photos:
+        return Held(photos, frozenset(labels))
+    if n_refused:
+        raise DatasetError(f"all {n_refused:,} photos were refused; `python -m trainer scrape` shows the reasons")
+    raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
 
 
-def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
-    """Photos in splits; the configured labels must be among theirs. Raises DatasetError for too few."""
-    labels = settings.source.worldcosplay.countries if settings.source.kind == "worldcosplay" else ()
-    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels)
+def sort_photos(held: Held, settings: Settings, *, without: Collection[str] = ()) -> Dataset:
+    """Photos in splits, less those whose SHA-256 is in `without`. Raises DatasetError for too few of any label."""
+    photos = [photo for photo in held.photos if photo.sha256 not in without]
+    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=held.labels)
 
 
 def class_indexes(items: Sequence[Item]) -> Indexes:
@@ -88,8 +106,8 @@ class Material:
             StorageError: the disk is full; what was computed before is kept.
         """
         watcher.step("photos")
-        photos = read_photos(settings)
-        dataset = sort_photos(photos, settings)
+        held = read_photos(settings)
+        dataset = sort_photos(held, settings)
         watcher.step("network")
         backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
         material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
@@ -97,7 +115,7 @@ class Material:
         n_new = material.n_new
         while material.refused:  # without them another photo may have a place, or a label too few
             gone |= dict(material.refused)
-            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
+            dataset = sort_photos(held, settings, without=gone)
             material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
             n_new += material.n_new
         complete = replace(material.dataset, excluded=(*material.dataset.excluded, *gone.items()))

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from trainer.admission import NOT_FETCHED, Collection, Examined, examine
+from trainer.admission import TROUBLE, Collection, Examined, examine
 from trainer.config import Settings
 from trainer.errors import FetchError
 from trainer.manifest import Manifest, Photo, Refusal
@@ -23,8 +23,10 @@ from trainer.sites import Page, Site, SourceImage
 
 logger = logging.getLogger(__name__)
 
-# So many images in a row that cannot be fetched: the image host is down, the rest can wait.
+# So many images in a row that cannot be fetched, or that are web pages: the image host is down, the rest can wait.
 MAX_FAILURES = 10
+# So many photos of a listing in a row that are refused, for whatever reasons: that is no longer the photos' fault.
+MAX_REFUSED = 40
 # So many pages in a row without a photo that was not listed before: the listing goes round in circles.
 MAX_REPEATS = 3
 
@@ -64,9 +66,11 @@ class _Listing:
     """One label's listing while it is read.
 
     Attributes:
-        unread_from: the page from which on no earlier scrape has read; None: one has read it to its end.
+        unread_from: the page from which on no earlier scrape has read; None: nothing is expected there.
         catching_up: the pages before that are read, which bring known photos and those that were posted since.
+        number: of the page that was read last; 0 before the first.
         known_in_a_row: photos since the last one that was kept.
+        refused_in_a_row: photos since the last one that was kept or known.
         repeats: pages in a row that listed nothing but what this scrape has seen.
     """
 
@@ -74,7 +78,9 @@ class _Listing:
     pages: Iterator[Page]
     unread_from: int | None
     catching_up: bool
+    number: int = 0
     known_in_a_row: int = 0
+    refused_in_a_row: int = 0
     repeats: int = 0
     seen: set[str] = field(default_factory=set)
 
@@ -109,6 +115,7 @@ class Scrape:
         self._on_photo = on_photo
         self._next_page_at = 0.0
         self._failures = 0
+        self._listing_failed = False
         goal = None if site.on_disk else settings.scrape.photos_per_label
         self.report = ScrapeReport(labels=site.labels, goal=goal, held=self._collection.held)
 
@@ -148,12 +155,11 @@ class Scrape:
             self._pause_before_page()
             page = next(listing.pages, None)
         except FetchError as error:
-            if error.retry_after_s is not None:
-                raise _SourceDownError(f"{listing.label}: {error}") from error
-            self.report.problems.append(f"{listing.label}: {error}")
-            return False
+            return self._give_up(listing, error)
+        self._listing_failed = False
         if page is None:
             return False if self._site.on_disk else self._end(listing)
+        listing.number = page.number
         new = self._sort_out(listing, page)
         n_kept, n_left = self._keep(listing, new, pool)
         if self._site.on_disk:
@@ -161,13 +167,40 @@ class Scrape:
         if n_left:  # the label is full: a later scrape may want more, from here on
             self._manifest.set_next_page(self._site.name, listing.label, page.number)
             return False
+        if listing.refused_in_a_row >= MAX_REFUSED:
+            self.report.problems.append(self._explain_refusals(listing))
+            return False
         if page.last or listing.repeats >= MAX_REPEATS:
             return self._end(listing)
-        if n_kept or not listing.catching_up:
+        if (n_kept or not listing.catching_up) and not listing.refused_in_a_row:
             self._manifest.set_next_page(self._site.name, listing.label, page.number + 1)
         if listing.catching_up and listing.known_in_a_row >= self._settings.stop_after_known:
             return self._jump(listing, page.number + 1)
         return self._room(listing.label) > 0
+
+    def _give_up(self, listing: _Listing, error: FetchError) -> bool:
+        """Leave a listing whose next page cannot be had; False, or `_SourceDownError` when it is not alone in that.
+
+        A server may fail at one page of one listing, again and again; that must not keep the others from being read.
+        """
+        problem = f"{listing.label}: {error}"
+        is_passing = error.retry_after_s is not None
+        if is_passing and self._listing_failed:
+            self.report.problems.pop()  # one for all of them is enough
+            raise _SourceDownError(problem) from error
+        if is_passing and (error.status is None or error.status < 500):  # no network, or too many requests
+            raise _SourceDownError(problem) from error
+        self._listing_failed = is_passing
+        self.report.problems.append(problem)
+        return False
+
+    def _explain_refusals(self, listing: _Listing) -> str:
+        reasons = {reason: n for (label, reason), n in self.report.refused.items() if label == listing.label}
+        most = max(reasons, key=lambda reason: reasons[reason])
+        return (
+            f"{listing.label}: {listing.refused_in_a_row} photos in a row were refused, most of them for: {most}. "
+            "The listing is left there, and read on from there next time"
+        )
 
     def _pause_before_page(self) -> None:
         if self._site.on_disk:
@@ -180,16 +213,22 @@ class Scrape:
         """What a page brings that has to be looked at, each with its row when it was held before and has changed."""
         new = []
         fresh = [image for image in page.images if image.photo_id not in listing.seen]
-        listing.repeats = 0 if fresh else listing.repeats + 1
+        listing.repeats = 0 if fresh or page.unusable else listing.repeats + 1
         listing.seen.update(image.photo_id for image in fresh)
         listing.known_in_a_row += len(page.images) - len(fresh) + len(page.unusable)
+        listing.refused_in_a_row += len(page.unusable)
         for unusable in page.unusable:
             self.report.refused[listing.label, unusable.reason] += 1
         for image in fresh:
-            known = self._manifest.photo(self._site.name, image.photo_id) if image.path else None
-            if (known and _is_unchanged(known, image)) or (not known and self._knows(image)):
+            known = self._manifest.photo(self._site.name, image.photo_id)
+            if known and not image.path and known.label not in self._site.labels:  # the label was renamed
+                self._collection.rename(known, image.label)
+                listing.known_in_a_row = listing.refused_in_a_row = 0
+                self.report.known[listing.label] += 1
+            elif _is_unchanged(known, image) if known and image.path else self._knows(image):
                 self.report.known[listing.label] += 1
                 listing.known_in_a_row += 1
+                listing.refused_in_a_row = 0
             else:
                 new.append((image, known))
         return new
@@ -228,12 +267,14 @@ class Scrape:
     def _count(self, listing: _Listing, result: Photo | Refusal) -> bool:
         """Enter one outcome into the report; whether a photo was kept."""
         kept = isinstance(result, Photo)
-        self._failures = self._failures + 1 if isinstance(result, Refusal) and result.reason == NOT_FETCHED else 0
+        is_trouble = isinstance(result, Refusal) and result.reason in TROUBLE and not self._site.on_disk
+        self._failures = self._failures + 1 if is_trouble else 0
         if isinstance(result, Refusal):
             self.report.refused[listing.label, result.reason] += 1
         else:
             self.report.kept[listing.label] += 1
         listing.known_in_a_row = 0 if kept else listing.known_in_a_row + 1
+        listing.refused_in_a_row = 0 if kept else listing.refused_in_a_row + 1
         if self._on_photo:
             self._on_photo(self.report)
         if self._failures >= MAX_FAILURES and isinstance(result, Refusal):
@@ -254,11 +295,12 @@ class Scrape:
         return True
 
     def _end(self, listing: _Listing) -> bool:
-        """The listing was read to its end."""
+        """The listing was read to its end; what follows now is looked at next time, as sites in trouble end early."""
         if not listing.seen:
             self.report.problems.append(f"{listing.label}: the listing is empty; what is held stays as it is")
         else:
-            self._manifest.set_next_page(self._site.name, listing.label, None)
+            last = listing.number - listing.repeats
+            self._manifest.set_next_page(self._site.name, listing.label, last + 1)
         return False
 
     def _drop_vanished(self) -> None:

@@ -45,6 +45,8 @@ def test_each_sub_folder_is_a_label(tmp_path: Path) -> None:
         (("Training", "valid", "test"), ["holdout", "validation", "train"]),
         (("train", "val"), ["validation", "train"]),
         (("train", "test"), ["holdout", "train"]),
+        (("TRAIN", "dev", "hold-out"), ["holdout", "validation", "train"]),
+        (("train", "test", "__MACOSX", "@eaDir"), ["holdout", "train"]),
     ],
 )
 def test_split_folders_are_recognised_and_those_that_measure_come_first(
@@ -61,15 +63,52 @@ def test_a_label_may_be_called_test_beside_others(tmp_path: Path) -> None:
     assert site_at(tmp_path).labels == ("other", "test")
 
 
-def test_hidden_files_are_left_alone(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "a/.DS_Store", "a/.thumbs/1.jpg", ".git/1.jpg", "b/1.jpg")
+def test_folders_for_splits_beside_others_are_no_labels(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/{label}/1.jpg" for name in ("train", "test", "unsorted") for label in ("a", "b")))
+    with pytest.raises(DatasetError, match=r"folders for splits beside others \(unsorted\); move the others away"):
+        site_at(tmp_path)
+
+
+def test_a_folder_without_a_file_is_no_label_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "c/.DS_Store")
+    (tmp_path / "d/e").mkdir(parents=True)
+    assert site_at(tmp_path).labels == ("a", "b")
+    assert "left_out=c, d" in caplog.text
+
+
+def test_what_lies_in_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a/1.jpg", "a/locked/2.jpg", "b/1.jpg")
+    site = site_at(tmp_path)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read everything, so permissions alone would not do
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [image.photo_id for image in listed(site)] == ["a/1.jpg", "b/1.jpg"]
+    assert f"folder={tmp_path}/a/locked reason=Permission denied" in caplog.text
+
+
+def test_hidden_files_and_what_systems_leave_behind_are_left_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/.DS_Store", "a/Thumbs.db", "a/.thumbs/1.jpg", ".git/1.jpg", "b/1.jpg", "@eaDir/1.jpg")
     assert [image.photo_id for image in listed(site_at(tmp_path))] == ["a/1.jpg", "b/1.jpg"]
 
 
 def test_names_may_be_in_any_script(tmp_path: Path) -> None:
-    touch(tmp_path, "日本/写真 1.jpg", "São Paulo/#50%?.jpg")
+    names = (
+        "日本/写真 1.jpg",
+        "日本/全角\u3000空白.jpg",
+        "日本/👩\u200d🎤.jpg",
+        "São Paulo/#50%?.jpg",
+        "São Paulo/9\u202fPM.jpg",
+    )
+    touch(tmp_path, *names)
     images = listed(site_at(tmp_path))
-    assert {image.photo_id for image in images} == {"日本/写真 1.jpg", "São Paulo/#50%?.jpg"}
+    assert {image.photo_id for image in images} == set(names)
     assert all(site_at(tmp_path).read(image)[1] == image.photo_id.encode() for image in images)
 
 
@@ -80,12 +119,11 @@ def test_a_name_that_is_composed_in_two_ways_is_one_label(tmp_path: Path) -> Non
 
 def test_a_file_name_that_is_no_text_is_left_out_with_a_reason(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
-    (tmp_path / "a" / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"x")
+    for name in (os.fsdecode(b"\xff\xfe.jpg"), "two\nlines.jpg"):
+        (tmp_path / "a" / name).write_bytes(b"x")
     page = next(site_at(tmp_path).pages("a"))
-    assert (len(page.images), [unusable.reason for unusable in page.unusable]) == (
-        1,
-        ["file name that is no readable text"],
-    )
+    assert len(page.images) == 1
+    assert [unusable.reason for unusable in page.unusable] == ["file name that is no readable text"] * 2
 
 
 def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
@@ -94,6 +132,13 @@ def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
     (tmp_path / "a/itself").symlink_to(tmp_path / "a/itself")
     assert {image.photo_id for image in listed(site_at(tmp_path))} >= {"a/1.jpg", "a/deep/2.jpg"}
     assert len(listed(site_at(tmp_path))) < 6
+
+
+def test_a_link_that_leads_back_up_does_not_bring_in_other_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a/top").symlink_to("/", target_is_directory=True)
+    assert [image.photo_id for image in listed(site_at(tmp_path))] == ["a/1.jpg", "b/1.jpg"]
 
 
 def test_many_files_come_in_pages_and_a_listing_can_be_taken_up_again(tmp_path: Path) -> None:

@@ -49,13 +49,14 @@ class Gallery:
 
     Attributes:
         photos: by label, ids, the newest first.
-        images: by photo id, what its address answers.
+        moved: by photo id, the host that the listing says its image is on, where that is another one.
     """
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.photos: dict[str, list[int]] = {"japan": [], "brazil": []}
         self.page_size = 4
+        self.moved: dict[int, str] = {}
         server.answers["/robots.txt"] = b""
         for label, pair in COUNTRIES.items():
             path = f"/api/regions/{pair['region']}/countries/{pair['country']}/photos.json"
@@ -86,7 +87,10 @@ class Gallery:
             page = int(exchange.path.rpartition("=")[2])
             ids = self.photos[label][(page - 1) * self.page_size : page * self.page_size]
             more = len(self.photos[label]) > page * self.page_size
-            items = [{"id": photo_id, "img_url": f"/{photo_id % 10}/{photo_id}-350x600.jpg"} for photo_id in ids]
+            items = [
+                {"id": photo_id, "img_url": f"{self.moved.get(photo_id, '')}/{photo_id % 10}/{photo_id}-350x600.jpg"}
+                for photo_id in ids
+            ]
             body = {"has_error": 0, "list": items, "pager": {"next_page": page + 1 if more else None}}
             exchange.reply(json.dumps(body).encode())
 
@@ -220,8 +224,23 @@ def test_a_listing_is_left_after_enough_known_photos(gallery: Gallery, manifest:
     gallery.server.requests.clear()
     gallery.post("japan", 60)
     run(settings, manifest)
-    assert gallery.pages() == ["114/1", "31/1", "114/2", "114/3"]
+    assert gallery.pages() == ["114/1", "31/1", "114/2", "114/3", "114/10", "114/11"]  # and a look at the end
     assert 60 in held(manifest)
+
+
+def test_an_end_that_came_too_early_is_found_out_next_time(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
+    path = "/api/regions/19/countries/114/photos.json"
+    gallery.post("japan", *range(40))
+    gallery.post("brazil", 50)
+    settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
+    gallery.server.answers[f"{path}?limit=16&p3_photo_list=true&page=6"] = b'{"list": [], "has_error": 0}'
+    run(settings, manifest)
+    assert held(manifest) == [*range(20, 40), 50]
+    del gallery.server.answers[f"{path}?limit=16&p3_photo_list=true&page=6"]
+    run(settings, manifest)
+    assert held(manifest) == [*range(40), 50]
 
 
 def test_a_listing_that_shifts_while_it_is_read_gives_each_photo_once(
@@ -244,6 +263,26 @@ def test_a_listing_that_goes_round_in_circles_is_left(gallery: Gallery, manifest
     gallery.server.answers[path] = json.dumps(body).encode()
     run(settings_for(gallery.server.url, tmp_path), manifest)
     assert held(manifest) == [1, 20]
+
+
+def test_photos_of_a_label_that_was_renamed_are_taken_along(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
+    gallery.post("japan", *range(12))
+    gallery.post("brazil", 20)
+    settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
+    run(settings, manifest)
+    gallery.fetched()
+    countries = settings.source.worldcosplay.countries
+    site = settings.source.worldcosplay.model_copy(
+        update={"countries": {"nippon": countries["japan"], "brazil": countries["brazil"]}}
+    )
+    renamed = settings.model_copy(update={"source": settings.source.model_copy(update={"worldcosplay": site})})
+    report = run(renamed, manifest)
+    assert gallery.fetched() == []
+    assert report.held == Counter(nippon=12, brazil=1, japan=0)
+    assert all((tmp_path / "data" / photo.path).exists() for photo in manifest.photos())
+    assert run(renamed, manifest).held == report.held
 
 
 # Broken off
@@ -363,11 +402,11 @@ def test_two_scrapes_at_once_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_photo_is_refused_and_tried_twice_more(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2, 3)
     gallery.post("brazil", 20)
-    gallery.answer(1, b"<html>maintenance</html>")
+    gallery.answer(1, jpeg(1)[:300])
     gallery.answer(2, jpeg(2)[:300])
     settings = settings_for(gallery.server.url, tmp_path)
     report = run(settings, manifest)
-    assert report.refused == Counter({("japan", "not an image"): 1, ("japan", "truncated"): 1})
+    assert report.refused == Counter({("japan", "truncated"): 2})
     gallery.fetched()
     gallery.answer(2, jpeg(2))
     run(settings, manifest)
@@ -416,6 +455,29 @@ def test_a_photo_whose_site_says_no_ai_is_refused(gallery: Gallery, manifest: Ma
     assert held(manifest) == [2, 20]
 
 
+def test_links_to_nothing_and_pipes_are_left_out_and_stop_nothing(manifest: Manifest, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        picture(tmp_path / "photos" / label / "z.jpg", ord(label))
+    for number in range(2 * MAX_FAILURES):
+        (tmp_path / f"photos/a/{number}.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "photos/b/pipe.jpg")
+    report = run(settings_for(tmp_path / "photos", tmp_path), manifest)
+    assert report.held == Counter(a=1, b=1)
+    assert report.refused == {
+        ("a", "neither a file nor a link to one"): 2 * MAX_FAILURES,
+        ("b", "neither a file nor a link to one"): 1,
+    }
+    assert not report.problems
+
+
+def test_many_files_that_are_no_images_do_not_end_a_folders_scrape(manifest: Manifest, tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        picture(tmp_path / "photos" / label / "z.jpg", ord(label))
+    for number in range(100):
+        (tmp_path / f"photos/a/{number}.jpg").write_bytes(b"<html>")
+    assert run(settings_for(tmp_path / "photos", tmp_path), manifest).held == Counter(a=1, b=1)
+
+
 def test_the_same_file_twice_is_kept_once(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2)
     gallery.post("brazil", 20)
@@ -444,6 +506,76 @@ def test_the_same_file_under_two_labels_is_kept_under_neither(
 
 
 # A site in trouble
+
+
+def with_image_hosts(settings: Settings, *hosts: str) -> Settings:
+    site = settings.source.worldcosplay.model_copy(update={"image_hosts": hosts})
+    return settings.model_copy(update={"source": settings.source.model_copy(update={"worldcosplay": site})})
+
+
+def test_web_pages_in_the_place_of_images_end_the_scrape_soon_and_cost_no_photo(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
+    gallery.page_size = 24
+    gallery.post("japan", *range(40))
+    gallery.post("brazil", 50)
+    for photo_id in range(40):
+        gallery.answer(photo_id, b"<html>Just a moment...</html>")
+    settings = settings_for(gallery.server.url, tmp_path)
+    for _ in range(4):
+        report = run(settings, manifest)
+        assert f"{MAX_FAILURES} images in a row" in report.problems[0]
+        assert len(gallery.fetched()) < 24
+    for photo_id in range(40):
+        gallery.answer(photo_id, jpeg(photo_id))
+    run(settings, manifest)
+    assert held(manifest) == [*range(40), 50]
+
+
+@pytest.mark.parametrize("page_size", [4, 16])
+def test_a_listing_that_brings_nothing_but_refusals_is_left_and_taken_up_again(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path, page_size: int
+) -> None:
+    gallery.page_size = page_size
+    gallery.post("japan", *range(160))
+    gallery.post("brazil", 500)
+    gallery.moved = dict.fromkeys(range(100), "https://elsewhere.example")
+    settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
+    settings = with_image_hosts(settings, "images.example")
+    report = run(settings, manifest)
+    (problem,) = report.problems
+    assert "elsewhere.example, which source.worldcosplay.image_hosts does not name" in problem
+    n_pages = len([page for page in gallery.pages() if page.startswith("114/")])
+    assert 100 <= n_pages * page_size <= 120  # of 160
+    assert held(manifest) == [*range(100, 160), 500]
+    gallery.moved.clear()
+    run(settings, manifest)
+    assert held(manifest) == [*range(160), 500]
+
+
+def test_a_page_that_fails_again_and_again_does_not_keep_other_labels_from_being_read(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
+    path = "/api/regions/19/countries/114/photos.json"
+    gallery.post("japan", *range(20))
+    gallery.post("brazil", *range(100, 120))
+    gallery.server.answers[f"{path}?limit=16&p3_photo_list=true&page=2"] = status(500)
+    report = run(settings_for(gallery.server.url, tmp_path), manifest)
+    assert held(manifest) == [*range(16, 20), *range(100, 120)]
+    assert len(report.problems) == 1
+    assert report.problems[0].startswith("japan: ")
+
+
+@pytest.mark.parametrize("answer", [status(429, Retry_After="3000"), status(429)])
+def test_too_many_requests_are_too_many_for_all_labels(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path, answer: Callable[[Exchange], object]
+) -> None:
+    gallery.post("japan", 1)
+    gallery.post("brazil", 20)
+    gallery.server.answers["/api/regions/19/countries/114/photos.json"] = answer
+    report = run(settings_for(gallery.server.url, tmp_path), manifest)
+    assert len(report.problems) == 1
+    assert gallery.pages() == ["114/1"]
 
 
 def test_a_site_that_is_down_leaves_all_as_it_was_and_is_told_once(

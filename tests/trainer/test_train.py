@@ -17,6 +17,7 @@ from trainer.config import Settings
 from trainer.errors import DatasetError, ModelError, StorageError
 from trainer.fitting import repeat
 from trainer.head import FILE_NAME as HEAD
+from trainer.manifest import FILE_NAME, Manifest
 from trainer.material import Material
 from trainer.promotion import Verdict
 from trainer.registry import METRICS, Registry, Version
@@ -219,6 +220,45 @@ def test_too_few_readable_photos_are_an_error_that_says_how_many_are_missing(pho
         (folder / "japan" / f"0-{number}.png").unlink()
     with pytest.raises(DatasetError, match="japan has 4, 6 are missing"):
         Material.gather(settings, Silent())
+
+
+def test_a_label_whose_photos_were_all_refused_or_are_gone_is_missed(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "korea").mkdir()
+    (folder / "korea" / "1.jpg").write_bytes(b"<html>")
+    settings = settings_for(folder, tmp_path / "data")
+    gather(settings)
+    with pytest.raises(DatasetError, match="korea has 0, 10 are missing"):
+        Material.gather(settings, Silent())
+    shutil.rmtree(folder / "korea")
+    gather(settings)
+    shutil.rmtree(folder / "japan")
+    with pytest.raises(DatasetError, match="japan has 0, 10 are missing"):
+        Material.gather(settings, Silent())
+
+
+def test_when_all_photos_were_refused_the_error_says_so(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "1.jpg").write_bytes(label.encode())
+    settings = settings_for(tmp_path / "photos", tmp_path / "data")
+    gather(settings)
+    with pytest.raises(DatasetError, match="all 2 photos were refused"):
+        Material.gather(settings, Silent())
+
+
+def test_a_country_that_is_no_longer_configured_is_not_learned(photos: Path, tmp_path: Path) -> None:
+    settings = settings_for(photos, tmp_path / "data")
+    gather(settings)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        for found in list(manifest.photos()):
+            manifest.replace(found, replace(found, source="worldcosplay", member_id=found.photo_id))
+    countries = {label: {"region": 1, "country": n} for n, label in enumerate(("brazil", "japan"))}
+    source = {"kind": "worldcosplay", "worldcosplay": {"countries": countries}}
+    material = Material.gather(settings_for(photos, tmp_path / "data", source=source), Silent())
+    assert material.dataset.labels == ("brazil", "japan")
+    assert {item.label for item in material.dataset.items} == {"brazil", "japan"}
 
 
 def test_without_photos_the_error_says_what_to_run(tmp_path: Path, photos: Path) -> None:

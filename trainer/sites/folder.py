@@ -1,13 +1,14 @@
 """A folder of pictures: one sub-folder for each label, or train, validation and holdout folders of such.
 
 The pictures stay where they are. Any file that can be decoded is a photo, whatever its name, at any depth in its
-label's folder; hidden files and folders are left alone.
+label's folder; hidden files and folders, and those that systems leave behind, are left alone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +22,20 @@ logger = logging.getLogger(__name__)
 # As others name them -> as we do. Holdout first: of two copies of a photo, the one that is listed first is kept.
 SPLIT_FOLDERS = {
     "holdout": "holdout",
+    "heldout": "holdout",
     "test": "holdout",
+    "testing": "holdout",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
     "train": "train",
     "training": "train",
 }
+# What macOS, Windows, Linux and network storage leave in folders, beside names that begin with a dot.
+LEFT_BEHIND = frozenset(
+    {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"}
+)
 PAGE_FILES = 64
 
 
@@ -48,7 +56,7 @@ class FolderSite:
         self._limits = limits
         self._folders = _label_folders(self._root)
         self.labels = tuple(sorted(self._folders))
-        if astray := [path for path in self._root.iterdir() if path.is_file() and not path.name.startswith(".")]:
+        if astray := [path for path in self._root.iterdir() if path.is_file() and not _is_hidden(path.name)]:
             logger.warning("files without a label are left out folder=%s files=%d", self._root, len(astray))
 
     def page_pause_s(self) -> float:
@@ -64,10 +72,12 @@ class FolderSite:
         for split, folder in self._folders[label]:
             for path in _files_in(folder):
                 name = path.relative_to(self._root).as_posix()
-                if name.isprintable():
-                    images.append(_source_image(path, name, label=label, split=split))
-                else:
+                if not _is_text(name):
                     unusable.append(Unusable(None, "file name that is no readable text"))
+                elif not path.is_file():  # reading from a pipe may wait for ever
+                    unusable.append(Unusable(name, "neither a file nor a link to one"))
+                else:
+                    images.append(_source_image(path, name, label=label, split=split))
                 if len(images) + len(unusable) == PAGE_FILES:
                     if number >= start:
                         yield Page(number, tuple(images), tuple(unusable))
@@ -103,16 +113,13 @@ def _source_image(path: Path, name: str, *, label: str, split: str | None) -> So
 def _label_folders(root: Path) -> dict[str, list[tuple[str | None, Path]]]:
     """Label -> (split or None, folder) of each folder that holds its photos."""
     folders = _folders_in(root)
-    by_split = bool(folders) and all(folder.name.lower() in SPLIT_FOLDERS for folder in folders)
     found: dict[str, list[tuple[str | None, Path]]] = {}
-    if by_split:
-        order = list(SPLIT_FOLDERS)
-        for folder in sorted(folders, key=lambda folder: order.index(folder.name.lower())):
-            for inner in _folders_in(folder):
-                found.setdefault(_label(inner), []).append((SPLIT_FOLDERS[folder.name.lower()], inner))
-    else:
-        for folder in folders:
-            found.setdefault(_label(folder), []).append((None, folder))
+    for split, folder in _with_their_split(root, folders):
+        found.setdefault(_label(folder), []).append((split, folder))
+    empty = {label for label, places in found.items() if not any(_has_files(folder) for _, folder in places)}
+    if empty:
+        logger.warning("folders without a file are no labels folder=%s left_out=%s", root, ", ".join(sorted(empty)))
+        found = {label: places for label, places in found.items() if label not in empty}
     if len(found) < 2:
         seen = f"only one: {next(iter(found))}" if found else "none"
         raise DatasetError(
@@ -122,9 +129,41 @@ def _label_folders(root: Path) -> dict[str, list[tuple[str | None, Path]]]:
     return found
 
 
+def _with_their_split(root: Path, folders: list[Path]) -> Iterator[tuple[str | None, Path]]:
+    """Each label's folder, with its split where the root is divided into splits.
+
+    Raises:
+        DatasetError: it is divided into splits and something else, so that nobody knows what is a label.
+    """
+    splits = {folder: SPLIT_FOLDERS.get(re.sub(r"[-_ ]", "", folder.name.lower())) for folder in folders}
+    named = [split for split in splits.values() if split is not None]
+    if len(named) == len(folders):
+        order = list(dict.fromkeys(SPLIT_FOLDERS.values()))
+        for folder in sorted(folders, key=lambda folder: order.index(splits[folder] or "")):
+            for inner in _folders_in(folder):
+                yield splits[folder], inner
+        return
+    if "train" in named and len(set(named)) > 1:
+        others = ", ".join(folder.name for folder, split in splits.items() if split is None)
+        raise DatasetError(
+            f"{root}: there are folders for splits beside others ({others}); move the others away, or, where all of "
+            "them are labels, rename those that are called like splits"
+        )
+    yield from ((None, folder) for folder in folders)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in LEFT_BEHIND
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down and read again: no lone bytes, no line breaks or other controls."""
+    return not any(unicodedata.category(char) in ("Cs", "Cc") for char in name)
+
+
 def _folders_in(folder: Path) -> list[Path]:
     try:
-        entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.is_dir()]
+        entries = [path for path in sorted(folder.iterdir()) if not _is_hidden(path.name) and path.is_dir()]
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no such folder; set source.folder.path to a folder of pictures") from None
     except OSError as error:
@@ -138,13 +177,30 @@ def _label(folder: Path) -> str:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """All files under a folder, in the order of their names; a folder that is linked twice is entered once."""
-    entered = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        here = Path(name).stat()
-        if (here.st_dev, here.st_ino) in entered:
+    """All that is no folder under a folder, in the order of names.
+
+    A folder that is linked twice is entered once, and one that the folder itself lies in is not: all other labels do.
+    """
+    entered = {_identity(parent) for parent in folder.parents}
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=_say):
+        here = _identity(Path(name))
+        if here in entered:
             folders.clear()
             continue
-        entered.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        yield from (Path(name) / file for file in sorted(files) if not file.startswith("."))
+        entered.add(here)
+        folders[:] = sorted(inner for inner in folders if not _is_hidden(inner))
+        yield from (Path(name) / file for file in sorted(files) if not _is_hidden(file))
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in _files_in(folder))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The same for each way that leads to a folder."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _say(error: OSError) -> None:
+    logger.warning("folder cannot be read, its photos are left out folder=%s reason=%s", error.filename, error.strerror)

@@ -20,6 +20,8 @@ OUR_NAME = "dokocos"
 MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: what a crawler must be ready to read
 MAX_CRAWL_DELAY_S = 600.0
 UNWANTED_TAGS = frozenset({"noai", "noimageai", "none"})
+# Directives about search results that take a value, which may be "none" too.
+OTHER_TAGS = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,16 @@ def parse_robots(text: str, name: str = OUR_NAME) -> Rules:
 def check_tags(headers: Mapping[str, str], url: str) -> None:
     """Raises `SiteRefusalError` when an answer's X-Robots-Tag keeps it from machine learning.
 
+    A no that names another crawler is taken for a no all the same: where several such headers came, nothing tells any
+    more where that crawler's part ends, and whoever says it to one, means the use.
+
     Source: https://www.deviantart.com/team/journal/UPDATE-All-Deviations-Are-Opted-Out-of-AI-Datasets-934500371
     """
-    words = set(re.findall(r"[a-z]+", headers.get("x-robots-tag", "").lower()))
+    words: set[str] = set()
+    for directive in headers.get("x-robots-tag", "").lower().split(","):
+        parts = {part.strip() for part in directive.split(":")}
+        if not parts & OTHER_TAGS:
+            words |= parts
     if unwanted := sorted(words & UNWANTED_TAGS):
         raise SiteRefusalError(f"{safe_url(url)}: X-Robots-Tag: {', '.join(unwanted)}")
 

@@ -107,16 +107,29 @@ class WorldCosplaySite:
         return fetched.body
 
     def _compare_flags(self, page: Page) -> None:
-        """Say once a label when its listing shows members under several flags: the ids may be those of a region."""
+        """Say so when labels and flags do not go together: the ids may be those of a region, or of another country.
+
+        Once a label, be it that its listing shows several flags, or that it begins with the flag of another label.
+        """
         for image in page.images:
             if image.flag is None:
                 continue
+            if image.label not in self._flags:
+                self._compare_with_other_labels(image.label, image.flag)
             first = self._flags.setdefault(image.label, image.flag)
             if first not in (image.flag, "mixed"):
                 self._flags[image.label] = "mixed"
                 logger.warning(
                     "flags are mixed label=%s flags=%s,%s; check source.worldcosplay.countries.%s",
                     image.label, first, image.flag, image.label,
+                )  # fmt: skip
+
+    def _compare_with_other_labels(self, label: str, flag: str) -> None:
+        for other, its_flag in self._flags.items():
+            if its_flag == flag:
+                logger.warning(
+                    "two labels have one flag labels=%s,%s flag=%s; check source.worldcosplay.countries",
+                    other, label, flag,
                 )  # fmt: skip
 
 
@@ -138,12 +151,13 @@ def parse_listing(body: bytes, *, label: str, number: int, settings: WorldCospla
     """
     where = f"{settings.base_url}: page {number} of {label}"
     try:
-        envelope = json.loads(body)
+        # Texts are not needed: a broken one in somebody's title must not cost the page.
+        envelope = json.loads(body.decode("utf-8-sig", errors="replace"), strict=False)
     except (ValueError, RecursionError) as error:
         raise FetchError(f"{where} is not JSON; the site may have changed, or answers with a notice") from error
     if not isinstance(envelope, dict):
         raise FetchError(f"{where} is JSON, but no listing; the site may have changed")
-    if envelope.get("has_error") not in (0, "0", None):
+    if not _is_no(envelope.get("has_error")) and envelope.get("has_error") is not None:
         raise FetchError(f"{where}: the site says has_error: {str(envelope['has_error'])[:40]}; try again later")
     items = envelope.get("list")
     if not isinstance(items, list):
@@ -167,7 +181,7 @@ def item_from(item: object, *, label: str, settings: WorldCosplaySettings) -> So
     photo_id = _number(photo.get("id"))
     if photo_id is None:
         return Unusable(None, "no photo id")
-    if photo.get("viewable") in (False, 0, "0", "false"):
+    if _is_no(photo.get("viewable")):
         return Unusable(photo_id, "not viewable")
     listed = [url for key in URL_KEYS if (url := _url(settings.base_url, photo.get(key)))]
     if not listed:
@@ -175,7 +189,8 @@ def item_from(item: object, *, label: str, settings: WorldCosplaySettings) -> So
     hosts = allowed_hosts(settings)
     urls = [url for url in listed if not hosts or _is_on(url, hosts)]
     if not urls:
-        return Unusable(photo_id, "image on another host than source.worldcosplay.image_hosts")
+        host = urlsplit(listed[0]).hostname
+        return Unusable(photo_id, f"image on {host}, which source.worldcosplay.image_hosts does not name")
     return SourceImage(
         label=label,
         photo_id=photo_id,
@@ -213,6 +228,13 @@ def _has_next(pager: object) -> bool:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _is_no(value: object) -> bool:
+    """Whether a yes or no that may come as false, 0, "0", "false" or "" is a no."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "0", "false")
+    return isinstance(value, int | float) and value == 0
 
 
 def _number(value: object) -> str | None:
