@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -33,41 +33,35 @@ class Watcher(Protocol):
         """So much of the step is done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The photos of the configured source.
-
-    Attributes:
-        photos: in the order of admission.
-        labels: that are to be told apart, also those without a photo.
-    """
-
-    photos: tuple[Photo, ...]
-    labels: frozenset[str]
-
-
-def read_photos(settings: Settings) -> Held:
-    """What the manifest holds of the configured source and labels.
+def read_photos(settings: Settings) -> list[Photo]:
+    """The manifest's photos of the configured source and labels, in the order of admission.
 
     Raises:
-        DatasetError: nothing.
+        DatasetError: there are none.
     """
     source = settings.source.kind
+    labels = wanted_labels(settings)
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
-        labels = set(settings.source.worldcosplay.countries) if source == "worldcosplay" else manifest.labels(source)
-        photos = tuple(photo for photo in manifest.photos(source) if photo.label in labels)
+        photos = [photo for photo in manifest.photos(source) if photo.label in labels]
         n_refused = sum(1 for _ in manifest.refusals(source))
     if photos:
-        return Held(photos, frozenset(labels))
+        return photos
     if n_refused:
         raise DatasetError(f"all {n_refused:,} photos were refused; `python -m trainer scrape` shows the reasons")
     raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
 
 
-def sort_photos(held: Held, settings: Settings, *, without: Collection[str] = ()) -> Dataset:
-    """Photos in splits, less those whose SHA-256 is in `without`. Raises DatasetError for too few of any label."""
-    photos = [photo for photo in held.photos if photo.sha256 not in without]
-    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=held.labels)
+def wanted_labels(settings: Settings) -> set[str]:
+    """The labels that are to be told apart, also those of which no photo could be used."""
+    if settings.source.kind == "worldcosplay":
+        return set(settings.source.worldcosplay.countries)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        return manifest.labels(settings.source.kind)
+
+
+def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
+    """Photos in splits; all wanted labels must be among theirs. Raises DatasetError for too few."""
+    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=wanted_labels(settings))
 
 
 def class_indexes(items: Sequence[Item]) -> Indexes:
@@ -106,8 +100,8 @@ class Material:
             StorageError: the disk is full; what was computed before is kept.
         """
         watcher.step("photos")
-        held = read_photos(settings)
-        dataset = sort_photos(held, settings)
+        photos = read_photos(settings)
+        dataset = sort_photos(photos, settings)
         watcher.step("network")
         backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
         material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
@@ -115,7 +109,7 @@ class Material:
         n_new = material.n_new
         while material.refused:  # without them another photo may have a place, or a label too few
             gone |= dict(material.refused)
-            dataset = sort_photos(held, settings, without=gone)
+            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
             material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
             n_new += material.n_new
         complete = replace(material.dataset, excluded=(*material.dataset.excluded, *gone.items()))
