@@ -157,7 +157,7 @@ def inbox(
     with _explained():
         from bot.store import Store
 
-        store = Store(_database(load_settings(config)))
+        store = Store(_database(load_settings(config)), heal=False)
         try:
             if retry is not None:
                 n_again = store.retry(None if retry == "all" else retry)

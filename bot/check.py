@@ -12,7 +12,7 @@ from typing import Literal
 from bot.client import Client
 from bot.config import Settings
 from bot.credentials import find_token
-from bot.errors import InstanceError, NotFound, OutOfScope, Refused
+from bot.errors import InstanceError, NotFound, OutOfScope, Refused, Unauthorized
 from bot.listener import Listener
 from bot.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
@@ -60,8 +60,12 @@ def online(settings: Settings) -> Iterator[Result]:
             f"{instance.max_characters} characters",
         )
         yield _account(client)
+    except Unauthorized as error:
+        yield Result("fault", f"token: {error}; run `python -m bot login {settings.mastodon.base_url}` for a new one")
+        return
     except InstanceError as error:
-        yield Result("fault", f"instance: {settings.mastodon.base_url}: {error}")
+        hint = "is that the address of a Mastodon server, and is it up?"
+        yield Result("fault", f"instance: {settings.mastodon.base_url}: {error}; {hint}")
         return
     yield from _scopes(client)
     yield _private_mentions(client)

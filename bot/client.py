@@ -36,6 +36,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimi
 from bot.limits import BLIND_WAIT_S, Family, Limits
 from bot.listener import Listener
 from bot.transport import STREAMS, Transport, origin
+from trainer.connections import innermost
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -495,9 +496,13 @@ def _is_json(answer: requests.Response | None) -> bool:
 
 
 def _said(answer: requests.Response | None, error: Exception) -> str:
-    """The server's own words, which Mastodon.py does not always hand on; else the error's."""
-    words: object = error
-    if answer is not None and not answer.ok and _is_json(answer):
-        with suppress(ValueError, AttributeError):
-            words = answer.json().get("error")
+    """The server's own words, which Mastodon.py does not always hand on; else what really happened."""
+    words: object = innermost(error)
+    if answer is not None and not answer.ok:
+        words = answer.reason
+        if _is_json(answer):
+            with suppress(ValueError, AttributeError):
+                words = answer.json().get("error")
+    elif answer is not None and not _is_json(answer):
+        words = f"the answer is {answer.headers.get('Content-Type') or 'of no kind'}, not JSON ({words})"
     return " ".join(str(words or "").split())[:200]

@@ -13,6 +13,7 @@ from mastodon.errors import MastodonError
 
 from bot.credentials import APP_FILE, TOKEN_FILE, read_private_json, write_private_json
 from bot.errors import InstanceError, Transient
+from trainer.connections import innermost
 
 # Each is needed: who we are; threads and the stream; mentions; whom we muted or blocked; replies; pictures; the policy
 # for private mentions. Nothing else is asked for.
@@ -55,7 +56,7 @@ class Login:
             )
         except (MastodonError, KeyError) as error:
             raise Transient(
-                f"{self.base_url}: no login page: {error}; is it a Mastodon server?", outage=True
+                f"{self.base_url}: no login page: {_what(error)}; is it a Mastodon server?", outage=True
             ) from error
         return address
 
@@ -72,7 +73,9 @@ class Login:
                 code=code.strip(), redirect_uri=OUT_OF_BAND, scopes=list(SCOPES), allow_http=self.allow_http
             )
         except MastodonError as error:
-            raise InstanceError(f"{self.base_url}: no token for this code: {error}; ask for a new code") from error
+            raise InstanceError(
+                f"{self.base_url}: no token for this code: {_what(error)}; run login again for a new one"
+            ) from error
         path = self.data_dir / TOKEN_FILE
         write_private_json(path, {"base_url": self.base_url, "access_token": token, "scopes": " ".join(SCOPES)})
         return path
@@ -95,7 +98,7 @@ class Login:
             )
         except (MastodonError, KeyError) as error:
             raise Transient(
-                f"{self.base_url}: no app can be registered: {error}; is it a Mastodon server, and reachable?",
+                f"{self.base_url}: no app can be registered: {_what(error)}; is it a Mastodon server, and reachable?",
                 outage=True,
             ) from error
         write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
@@ -111,3 +114,9 @@ class Login:
             mastodon_version="4.0.0",
             user_agent=self.user_agent,
         )
+
+
+def _what(error: Exception) -> str:
+    """The server's words, where it had any."""
+    words = [str(each) for each in error.args[1:] if each] if len(error.args) > 1 else []
+    return " ".join(words) or innermost(error)

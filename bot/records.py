@@ -77,7 +77,7 @@ class Records:
         self._path = path
         self._now = now
         self._lock = threading.RLock()
-        self._connection = open_database(path)
+        self._connection = open_database(path, heal=False)
 
     def close(self) -> None:
         """Give the file back; later calls fail."""

@@ -97,13 +97,16 @@ class DamagedError(StorageError):
     """The database is no sound database any more; only opening it anew helps."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
     """A connection to a sound database in today's format; it may be used by several threads under a lock.
 
-    A damaged file is renamed and a new one made in its place, with those opt-outs that can still be read.
+    Args:
+        heal: a damaged file is renamed and a new one made in its place, with those opt-outs that can still be read.
+            Only for who has the file alone: another process would go on writing into the renamed one.
 
     Raises:
         StorageError: it cannot be opened or written, or was written by a newer dokocos.
+        DamagedError: it is damaged, and not to be healed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +115,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
+            if not heal:
+                raise _damaged(path, error) from error
             return _start_again(path, error)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or the folder not ours?") from error
@@ -131,8 +136,12 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
             yield connection
     except sqlite3.Error as error:
         if is_damage(error):
-            raise DamagedError(f"{path}: {error}; the next start sets it aside and reads the last days anew") from error
+            raise _damaged(path, error) from error
         raise StorageError(f"{path}: {error}; is the disk full, or the file in use elsewhere?") from error
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> DamagedError:
+    return DamagedError(f"{path}: {error}; the bot's next start sets it aside and reads the last days anew")
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -97,15 +97,18 @@ class Tally:
 class Store:
     """The database; every method is one transaction and may be called from any thread.
 
+    Args:
+        heal: set a damaged file aside and start a new one; not where a bot may be at work on it.
+
     Raises (all methods):
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, heal: bool = True, now: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now = now
         self._lock = threading.RLock()
-        self._connection = open_database(path)
+        self._connection = open_database(path, heal=heal)
 
     def close(self) -> None:
         """Give the file back; later calls fail."""

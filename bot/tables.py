@@ -35,7 +35,7 @@ def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableT
 
 def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableType:
     """Mentions by day and how they ended, reasons of refusals, the champion's figures. Raises StorageError."""
-    store, records = Store(database), Records(database)
+    store, records = Store(database, heal=False), Records(database)
     try:
         tallies = store.ended_since(time.time() - days * DAY_S)
         view = Lookout(settings, store, records).look()

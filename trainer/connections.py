@@ -28,6 +28,13 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
+def innermost(error: BaseException) -> str:
+    """What really happened, under the layers that requests, urllib3 and Mastodon.py put around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {error}"
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address, as text, belongs to the public internet.
 

@@ -25,7 +25,7 @@ import urllib3
 
 from trainer import __version__
 from trainer.config import WebSettings
-from trainer.connections import GuardedAdapter
+from trainer.connections import GuardedAdapter, innermost
 from trainer.errors import FetchError
 
 logger = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Fetcher:
         if _is_timeout(error):
             what = f"no complete answer within {total_s:.0f} s (web.total_timeout_s, web.connect_timeout_s)"
         else:
-            what = f"{_innermost(error)}; check the address and the network"
+            what = f"{innermost(error)}; check the address and the network"
         return FetchError(f"{safe_url(url)}: {what}", retry_after_s=self._web.backoff_s)
 
 
@@ -253,10 +253,3 @@ def _is_timeout(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _innermost(error: BaseException) -> str:
-    """What really happened, under the layers that requests and urllib3 put around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return f"{type(error).__name__}: {error}"

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import bot.__main__ as commands
 from bot.credentials import write_private_json
 from bot.login import SCOPES, Login
+from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import ROOT, World, photo, until
 from trainer.errors import ModelError
@@ -126,6 +127,59 @@ def test_check_tells_of_an_instance_out_of_reach(run: Any) -> None:
     status, output = run("check", DOKOCOS_MASTODON__BASE_URL="http://127.0.0.1:9", **{SECRET: "t"})
     assert status == 1
     assert "instance: http://127.0.0.1:9" in output
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"status": 401}, "HTTP 401 Error; run `python -m bot login"),
+        ({"status": 404, "html": True}, "HTTP 404 Not Found; is that the address of a Mastodon server, and is it up?"),
+        ({"kind": "html"}, "the answer is text/html; charset=utf-8, not JSON"),
+        ({"kind": "cut"}, "is that the address of a Mastodon server, and is it up?"),
+    ],
+)
+def test_check_says_what_to_do_about_what_is_no_instance(
+    world: World, run: Any, fault: dict[str, Any], said: str
+) -> None:
+    world.instance.faults.add(Fault.model_validate({"kind": "answer", "path": "/api/.*"} | fault))
+    status, output = run("check", **{SECRET: world.me.token})
+    assert status == 1
+    assert said in output
+    assert "Max retries" not in output
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:9", "ConnectionRefusedError"),
+        ("http://127.0.0.1:9/about", "give an instance's address and nothing more"),
+        ("two words", "give an instance's address and nothing more"),
+    ],
+)
+def test_login_where_there_is_no_instance_says_what_is_wrong(run: Any, address: str, said: str) -> None:
+    status, output = run("login", address, "--no-browser")
+    assert status in (1, 3)
+    assert said in output
+    assert "Max retries" not in output
+
+
+def test_a_code_that_is_wrong_is_said_so(world: World, run: Any) -> None:
+    status, output = run("login", world.url, "--no-browser", "--code", "wrong")
+    assert status == 1
+    assert "no token for this code" in output
+    assert "run login again for a new one" in output
+    assert not (world.data_dir / "mastodon_token").exists()
+
+
+@pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])
+def test_looking_at_a_damaged_database_leaves_it_to_the_bot(world: World, run: Any, command: str) -> None:
+    world.data_dir.mkdir()
+    database = world.data_dir / "bot.sqlite3"
+    database.write_bytes(b"this is no database" * 1000)
+    status, output = run(command)
+    assert status == 1
+    assert "the bot's next start sets it aside" in output
+    assert list(world.data_dir.glob("bot.sqlite3*")) == [database]
 
 
 def authorize(url: str) -> str:
