@@ -7,6 +7,7 @@ is posted again, the thread is looked into.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,7 @@ class Answerer:
         self._writer = writer
         self._settings = settings
         self._desk = desk
+        self._asking = threading.Lock()
         self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
@@ -104,7 +106,7 @@ class Answerer:
             return _silence(reason)
         self._client.require("post", "posting")  # before the work is done, as it could not be delivered
         order = self._order(entry, status)
-        return order or self._request(entry, status, thread) or self._talk(entry, status, thread, me)
+        return order or self._request(entry, status, thread, me) or self._talk(entry, status, thread, me)
 
     def _order(self, entry: Entry, status: Status) -> Outcome | None:
         """Do what an admin says privately; None when it is no order."""
@@ -140,7 +142,7 @@ class Answerer:
         except InstanceError as error:
             logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
 
-    def _request(self, entry: Entry, status: Status, thread: Thread) -> Outcome | None:
+    def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
         """Obey "stop", "start" and "delete"; None when the mention is none of them."""
         request = self._writer.texts.request(status.text)
         account_id = status.account.id
@@ -153,19 +155,23 @@ class Answerer:
             self._store.opt_out(account_id)
             return self._confirm(entry, status, "opted_out")
         if request == "delete":
-            return self._delete_answer(status, thread)
+            return self._delete_answer(status, thread, me)
         return None
 
     def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._notice(entry, status, kind) if self._admit(entry, status) else _silence("over the limit")
 
-    def _delete_answer(self, status: Status, thread: Thread) -> Outcome:
+    def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
         """Delete our nearest answer to this account above its mention."""
+        authors = {each.id: each.account.id for each in thread.ancestors}
         for each in reversed(thread.ancestors):
-            answered = self._store.by_reply(each.id)
-            if answered and answered.account_id == status.account.id and answered.reply_id:
-                self._client.delete(answered.reply_id)
-                self._store.finish(answered.notification_id, _silence("answer deleted when asked to"))
+            if each.account.id != me.id:
+                continue
+            answered = self._store.by_reply(each.id)  # None where that is too long ago, or the database was lost
+            if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
+                self._client.delete(each.id)
+                if answered:
+                    self._store.finish(answered.notification_id, _silence("answer deleted when asked to"))
                 return _silence("asked us to delete an answer")
         return _silence("asked us to delete, but there is no answer above")
 
@@ -174,12 +180,20 @@ class Answerer:
             return _silence("blocked or muted")
         if manners.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
             return _silence("enough answers in this thread")
-        subject = manners.subject(status, thread, me=me, agrees=self._agrees)
-        if subject.action == "ask" and subject.status:
-            author_id = subject.status.account.id
-            if self._store.opted_out(author_id) or self._is_shut_out(author_id, entry):
-                return _silence("the photo's author wants no bots")
+        subject = manners.subject(status, thread, me=me, agrees=self._agrees, was_judged=self._was_judged)
+        if subject.action != "ask" or subject.status is None:
+            return self._act(entry, status, subject)
+        author_id = subject.status.account.id
+        if self._store.opted_out(author_id) or self._is_shut_out(author_id, entry):
+            return _silence("the photo's author wants no bots")
+        with self._asking:  # whom two people ask about at once is asked once
             subject = self._consent(subject.status, me)
+            if subject.action == "ask":
+                return self._act(entry, status, subject)
+        return self._act(entry, status, subject)
+
+    def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
+        """Do about a mention what its subject asks for, within the account's limit."""
         if subject.action == "silence":
             return _silence(subject.reason)
         if not self._admit(entry, status):
@@ -191,9 +205,12 @@ class Answerer:
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
 
     def _consent(self, photo: Status, me: Account) -> Subject:
-        def is_request(status_id: str) -> bool:
-            answered = self._store.by_reply(status_id)
-            return answered is not None and answered.kind == "consent"
+        def is_request(ours: Status) -> bool:
+            answered = self._store.by_reply(ours.id)
+            return ours.text in requests or (answered is not None and answered.kind == "consent")
+
+        texts = self._writer.texts
+        requests = {" ".join(texts.say(language, "consent").split()) for language in texts.templates}
 
         below = self._client.thread(photo.id)
         return manners.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
@@ -261,6 +278,10 @@ class Answerer:
         new = manners.is_new(status.account, now=datetime.fromtimestamp(self._client.server_time(), UTC))
         limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
         return self._store.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+
+    def _was_judged(self, status_id: str) -> bool:
+        entry = self._store.by_status(status_id)
+        return entry is not None and entry.state == "answered" and entry.kind == "answer"
 
     def _agrees(self, text: str) -> bool:
         return self._writer.texts.request(text) == "agree"

@@ -73,12 +73,18 @@ def n_own_answers(thread: Thread, *, me: Account) -> int:
     return sum(each.account.id == me.id for each in thread.ancestors)
 
 
-def subject(status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool]) -> Subject:
+def subject(
+    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_judged: Callable[[str], bool]
+) -> Subject:
     """What a mention asks about.
+
+    Who answers a status that names us names us too, without meaning to: clients put the names in. So words below such
+    a status ask for nothing, unless its photos are the asker's own and were not judged yet.
 
     Args:
         thread: the mention's.
         agrees: whether a status' text says yes.
+        was_judged: whether the photos in the status with this id were judged before.
 
     Returns:
         For "ask" the status with somebody else's photos; whether they agreed already, `consent` tells.
@@ -89,12 +95,14 @@ def subject(status: Status, thread: Thread, *, me: Account, agrees: Callable[[st
     parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
     if parent is None:
         return Subject("help")
-    if parent in own:
+    if parent in own and not (me.id in parent.mentioned_ids and was_judged(parent.id)):
         return Subject("judge", parent)
     if agrees(status.text) and own:
         return Subject("judge", own[-1])
     if parent.account.id == me.id:
         return Subject("silence", reason="only words in answer to us")
+    if me.id in parent.mentioned_ids:
+        return Subject("silence", reason="only words in a conversation that names us")
     if not parent.attachments:
         return Subject("help")
     if parent.account.bot or wants_no_bots(parent.account):
@@ -103,17 +111,17 @@ def subject(status: Status, thread: Thread, *, me: Account, agrees: Callable[[st
 
 
 def consent(
-    photo: Status, below: Thread, *, me: Account, agrees: Callable[[str], bool], is_request: Callable[[str], bool]
+    photo: Status, below: Thread, *, me: Account, agrees: Callable[[str], bool], is_request: Callable[[Status], bool]
 ) -> Subject:
     """Whether we may look at somebody else's photo.
 
     Args:
         below: the thread of the photo's status.
-        is_request: whether the status of ours with this id asked for consent.
+        is_request: whether a status of ours asked for consent.
     """
     for each in below.descendants:
         if each.account.id == photo.account.id and me.id in each.mentioned_ids and agrees(each.text):
             return Subject("judge", photo)
-    if any(each.account.id == me.id and is_request(each.id) for each in below.descendants):
+    if any(each.account.id == me.id and is_request(each) for each in below.descendants):
         return Subject("silence", reason="the photo's author was asked before")
     return Subject("ask", photo)

@@ -125,6 +125,17 @@ def test_delete_under_an_answer_removes_it(world: World, word: str) -> None:
         assert refusal(bot, question) == "answer deleted when asked to"
 
 
+def test_an_answer_that_nobody_remembers_is_deleted_when_its_asker_says_so(world: World) -> None:
+    mallory = world.person("mallory")
+    question = world.ask("its notification was forgotten long ago")
+    reply = world.instance.post(world.me, "@alice an answer of last year", in_reply_to=question)
+    with world.bot() as bot:
+        refusal(bot, world.ask("@dokocos delete", label=None, by=mallory, in_reply_to=reply))
+        assert world.answers(question) == [reply]
+        world.ask("@dokocos delete", label=None, in_reply_to=reply)
+        until(lambda: not world.answers(question))
+
+
 def test_nobody_else_can_delete_an_answer(world: World) -> None:
     mallory = world.person("mallory")
     with world.bot() as bot:
@@ -259,6 +270,31 @@ def test_an_author_who_agreed_and_then_opted_out_is_left_alone(world: World) -> 
         world.answer(world.ask("@dokocos ok", label=None, by=carol, in_reply_to=request))
         world.answer(world.ask("@dokocos stop", label=None, by=carol))
         assert refusal(bot, world.ask(label=None, in_reply_to=above)) == "the photo's author wants no bots"
+
+
+def test_two_who_ask_about_the_same_photo_at_once_make_the_bot_ask_once(world: World) -> None:
+    carol, dave = world.person("carol"), world.person("dave")
+    above = world.instance.post(carol, "my costume", attachments=[world.photo(of=carol)])
+    slow = Fault(kind="delay", path="/api/v1/statuses", methods=("POST",), seconds=0.5)
+    world.instance.faults.add(slow)
+    asked = [world.ask(by=who, label=None, in_reply_to=above) for who in (world.alice, dave)]
+    with world.bot() as bot:
+        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
+    assert sum(len(world.answers(question)) for question in asked) == 1
+
+
+def test_who_talks_about_a_photo_that_was_asked_about_is_left_alone(world: World) -> None:
+    bob = world.person("bob")
+    with world.bot() as bot:
+        question = world.ask()
+        world.answer(question)
+        settle(bot)
+        cute = world.ask("@alice @dokocos cute!", label=None, by=bob, in_reply_to=question)
+        assert refusal(bot, cute) == "only words in a conversation that names us"
+        thanks = world.ask("@bob @dokocos thanks!", label=None, in_reply_to=cute)
+        assert refusal(bot, thanks) == "only words in a conversation that names us"
+        more = world.ask("@dokocos I made it myself", label=None, in_reply_to=question)
+        assert refusal(bot, more) == "only words in a conversation that names us"
 
 
 def test_thanks_for_an_answer_are_left_standing(world: World) -> None:
