@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, drawn_anew, gather, studio, with_photos
+from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
 from trainer.calibration import expected_calibration_error
 from trainer.config import Settings
 from trainer.fitting import fit_and_judge
-from trainer.material import Material, class_indexes, read_photos
+from trainer.material import Material, class_indexes
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
@@ -73,13 +73,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     """
     photos_per_label, n_draws = (80, 3) if quick else (1000, 10)
     options = {"EVALUATE__TARGET_PRECISION": str(TARGET_PRECISION)}
-    with studio(work_dir / "data", photos_per_label=photos_per_label, options=options) as place:
-        say(f"scraping {photos_per_label} photos for each of {len(place.gallery.labels)} labels")
-        place.run("scrape")
-    say("features; VGG16 has seeded random weights")
-    place.run("features")
-    settings, material = gather(place)
-    photos = read_photos(settings)
+    with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say, options=options) as place:
+        settings, photos, material = gather(place, say)
     draws = []
     for turn in range(n_draws):
         draws.append(_draw(with_photos(material, drawn_anew(photos, turn), settings), settings))

@@ -18,11 +18,11 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, drawn_anew, gather, studio, with_photos
+from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
 from trainer.config import Settings
 from trainer.fitting import fit_and_judge
 from trainer.manifest import Photo
-from trainer.material import Material, read_photos
+from trainer.material import Material
 
 Balance = Literal["weights", "none"]
 
@@ -36,15 +36,9 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         say: shows a line of progress.
     """
     photos_per_label, n_turns = (80, 1) if quick else (400, 5)
-    with studio(work_dir / "data", photos_per_label=photos_per_label) as place:
-        labels = place.gallery.labels
-        say(f"scraping {photos_per_label} photos for each of {len(labels)} labels")
-        place.run("scrape")
-    say("features; VGG16 has seeded random weights")
-    place.run("features")
-    settings, material = gather(place)
-    photos = read_photos(settings)
-    figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(labels)}
+    with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
+        settings, photos, material = gather(place, say)
+    figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(material.dataset.labels)}
     balances: tuple[Balance, ...] = ("weights", "none")
     for name, thinned in (("2_2_1", True), ("2_2_2", False)):
         for balance in balances if thinned else balances[:1]:

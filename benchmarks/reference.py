@@ -1,12 +1,15 @@
 """The reference recipe for transfer learning with VGG16, as tutorials have it and everybody copies it.
 
-    python -m benchmarks.reference FOLDER --epochs N
+    python -m benchmarks.reference FOLDER --epochs N [--without-xla]
 
 FOLDER holds `train`, `validation` and `holdout` folders with a sub-folder for each label. VGG16 without its top takes
 224 px; average pooling, Dense 1024 relu and a softmax come on top; `layers[:15]` are frozen, so block5 learns from the
 first step; SGD with rate 1e-4 and momentum 0.9, batches of 32; pictures are divided by 255, sheared, zoomed and
 mirrored by chance; validation is looked at after each epoch; the last weights are kept. Whatever else Keras and
 TensorFlow do by default, they do. The one difference: VGG16's weights are drawn from a seed, as dokocos' trainer does.
+
+Keras 3 compiles a fit with XLA by default, which the recipe's first authors did not have, and which is slower on many
+CPUs; `--without-xla` is for them.
 
 The last line printed is JSON: {"epoch_s": [seconds of each epoch], "balanced_accuracy": of the holdout, 0..1}.
 """
@@ -46,8 +49,8 @@ def hang(items: Iterable[Item], folder: Path) -> None:
         (place / item.path.name).symlink_to(item.path.absolute())
 
 
-def build(keras: Any, n_labels: int) -> Any:
-    """The recipe's network, compiled; its convolutions have seeded random weights."""
+def build(keras: Any, n_labels: int, *, xla: bool = True) -> Any:
+    """The recipe's network, compiled, with XLA as Keras 3 has it by default, or without; its weights are seeded."""
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIDE_PX, SIDE_PX, 3))
     for name, arrays in load_weights(FeatureSettings(weights="random"), keras=keras).items():
         base.get_layer(name).set_weights(arrays)
@@ -60,6 +63,7 @@ def build(keras: Any, n_labels: int) -> Any:
         optimizer=keras.optimizers.SGD(learning_rate=LEARNING_RATE, momentum=MOMENTUM),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
+        jit_compile="auto" if xla else False,
     )
     return model
 
@@ -80,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reference", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--without-xla", action="store_true")
     arguments = parser.parse_args()
-    print(json.dumps(fit(arguments.folder, epochs=arguments.epochs)))
+    print(json.dumps(fit(arguments.folder, epochs=arguments.epochs, xla=not arguments.without_xla)))
 
 
-def fit(folder: Path, *, epochs: int) -> dict[str, Any]:
+def fit(folder: Path, *, epochs: int, xla: bool) -> dict[str, Any]:
     """What `main` prints."""
     keras = load_keras(small_batches=True)  # leaves TensorFlow's kernels as they come
     generator = importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator
@@ -93,7 +98,7 @@ def fit(folder: Path, *, epochs: int) -> dict[str, Any]:
     photos = augmented.flow_from_directory(folder / "train", **size)
     validation = plain.flow_from_directory(folder / "validation", **size)
     holdout = plain.flow_from_directory(folder / "holdout", shuffle=False, **size)
-    model = build(keras, photos.num_classes)
+    model = build(keras, photos.num_classes, xla=xla)
     clock = [time.perf_counter()]
     model.fit(
         photos,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import COMPARED, Silent, Studio, gather, studio
+from benchmarks.studio import COMPARED, Silent, Studio, gather, scraped_studio
 from trainer.fitting import fit_and_judge, repeat
 
 N_SEEDS = 5
@@ -29,9 +29,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         say: shows a line of progress.
     """
     photos_per_label = 40 if quick else 200
-    with studio(work_dir / "first", photos_per_label=photos_per_label) as first:
-        say(f"scraping {photos_per_label} photos for each of {len(first.gallery.labels)} labels")
-        first.run("scrape")
+    with scraped_studio(work_dir / "first", photos_per_label=photos_per_label, say=say) as first:
         second = replace(first, data_dir=work_dir / "second")
         shutil.copytree(first.data_dir, second.data_dir)
         took_s = []
@@ -41,7 +39,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         same = [one == other for one, other in zip(first.outcome(), second.outcome(), strict=True)]
         precisions = {place.champion().facts.precision for place in (first, second)}
         say(f"the same photos under {N_SEEDS} seeds")
-        accuracies = _accuracies(first)
+        accuracies = _accuracies(first, say)
     figures: dict[str, Figure] = {
         "photos": photos_per_label * len(first.gallery.labels),
         "training_s": statistics.mean(took_s),
@@ -58,9 +56,9 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     return Result(figures=figures, goals=(Goal("identical_share", at_least=1.0),))
 
 
-def _accuracies(place: Studio) -> list[float]:
+def _accuracies(place: Studio, say: Callable[[str], None]) -> list[float]:
     """Balanced accuracy on the holdout under each seed."""
-    settings, material = gather(place)
+    settings, _, material = gather(place, say)
     first = fit_and_judge(material, settings, Silent())
     trained = repeat(material, settings, Silent(), n=N_SEEDS, first=first).values()
     return [one.report.balanced_accuracy.value or 0.0 for one in trained]

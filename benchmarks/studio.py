@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,7 +23,7 @@ from sandbox.server import serve
 from trainer.config import Settings, load_settings
 from trainer.journal import FILE_NAME
 from trainer.manifest import Photo
-from trainer.material import Material, sort_photos
+from trainer.material import Material, read_photos, sort_photos
 from trainer.registry import Registry, Version
 
 ROOT = Path(__file__).parents[1]
@@ -140,10 +140,22 @@ def studio(
         yield Studio(gallery, url, data_dir, photos_per_label, options or {})
 
 
-def gather(place: Studio) -> tuple[Settings, Material]:
-    """The photos of a data_dir with their features; those that are missing are computed in this process."""
+@contextmanager
+def scraped_studio(
+    data_dir: Path, *, photos_per_label: int, say: Callable[[str], None], options: Mapping[str, str] | None = None
+) -> Iterator[Studio]:
+    """As `studio`, with the photos scraped."""
+    with studio(data_dir, photos_per_label=photos_per_label, options=options) as place:
+        say(f"scraping {photos_per_label} photos for each of {len(place.gallery.labels)} labels")
+        place.run("scrape")
+        yield place
+
+
+def gather(place: Studio, say: Callable[[str], None]) -> tuple[Settings, list[Photo], Material]:
+    """The photos of a data_dir, and all of them with their features; what is missing is computed in this process."""
+    say("features; VGG16 has seeded random weights")
     settings = place.settings()
-    return settings, Material.gather(settings, Silent())
+    return settings, read_photos(settings), Material.gather(settings, Silent())
 
 
 def drawn_anew(photos: Sequence[Photo], turn: int) -> list[Photo]:
