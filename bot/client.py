@@ -338,13 +338,14 @@ class Client:
         """
         api = self._api()
         self._local.answer = None
+        self._local.family = "stream"  # often another server's, with limits of its own
         try:
             with warnings.catch_warnings():
                 # Whether strangers may read the public timeline is no concern of ours.
                 warnings.simplefilter("ignore", MastodonWarning)
                 api.stream_user(listener, timeout=self._settings.stream_timeout_s)
         except Exception as error:
-            raise self._sorted(error, "call", "the stream") from error
+            raise self._sorted(error, "stream", "the stream") from error
         finally:
             self._stream = None
 

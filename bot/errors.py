@@ -14,7 +14,7 @@ class RateLimited(InstanceError):  # noqa: N818 - the names below say what happe
 
     Attributes:
         until: seconds since the epoch, by this machine's clock, from when the server will listen again.
-        family: the kind of calls that is meant: "call", "page", "post", "upload" or "delete".
+        family: the kind of calls that is meant: "call", "page", "post", "upload", "delete" or "stream".
     """
 
     def __init__(self, message: str, *, until: float, family: str) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-Family = Literal["call", "page", "post", "upload", "delete"]
+Family = Literal["call", "page", "post", "upload", "delete", "stream"]
 # Waited after a 429 that does not say until when, as a proxy's own does not; doubled for each further one in a row.
 BLIND_WAIT_S = 5.0
 MAX_BLIND_WAIT_S = 60.0

@@ -145,4 +145,6 @@ class Stream:
             )
         else:
             level = logging.WARNING if self._n_failures < FAILURES_TO_POLL else logging.DEBUG
+            if lived_s >= HEALTHY_S:  # as servers and proxies end them now and then
+                level = logging.INFO
             logger.log(level, "stream ended lived_s=%.0f again_in_s=%.1f reason=%s", lived_s, pause, reason)

@@ -15,6 +15,7 @@ from bot.config import MastodonSettings
 from bot.entities import Reply
 from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.limits import BLIND_WAIT_S, LONGEST_WINDOW_S, Limits
+from bot.listener import Listener
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import World
@@ -124,6 +125,16 @@ def test_a_used_up_limit_is_not_knocked_at_again(world: World) -> None:
             client.status("1")
     assert world.instance.faults.fired["rate_limit"] == 1
     assert client.limits.blocked_until("post") is None  # other kinds of calls go on
+
+
+def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None:
+    fail(world, "/api/v1/streaming.*", status=429, html=True)
+    client = world.client()
+    listener = Listener(opened=lambda: None, notified=print, edited=print, deleted=print)
+    with pytest.raises(RateLimited):
+        client.stream(listener)
+    assert client.limits.blocked_until("call") is None
+    assert client.me(again=True).acct == "dokocos"
 
 
 def test_the_headers_of_an_answer_are_remembered(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bot.config import BotSettings, LabelText
@@ -73,10 +73,23 @@ def test_every_answer_fits_and_pings_only_the_asker(
 
 
 @given(st.text())
+@example("＃タグ")
 def test_words_from_elsewhere_neither_ping_nor_tag_nor_link(words: str) -> None:
     shown = harmless(words)
-    assert not set("@#\n\r") & set(shown)
+    assert not set("@#＃\n\r") & set(shown)
     assert "://" not in shown
+
+
+@pytest.mark.parametrize(
+    "label", ["@everyone", "#tag", "＃タグ", "https://evil.example", "<b>", "a_b", "日本語" * 50, "{label}"]
+)
+def test_a_folders_name_is_shown_as_what_it_is_and_does_nothing(label: str) -> None:
+    text = WRITER.answer([prediction((label, 0.9), ("b", 0.1))], to=status()).text
+    assert PINGS.findall(text) == ["@a"]
+    assert not set("#＃") & set(text)
+    assert "://" not in text
+    assert len(text) <= 500
+    assert text.count("gallery.") == 1
 
 
 def test_an_answer_shows_flag_bars_percentages_and_version() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_a_stream_is_read_by_the_format_s_rules_not_by_mastodon_s_habits(end: st
         stranger.say("something.new", "")
         answer(stranger, stranger.ask())
         assert bot.stream.n_connections == 1
+
+
+@pytest.mark.parametrize("scheme", ["ws:", "http:"])
+def test_a_stream_on_another_host_is_read_there(scheme: str, tmp_path: Path) -> None:
+    patient = {"mastodon": {"poll_every_s": 60.0, "catch_up_every_s": 60.0}}
+    with at_home(Ways(streams="\n")) as streaming:
+        address = scheme + streaming.url.removeprefix("http:")
+        home = Ways(describes={"urls": {"streaming_api": address}})
+        with at_home(home) as stranger, bot_at(stranger, tmp_path, **patient) as bot:
+            until(lambda: bot.stream.is_open)
+            question = stranger.ask(tell=False)
+            streaming.say("notification", json.dumps(stranger.notifications[-1][1]))
+            answer(stranger, question)
 
 
 @pytest.mark.parametrize(
