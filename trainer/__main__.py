@@ -135,6 +135,7 @@ def train(
     """Do what is missing, learn from the photos, judge on held-out members, promote what is better."""
     from trainer.fitting import repeat as repeat_fit
     from trainer.session import SCRAPING, session
+    from trainer.train import clear_up
     from trainer.train import train as train_version
     from trainer.train_view import dataset_table, report_table, spread_table, verdict_text, watch
 
@@ -147,6 +148,7 @@ def train(
             watcher = run.watcher(shown)
             outcome = train_version(settings, watcher)
             spread = repeat_fit(outcome.material, settings, watcher, n=repeat, first=outcome.trained)
+            clear_up(settings)
     console = Console()
     console.print(dataset_table(outcome.material.dataset))
     console.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))

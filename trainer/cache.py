@@ -1,6 +1,7 @@
 """Bottleneck features on disk: what VGG16 saw once, it never has to look at again.
 
-One folder holds the features of one backbone (its `key` names the folder). Each `append` writes one shard, an .npy
+One folder holds the features of one backbone (its `key` names the folder), or one layer's maps, a row being all of a
+map's values. Each `append` writes one shard, an .npy
 table with one row per photo and view, in one step: after kill -9 a shard is there or it is not. Its name carries the
 SHA-256 of its content, so a shard that was damaged later is noticed, set aside and computed again. Shards are never
 changed; small ones are merged into new ones once in a while, and a row that is there twice does no harm.
@@ -16,6 +17,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ from trainer.files import storage_error, sync_folder, write_file
 logger = logging.getLogger(__name__)
 
 Features = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Kind = Literal["<f4", "<f2"]  # how a value is kept
 Table = npt.NDArray[np.void]  # rows of (sha256, view, features); see `FeatureCache.row_type`
 
 SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
@@ -36,7 +40,7 @@ MERGED_BYTES = 64 * 1024 * 1024  # a shard of this size is left alone by `compac
 class FeatureCache:
     """The features of photos, by SHA-256 and view."""
 
-    def __init__(self, folder: Path, *, views: Sequence[str], n_features: int) -> None:
+    def __init__(self, folder: Path, *, views: Sequence[str], n_features: int, kind: Kind = "<f4") -> None:
         """Open the cache and check every shard; nothing is written before the first `append`.
 
         Args:
@@ -44,6 +48,7 @@ class FeatureCache:
             views: names of the views, in the order in which `append` takes and `load` gives them. Views that the folder
                 holds besides stay there.
             n_features: length of one view's features.
+            kind: of each value on the disk: float32, or float16 for half the space.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -51,7 +56,7 @@ class FeatureCache:
         self.folder = folder
         self.views = tuple(views)
         self.n_features = n_features
-        self.row_type = np.dtype([("sha256", "u1", 32), ("view", "S16"), ("features", "<f4", n_features)])
+        self.row_type = np.dtype([("sha256", "u1", 32), ("view", "S16"), ("features", kind, n_features)])
         self._shards: dict[int, Path] = {}  # shard number -> file
         self._places: dict[tuple[bytes, bytes], tuple[int, int]] = {}  # (sha256, view) -> (shard number, row)
         self._number = 0
@@ -70,6 +75,10 @@ class FeatureCache:
         key = bytes.fromhex(sha256)
         return tuple(view for view in self.views if (key, view.encode()) not in self._places)
 
+    def holds(self, sha256: str, view: str) -> bool:
+        """Whether one view of one photo can be loaded."""
+        return (bytes.fromhex(sha256), view.encode()) in self._places
+
     def append(self, sha256s: Sequence[str], features: Features) -> None:
         """Store all views of some photos, in one step.
 
@@ -86,7 +95,7 @@ class FeatureCache:
         rows = [(sha256, view) for sha256 in sha256s for view in self.views]
         self.append_rows(rows, features.reshape(len(rows), self.n_features))
 
-    def append_rows(self, rows: Sequence[tuple[str, str]], features: Features) -> None:
+    def append_rows(self, rows: Sequence[tuple[str, str]], features: Values) -> None:
         """Store single views, in one step.
 
         Args:
@@ -120,18 +129,31 @@ class FeatureCache:
             StorageError: a shard cannot be read.
         """
         views = self.views if views is None else tuple(views)
-        result = np.empty((len(sha256s) * len(views), self.n_features), dtype=np.float32)
+        rows = [(sha256, view) for sha256 in sha256s for view in views]
+        return self.load_rows(rows).reshape(len(sha256s), len(views), self.n_features)
+
+    def load_rows(self, rows: Sequence[tuple[str, str]]) -> Features:
+        """Single views, by photo and view, in the order given.
+
+        Returns:
+            (n, n_features) float32.
+
+        Raises:
+            KeyError: one is not held.
+            StorageError: a shard cannot be read.
+        """
+        result = np.empty((len(rows), self.n_features), dtype=np.float32)
         wanted: dict[int, list[tuple[int, int]]] = {}  # shard number -> (row of the result, row of the shard)
-        keys = ((bytes.fromhex(sha256), view.encode()) for sha256 in sha256s for view in views)
-        for position, key in enumerate(keys):
+        for position, (sha256, view) in enumerate(rows):
+            key = (bytes.fromhex(sha256), view.encode())
             if key not in self._places:
                 raise KeyError(f"no features of {key[0].hex()}, view {key[1].decode()}, in {self.folder}")
             number, row = self._places[key]
             wanted.setdefault(number, []).append((position, row))
         for number, pairs in wanted.items():
-            positions, rows = np.array(pairs).T
-            result[positions] = self._open(self._shards[number])["features"][rows]
-        return result.reshape(len(sha256s), len(views), self.n_features)
+            positions, places = np.array(pairs).T
+            result[positions] = self._open(self._shards[number])["features"][places]
+        return result
 
     def remove(self, sha256s: Iterable[str]) -> int:
         """Take photos out for good, all their views, as a take-down asks for; shards that were set aside go as well.
@@ -258,18 +280,19 @@ def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
     unwanted = set(sha256s)
     n_removed = 0
     for folder in sorted(features_dir.iterdir()) if features_dir.is_dir() else []:
-        n_features = _length_of_features(folder)
-        if n_features is not None:
-            n_removed += FeatureCache(folder, views=(), n_features=n_features).remove(unwanted)
+        shape = _shape_of_features(folder)
+        if shape is not None:
+            n_removed += FeatureCache(folder, views=(), n_features=shape[0], kind=shape[1]).remove(unwanted)
     return n_removed
 
 
-def _length_of_features(folder: Path) -> int | None:
-    """As one of the folder's shards says it; None where there is none that can be read."""
+def _shape_of_features(folder: Path) -> tuple[int, Kind] | None:
+    """Length and kind, as one of the folder's shards says it; None where there is none that can be read."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = SHARD.fullmatch(path.name)
         if match is not None and _digest(path) == match["digest"]:
-            return int(np.load(path, mmap_mode="r", allow_pickle=False).dtype["features"].shape[0])
+            row = np.load(path, mmap_mode="r", allow_pickle=False).dtype["features"]
+            return row.shape[0], "<f2" if row.base == np.float16 else "<f4"
     return None
 
 

@@ -164,6 +164,9 @@ class HeadSettings(Section):
     patience: Count = 20
     balance: Literal["weights", "none"] = "weights"
     seed: Annotated[int, Field(ge=0)] = 0
+    fine_tune: Literal["none", "block5"] = "none"
+    fine_tune_learning_rate: Annotated[float, Field(gt=0)] = 0.00001
+    fine_tune_max_epochs: Count = 8
 
 
 class EvaluateSettings(Section):
@@ -188,6 +191,12 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     head: HeadSettings = HeadSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _tune_what_is_looked_at(self) -> Self:
+        if self.head.fine_tune != "none" and not any(name.startswith("block5") for name in self.features.layers):
+            raise ValueError("head.fine_tune: block5 needs a layer of block5 among features.layers; or set it to none")
+        return self
 
     @model_validator(mode="after")
     def _leave_room_for_training(self) -> Self:

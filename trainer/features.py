@@ -17,15 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from trainer.backbone import Backbone, Extracted, Features, Pixels, Precision, choose_batch_size
+from trainer.backbone import Backbone, Extracted, Pixels, Precision, choose_batch_size
 from trainer.cache import FeatureCache
 from trainer.config import ImageSettings
 from trainer.errors import ImageError
 from trainer.images import prepare
+from trainer.maps import STORE_EVERY_S, WantedMaps
 from trainer.precision import choose_precision
 
 __all__ = [
@@ -41,7 +43,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-STORE_EVERY_S = 2.0
+STORE_BYTES = 64 * 1024 * 1024  # or earlier than that, when so much waits to be stored
 
 Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
 
@@ -82,11 +84,40 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One view of one photo, on its way to the network."""
+    """One view of one photo, on its way to the network; whether it is the photo's last."""
 
     sha256: str
     view: str
     pixels: Pixels
+    ends_photo: bool
+
+
+class _Unstored:
+    """What was computed of some rows and is not on the disk yet."""
+
+    def __init__(self, cache: FeatureCache, missing_views: Callable[[str], tuple[str, ...]]) -> None:
+        self._cache = cache
+        self._missing_views = missing_views
+        self._rows: list[tuple[str, str]] = []
+        self._values: list[npt.NDArray[Any]] = []
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory it takes."""
+        return sum(values.nbytes for values in self._values)
+
+    def add(self, batch: Sequence[_Row], values: npt.NDArray[Any]) -> None:
+        """Of each row of the batch that the cache lacks."""
+        lacking = [at for at, row in enumerate(batch) if row.view in self._missing_views(row.sha256)]
+        self._rows += [(batch[at].sha256, batch[at].view) for at in lacking]
+        self._values.append(values.reshape(len(batch), -1)[lacking])
+
+    def store(self) -> None:
+        """Store it as one shard, and forget it."""
+        if self._rows:
+            self._cache.append_rows(self._rows, np.concatenate(self._values))
+        self._rows.clear()
+        self._values.clear()
 
 
 def compute_features(
@@ -96,11 +127,12 @@ def compute_features(
     cache: FeatureCache,
     limits: ImageSettings,
     batch_size: int,
+    maps: WantedMaps | None = None,
     data_dir: Path = Path(),
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Computed:
-    """Compute the features that the cache does not hold yet.
+    """Compute the features that the cache does not hold yet, and the maps that are wanted, in one pass.
 
     Args:
         photos: in any order; one that comes twice is computed once.
@@ -108,6 +140,7 @@ def compute_features(
         cache: opened for this backbone's key; its views are computed.
         limits: what counts as a photo.
         batch_size: images in one pass; see `trainer.backbone.choose_batch_size`.
+        maps: of block4, wanted besides; of the cache's views.
         data_dir: paths that are not absolute start here.
         progress: called after each batch; may take its time, to pace the work.
         clock: seconds, for rates and for when to store.
@@ -115,26 +148,34 @@ def compute_features(
     Raises:
         StorageError: the disk is full; what was stored before is whole.
     """
-    missing = {photo.sha256: photo for photo in photos}
-    missing = {sha256: missing[sha256] for sha256 in cache.missing(missing)}
+    views = missing_views(cache, maps)
+    missing = {photo.sha256: photo for photo in photos if views(photo.sha256)}
     refused: list[Refused] = []
-    unstored: list[tuple[list[tuple[str, str]], Features]] = []
+    unstored = [_Unstored(cache, cache.missing_views)]
+    if maps is not None:
+        unstored.append(_Unstored(maps.cache, maps.missing_views))
     started = stored = clock()
-    n_rows = 0
-    rows = _decode(list(missing.values()), cache, limits, data_dir, backbone.side_px, 2 * batch_size, refused)
+    n_finished = 0
+    rows = _decode(list(missing.values()), views, limits, data_dir, backbone.side_px, 2 * batch_size, refused)
     while batch := list(islice(rows, batch_size)):
-        features = backbone.extract(np.stack([row.pixels for row in batch]), batch_size=batch_size).features
-        unstored.append(([(row.sha256, row.view) for row in batch], features))
-        n_rows += len(batch)
+        pixels = np.stack([row.pixels for row in batch])
+        extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=maps is not None)
+        for one, values in zip(unstored, (extracted.features, extracted.block4_map), strict=False):
+            assert values is not None  # noqa: S101 - asked for
+            one.add(batch, values)
+        n_finished += sum(row.ends_photo for row in batch)
         now = clock()
-        if now - stored >= STORE_EVERY_S:
-            _store(cache, unstored)
+        if now - stored >= STORE_EVERY_S or sum(one.n_bytes for one in unstored) >= STORE_BYTES:
+            for one in unstored:
+                one.store()
             stored = now
         if progress is not None:
-            done = min(len(refused) + n_rows // len(cache.views), len(missing))
+            done = len(refused) + n_finished
             progress(done, len(missing), done / max(now - started, 1e-9))
-    _store(cache, unstored)
-    cache.compact()
+    for one in unstored:
+        one.store()
+    for filled in (cache, *([maps.cache] if maps is not None else [])):
+        filled.compact()
     took_s = clock() - started
     for photo in refused:
         logger.warning("photo skipped path=%s reason=%s", photo.path, photo.reason)
@@ -145,16 +186,19 @@ def compute_features(
     return Computed(n_photos=n_photos, refused=tuple(refused), took_s=took_s)
 
 
-def _store(cache: FeatureCache, unstored: list[tuple[list[tuple[str, str]], Features]]) -> None:
-    """Store finished batches as one shard, and forget them."""
-    if unstored:
-        cache.append_rows([row for rows, _ in unstored for row in rows], np.concatenate([part for _, part in unstored]))
-        unstored.clear()
+def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callable[[str], tuple[str, ...]]:
+    """Tells which views of a photo lack features or a map that is wanted."""
+
+    def views(sha256: str) -> tuple[str, ...]:
+        lacking = {*cache.missing_views(sha256), *(maps.missing_views(sha256) if maps is not None else ())}
+        return tuple(view for view in cache.views if view in lacking)
+
+    return views
 
 
 def _decode(
     photos: Sequence[Stored],
-    cache: FeatureCache,
+    missing_views: Callable[[str], tuple[str, ...]],
     limits: ImageSettings,
     data_dir: Path,
     side_px: int,
@@ -167,9 +211,12 @@ def _decode(
     """
 
     def rows_of(photo: Stored) -> list[_Row]:
-        views = cache.missing_views(photo.sha256)
+        views = missing_views(photo.sha256)
         pixels = prepare(_read(photo, data_dir), limits, views, side_px=side_px)
-        return [_Row(photo.sha256, view, image) for view, image in zip(views, pixels, strict=True)]
+        return [
+            _Row(photo.sha256, view, image, ends_photo=view == views[-1])
+            for view, image in zip(views, pixels, strict=True)
+        ]
 
     waiting: deque[tuple[Stored, Future[list[_Row]]]] = deque()
     upcoming = iter(photos)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,15 @@ from trainer.calibration import Threshold, choose_threshold, fit_calibration
 from trainer.config import Settings
 from trainer.dataset import Item
 from trainer.evaluate import Report, balanced_accuracy, evaluate
+from trainer.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head import FittedHead, Head, fit_head
 from trainer.material import Material, Watcher, class_indexes, groups
 
+logger = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float32]
+
+CHECKPOINT = "fine-tuning.npz"  # of a second stage that may be cut off
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +30,8 @@ class Trained:
 
     Attributes:
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
+        tuning: what the second stage came to; None where it was not asked for. Where it is kept, `head` goes with its
+            block5, and `fitted` is what it began with.
     """
 
     fitted: FittedHead
@@ -31,12 +39,13 @@ class Trained:
     threshold: Threshold
     report: Report
     holdout_scores: Floats
+    tuning: Tuning | None = None
 
 
 def fit_and_judge(
     material: Material, settings: Settings, watcher: Watcher, *, baselines: dict[str, float] | None = None
 ) -> Trained:
-    """Fit on the training split, calibrate on validation, judge on the holdout.
+    """Fit on the training split, fine-tune where that is asked for, calibrate on validation, judge on the holdout.
 
     Photos are taken in the order of their hashes, so that the order in which they came does not matter.
     """
@@ -55,16 +64,25 @@ def fit_and_judge(
         settings=settings.head,
         progress=watcher.update,
     )
+    head, train_seen, holdout_seen = fitted.head, train_features[:, 0], material
+    tuning = None
+    if settings.head.fine_tune != "none":
+        train = _rows(train_items, material.cache.views, train_features)
+        validation = _rows(validation_items, [view], validation_features[:, None])
+        tuning = _fine_tune(fitted.head, material, train, validation, settings, watcher)
+    if tuning is not None and tuning.is_kept:
+        head, holdout_seen = tuning.head, material.tuned(tuning.block5, settings, watcher)
+        validation_features, train_seen = (
+            holdout_seen.features(items)[:, 0] for items in (validation_items, train_items)
+        )
     watcher.step("evaluation")
-    calibration = fit_calibration(fitted.head.logits(validation_features), class_indexes(validation_items))
-    head = fitted.head.calibrated(calibration)
+    head = head.calibrated(fit_calibration(head.logits(validation_features), class_indexes(validation_items)))
     threshold = choose_threshold(
         head.scores(validation_features),
         class_indexes(validation_items),
         target_precision=settings.evaluate.target_precision,
     )
-    scores = head.scores(material.features(holdout_items, views=[view])[:, 0])
-    train_answers = head.scores(train_features[:, 0]).argmax(axis=1)
+    scores = head.scores(holdout_seen.features(holdout_items, views=[view])[:, 0])
     report = evaluate(
         scores,
         class_indexes(holdout_items),
@@ -72,10 +90,39 @@ def fit_and_judge(
         labels=material.dataset.labels,
         threshold=threshold.value,
         settings=settings.evaluate,
-        train_accuracy=balanced_accuracy(class_indexes(train_items), train_answers),
+        train_accuracy=balanced_accuracy(class_indexes(train_items), head.scores(train_seen).argmax(axis=1)),
         baselines=baselines,
     )
-    return Trained(fitted, head, threshold, report, scores)
+    return Trained(fitted, head, threshold, report, scores, tuning)
+
+
+def _fine_tune(
+    head: Head, material: Material, train: Rows, validation: Rows, settings: Settings, watcher: Watcher
+) -> Tuning:
+    """The second stage, from block4's maps."""
+    assert material.maps is not None  # noqa: S101 - gathered with the features where the settings ask for a second stage
+    watcher.step("fine-tuning")
+    tuning = fine_tune(
+        head,
+        material.backbone,
+        train,
+        validation,
+        maps=material.maps,
+        settings=settings.head,
+        checkpoint=settings.data_dir / CHECKPOINT,
+        progress=watcher.update,
+    )
+    logger.info("%s", tuning.in_words())
+    return tuning
+
+
+def _rows(items: Sequence[Item], views: Sequence[str], features: Floats) -> Rows:
+    """Photos with (n, n_views, d) features, view by view."""
+    return Rows(
+        keys=[(item.sha256, view) for item in items for view in views],
+        features=features.reshape(-1, features.shape[-1]),
+        class_indexes=np.repeat(class_indexes(items), len(views)),
+    )
 
 
 def repeat(material: Material, settings: Settings, watcher: Watcher, *, n: int, first: Trained) -> dict[int, Trained]:
@@ -85,7 +132,8 @@ def repeat(material: Material, settings: Settings, watcher: Watcher, *, n: int, 
         first: what was trained under the configured seed; it is not trained again.
 
     Returns:
-        seed -> what it came to; nothing of it becomes a version.
+        seed -> what it came to; nothing of it becomes a version. Where the settings ask for fine-tuning, each seed is
+        fine-tuned, which takes as long as the first time.
     """
     found = {settings.head.seed: first}
     for seed in range(settings.head.seed + 1, settings.head.seed + n):

@@ -190,6 +190,25 @@ class FittedHead:
         return self.history[self.best_epoch].validation_loss
 
 
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """By how much a loss became lower, in nats a photo, and the standard error of that."""
+
+    mean: float
+    error: float
+
+    @property
+    def is_clear(self) -> bool:
+        """More than two standard errors: chance alone often makes a loss a little lower."""
+        return self.mean > 2 * self.error
+
+
+def gain(logits: Floats, before: Floats, class_indexes: Indexes) -> Gain:
+    """How much better (n, k) logits answer than those before, for the same photos."""
+    gains = _cross_entropy(before, class_indexes) - _cross_entropy(logits, class_indexes)
+    return Gain(float(gains.mean()), float(gains.std() / np.sqrt(len(gains))))
+
+
 def softmax(logits: Floats) -> Floats:
     """(n, k) -> (n, k), rows that add up to one."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -248,7 +267,8 @@ def fit_head(
     fits = [fit(number, hidden_units) for number, hidden_units in enumerate(sizes)]
     best = fits[0]
     for challenger in fits[1:]:
-        if _clearly_better(challenger.head, best.head, *material.validation):
+        logits, before = (one.head.logits(validation_features) for one in (challenger, best))
+        if gain(logits, before, validation_class_indexes).is_clear:
             best = challenger
     logger.info(
         "head fitted hidden_units=%d epochs=%d best_epoch=%d validation_loss=%.4f",
@@ -296,7 +316,9 @@ def _fit(
             model.train_on_batch(rows, material.targets[batch], sample_weight=material.weights[batch])
         arrays = [np.array(array) for array in model.get_weights()]
         head = replace(empty, layers=tuple(zip(arrays[::2], arrays[1::2], strict=True)))
-        history.append(Epoch(*_judge(head, *material.judged), *_judge(head, *material.validation)))
+        judged = (judge(head.logits(rows), indexes) for rows, indexes in (material.judged, material.validation))
+        (train_loss, train_accuracy), (validation_loss, validation_accuracy) = judged
+        history.append(Epoch(train_loss, train_accuracy, validation_loss, validation_accuracy))
         count(epoch + 1)
         if history[-1].validation_loss < best_loss:
             best, best_loss, best_epoch = head, history[-1].validation_loss, epoch
@@ -305,13 +327,6 @@ def _fit(
     if not np.isfinite(best_loss):
         raise ModelError("the head's loss is not finite; lower head.learning_rate")
     return FittedHead(head=best, history=tuple(history), best_epoch=best_epoch)
-
-
-def _clearly_better(head: Head, other: Head, features: Floats, class_indexes: Indexes) -> bool:
-    """Whether a head's loss is lower by more than two standard errors; chance alone often makes it a little lower."""
-    losses, before = (_cross_entropy(one.logits(features), class_indexes) for one in (head, other))
-    gains = before - losses
-    return bool(gains.mean() > 2 * gains.std() / np.sqrt(len(gains)))
 
 
 def _is_finite(features: Floats) -> bool:
@@ -373,9 +388,8 @@ def _build(
     return model
 
 
-def _judge(head: Head, features: Floats, class_indexes: Indexes) -> tuple[float, float]:
+def judge(logits: Floats, class_indexes: Indexes) -> tuple[float, float]:
     """Balanced cross-entropy in nats, so that a rare class counts in early stopping too, and pooled accuracy."""
-    logits = head.logits(features)
     losses = _cross_entropy(logits, class_indexes)
     by_class = [losses[class_indexes == index].mean() for index in np.unique(class_indexes)]
     return float(np.mean(by_class)), float((logits.argmax(axis=1) == class_indexes).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from trainer.backbone import TUNED
 from trainer.cache import FeatureCache
 from trainer.config import FeatureSettings, Settings
 from trainer.dataset import Dataset, Item, build_dataset
 from trainer.errors import DatasetError, ModelError
-from trainer.features import Backbone, choose_batch_size, choose_precision, compute_features
+from trainer.features import Backbone, choose_batch_size, choose_precision, compute_features, missing_views
+from trainer.files import storage_error
 from trainer.head import Head
 from trainer.manifest import FILE_NAME, Manifest, Photo
-from trainer.registry import Version
+from trainer.maps import WantedMaps, fill_from_maps, open_maps
+from trainer.registry import Registry, Version
+from trainer.weights import Convolution
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
@@ -82,6 +87,7 @@ class Material:
         dataset: without the photos that have no features.
         refused: (sha256, reason) of those.
         n_new: photos whose features were computed for it.
+        maps: block4's maps of the photos; None where they were not asked for.
     """
 
     dataset: Dataset
@@ -89,10 +95,12 @@ class Material:
     cache: FeatureCache
     refused: tuple[tuple[str, str], ...]
     n_new: int
+    maps: FeatureCache | None = None
 
     @classmethod
     def gather(cls, settings: Settings, watcher: Watcher) -> Self:
-        """Sort photos into splits, and compute the features that are missing.
+        """Sort photos into splits, and compute the features that are missing; with maps, where the head shall be
+        fine-tuned.
 
         Raises:
             DatasetError: too few photos that can be read.
@@ -104,43 +112,98 @@ class Material:
         dataset = sort_photos(photos, settings)
         watcher.step("network")
         backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
-        material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
+        with_maps = settings.head.fine_tune != "none"
+        maps = open_maps(features_dir(settings), backbone, settings.features.views) if with_maps else None
+        material = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
         gone: dict[str, str] = {}
         n_new = material.n_new
         while material.refused:  # without them another photo may have a place, or a label too few
             gone |= dict(material.refused)
             dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
-            material = cls.of(dataset, backbone, settings.features.views, settings, watcher)
+            material = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
             n_new += material.n_new
         complete = replace(material.dataset, excluded=(*material.dataset.excluded, *gone.items()))
         return replace(material, dataset=complete, n_new=n_new)
 
     @classmethod
     def of(
-        cls, dataset: Dataset, backbone: Backbone, views: Sequence[str], settings: Settings, watcher: Watcher
+        cls,
+        dataset: Dataset,
+        backbone: Backbone,
+        views: Sequence[str],
+        settings: Settings,
+        watcher: Watcher,
+        *,
+        maps: FeatureCache | None = None,
     ) -> Self:
-        """Compute the features that a data set misses of a backbone; raises as `gather`."""
+        """Compute the features that a data set misses of a backbone; raises as `gather`.
+
+        Args:
+            maps: opened for the backbone: those that are missing there are computed too. None: none are.
+        """
         cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
-        watcher.step("features", len(cache.missing(item.sha256 for item in dataset.items)))
+        wanted = WantedMaps.of(dataset, maps) if maps is not None else None
+        lacks = missing_views(cache, wanted)
+        watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
         computed = compute_features(
             dataset.items,
             backbone=backbone,
             cache=cache,
+            maps=wanted,
             limits=settings.images,
             batch_size=choose_batch_size(settings.features),
             progress=lambda done, total, _: watcher.update(done, total),
         )
         refused = {photo.sha256: photo.reason for photo in computed.refused}
         kept = tuple(item for item in dataset.items if item.sha256 not in refused)
-        return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos)
+        return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos, maps)
+
+    def tuned(self, block5: dict[str, Convolution], settings: Settings, watcher: Watcher) -> Self:
+        """The same photos as a fine-tuned block5 sees them, in the first view; raises as `gather`."""
+        backbone = Backbone.load(settings.features, precision=self.backbone.precision, block5=block5)
+        return self.of_tuned(self.dataset, backbone, self.cache.views[0], settings, watcher, frozen=self)
+
+    @classmethod
+    def of_tuned(
+        cls,
+        dataset: Dataset,
+        backbone: Backbone,
+        view: str,
+        settings: Settings,
+        watcher: Watcher,
+        *,
+        frozen: Material | None = None,
+    ) -> Self:
+        """As `of`, for a fine-tuned backbone: where maps are held, they spare all of VGG16 but block5.
+
+        Args:
+            frozen: photos with features and maps of the same backbone with VGG16's own block5, where they are at hand;
+                else what the disk holds of these is opened.
+        """
+        folder = features_dir(settings)
+        cache = FeatureCache(folder / backbone.key, views=[view], n_features=backbone.n_features)
+        if frozen is not None and frozen.maps is not None and frozen.backbone.key == backbone.frozen_key:
+            untuned, maps = frozen.cache, frozen.maps
+        else:
+            untuned = FeatureCache(folder / backbone.frozen_key, views=[view], n_features=backbone.n_features)
+            maps = open_maps(folder, backbone, [view])
+        sha256s = [item.sha256 for item in dataset.items]
+        watcher.step("features", len(cache.missing(sha256s)))
+        fill_from_maps(sha256s, backbone, cache, frozen=untuned, maps=maps, progress=watcher.update)
+        return cls.of(dataset, backbone, [view], settings, watcher)
 
     def features(self, items: Sequence[Item], *, views: Sequence[str] | None = None) -> Floats:
         """(n, n_views, d) in the order of the items; all views, or those named."""
         return self.cache.load([item.sha256 for item in items], views=views)
 
 
-def material_for(version: Version, dataset: Dataset, settings: Settings, watcher: Watcher) -> Material:
+def material_for(
+    version: Version, dataset: Dataset, settings: Settings, watcher: Watcher, *, known: Material | None = None
+) -> Material:
     """The same photos as a version sees them, with features of its own kind.
+
+    Args:
+        known: features and maps that are at hand already.
 
     Raises:
         ModelError: its backbone's weights cannot be had any more.
@@ -150,9 +213,12 @@ def material_for(version: Version, dataset: Dataset, settings: Settings, watcher
     backbone = Backbone.load(
         FeatureSettings(weights=facts.weights, weights_seed=facts.weights_seed, layers=facts.layers),
         precision=facts.precision,
+        block5=version.block5(),
     )
     if backbone.fingerprint != facts.fingerprint:
         raise ModelError(f"{version.name}: {facts.weights} holds other VGG16 weights now than it was trained on")
+    if backbone.tuned is not None:
+        return Material.of_tuned(dataset, backbone, facts.view, settings, watcher, frozen=known)
     return Material.of(dataset, backbone, [facts.view], settings, watcher)
 
 
@@ -160,6 +226,27 @@ def scores_of(version: Version, material: Material) -> Floats:
     """(n, k) what a version says of all photos of a `material` that was made by `material_for`."""
     features = material.features(material.dataset.items, views=[version.facts.view])[:, 0]
     return Head.load(version.folder).scores(features)
+
+
+def drop_tuned_features(settings: Settings) -> None:
+    """Delete the features of every fine-tuned block5 that neither the champion nor the newest version has.
+
+    There is such a folder for each version that was fine-tuned; with the maps, its features are soon computed again.
+
+    Raises:
+        ModelError: the registry, or one of the two versions, cannot be read; nothing was deleted.
+        StorageError: a folder cannot be deleted.
+    """
+    registry = Registry(settings.data_dir)
+    names = registry.names()
+    in_use = {name for name in names if name in (registry.champion_name(), names[-1])}
+    endings = tuple(f"{TUNED}{tuned[:16]}" for name in in_use if (tuned := registry.load(name).facts.tuned))
+    for folder in features_dir(settings).glob(f"*{TUNED}*"):
+        if not folder.name.endswith(endings):
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise storage_error(folder, error) from error
 
 
 def features_dir(settings: Settings) -> Path:

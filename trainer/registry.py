@@ -22,17 +22,21 @@ from typing import Any, Literal
 from trainer.errors import ModelError, StorageError
 from trainer.files import storage_error, sync_folder, write_file
 from trainer.lock import only_one
+from trainer.weights import Convolution, load_block5
 
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 # Each entry takes a file's content one format version further; entries are only ever added.
-VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
+VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
+    lambda facts: {**facts, "tuned": None},  # before block5 could be fine-tuned
+)
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 SUMS = "SHA256SUMS"
 FACTS = "version.json"
 METRICS = "metrics.json"
 NAME = re.compile(r"\d{4}-\d{2}-\d{2}-\d+")
+BLOCK5 = "block5.npz"
 UNFINISHED = ".unfinished-"
 LOCK = "registry.lock"
 
@@ -57,6 +61,8 @@ class VersionFacts:
         created_at: ISO 8601, UTC.
         libraries: name -> version.
         settings: of the trainer, whole.
+        tuned: SHA-256 over block5's weights where they were fine-tuned: block5.npz holds them; None where VGG16's own
+            serve. `fingerprint` is of VGG16's own either way.
     """
 
     labels: tuple[str, ...]
@@ -73,6 +79,7 @@ class VersionFacts:
     created_at: str
     libraries: dict[str, str]
     settings: Json
+    tuned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,10 @@ class Version:
     folder: Path
     facts: VersionFacts
     metrics: Json
+
+    def block5(self) -> dict[str, Convolution] | None:
+        """The weights that take the place of VGG16's own in block5; None where they were left. Raises ModelError."""
+        return load_block5(self.folder / BLOCK5) if self.facts.tuned else None
 
 
 @dataclass(frozen=True, slots=True)

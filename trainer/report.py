@@ -25,6 +25,7 @@ from trainer.config import ImageSettings
 from trainer.dataset import SPLITS, Item
 from trainer.errors import ImageError
 from trainer.evaluate import Figure
+from trainer.fine_tuning import Tuning
 from trainer.fitting import Trained
 from trainer.images import thumbnail
 from trainer.material import Material, class_indexes
@@ -94,6 +95,8 @@ def render(
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
         excluded=sorted(Counter(reason for _, reason in dataset.excluded).items()),
         learning=_learning_charts(trained),
+        tuning=trained.tuning,
+        tuning_chart=_tuning_chart(trained.tuning) if trained.tuning else "",
         calibration=_calibration_chart(scores, indexes),
         coverage=_coverage_chart(scores, indexes, trained.threshold.value),
         examples=[
@@ -153,6 +156,19 @@ def _learning_charts(trained: Trained) -> tuple[str, str]:
         for title, y_label, pairs in charts
     )
     return loss, accuracy
+
+
+def _tuning_chart(tuning: Tuning) -> str:
+    epochs = list(range(1, len(tuning.history) + 1))
+    return line_chart(
+        Chart(
+            title="validation loss by epoch of fine-tuning; 0 is the head alone",
+            x_label="epoch",
+            y_label="loss, nats",
+            lines={"validation": ([0, *epochs], [tuning.before[0], *(one.validation_loss for one in tuning.history)])},
+            mark_x=0 if tuning.best_epoch is None else tuning.best_epoch + 1,
+        )
+    )
 
 
 def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:

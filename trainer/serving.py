@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,9 @@ from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
 from trainer.head import Head
 from trainer.manifest import FILE_NAME, Manifest
-from trainer.registry import Registry
+from trainer.registry import BLOCK5, Registry
 from trainer.registry import Version as Version  # part of the seam
+from trainer.weights import load_block5
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,14 @@ class Classifier:
         load_keras(small_batches=True)
         found = _find(settings, version)
         facts = found.facts
-        backbone = _load_backbone(facts.weights, facts.weights_seed, facts.layers, facts.precision, facts.fingerprint)
+        backbone = _load_backbone(
+            facts.weights,
+            facts.weights_seed,
+            facts.layers,
+            facts.precision,
+            facts.fingerprint,
+            found.folder / BLOCK5 if facts.tuned else None,
+        )
         classifier = cls(found, backbone=backbone, head=Head.load(found.folder))
         classifier._check_fit()
         classifier._warm_up()
@@ -186,10 +195,11 @@ def describe_champion(settings: Settings) -> str:
     """
     version = _find(settings, None)
     facts = version.facts
+    tuned = ", block5 fine-tuned" if facts.tuned else ""
     drawn = ", random weights: for trying out only" if facts.weights == "random" else ""
     return (
         f"version {version.name}, {', '.join(facts.labels)}, learned from {facts.n_photos} photos, "
-        f"not sure below {facts.threshold:.2f}{drawn}"
+        f"not sure below {facts.threshold:.2f}{tuned}{drawn}"
     )
 
 
@@ -203,15 +213,24 @@ def _find(settings: Settings, name: str | None) -> Version:
 
 @lru_cache(maxsize=1)  # a new champion mostly has the old one's backbone: swapping then takes no time and no memory
 def _load_backbone(
-    weights: str, weights_seed: int, layers: tuple[str, ...], precision: Precision, fingerprint: str
+    weights: str,
+    weights_seed: int,
+    layers: tuple[str, ...],
+    precision: Precision,
+    fingerprint: str,
+    block5: Path | None,
 ) -> Backbone:
     """The backbone that a version was trained on, and no other.
+
+    Args:
+        block5: the file of a finished version with the weights that it was fine-tuned to; None: VGG16's own.
 
     Raises:
         ModelError: its weights cannot be had here, or they are others now.
     """
     settings = FeatureSettings(weights=weights, weights_seed=weights_seed, layers=layers)
-    backbone = Backbone.load(settings, precision=precision)
+    tuned = load_block5(block5) if block5 else None
+    backbone = Backbone.load(settings, precision=precision, block5=tuned)
     if backbone.fingerprint != fingerprint:
         raise ModelError(
             f"features.weights: {weights} now holds other VGG16 weights ({backbone.fingerprint[:16]}) than the version "

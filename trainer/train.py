@@ -22,11 +22,12 @@ from trainer.config import Settings
 from trainer.errors import ModelError
 from trainer.evaluate import Report, evaluate
 from trainer.files import write_file
-from trainer.fitting import Trained, fit_and_judge
+from trainer.fitting import CHECKPOINT, Trained, fit_and_judge
 from trainer.material import (
     Material,
     Watcher,
     class_indexes,
+    drop_tuned_features,
     groups,
     material_for,
     read_photos,
@@ -34,8 +35,9 @@ from trainer.material import (
     sort_photos,
 )
 from trainer.promotion import Verdict, compare
-from trainer.registry import UNFINISHED, Registry, Version, VersionFacts
+from trainer.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
 from trainer.report import render
+from trainer.weights import fingerprint, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ def train(
 
     def write(folder: Path) -> None:
         trained.head.save(folder)
+        if trained.tuning is not None and trained.tuning.is_kept:
+            save_weights(folder / BLOCK5, trained.tuning.block5)
         _write_photos(folder, material)
         page = render(
             folder.name.removeprefix(UNFINISHED), facts, material, trained, verdict, champion, limits=settings.images
@@ -88,6 +92,7 @@ def train(
     version = registry.add(facts, _metrics(trained, verdict, champion), write)
     if verdict.promoted:
         registry.promote(version.name, reason=verdict.reasons[0])
+    clear_up(settings)
     logger.info(
         "trained version=%s photos=%d balanced_accuracy=%.3f promoted=%s",
         version.name,
@@ -96,6 +101,19 @@ def train(
         verdict.promoted,
     )
     return Outcome(material, trained, version, verdict)
+
+
+def clear_up(settings: Settings) -> None:
+    """Delete what only a fit that is not a version yet, or a version that nobody asks for any more, had a use for.
+
+    Raises:
+        StorageError: something cannot be deleted.
+    """
+    (settings.data_dir / CHECKPOINT).unlink(missing_ok=True)
+    try:
+        drop_tuned_features(settings)
+    except ModelError as error:
+        logger.warning("features of past versions not deleted reason=%s", error)
 
 
 def judge_challenger(
@@ -119,7 +137,7 @@ def judge_challenger(
     fresh = tuple(item for item in material.dataset.split("holdout") if item.sha256 not in learned)
     if len({item.label for item in fresh}) < len(labels):
         return Verdict(False, ("the champion learned from too many photos of today's holdout; promote by hand",))
-    seen = material_for(champion, replace(material.dataset, items=fresh), settings, watcher)
+    seen = material_for(champion, replace(material.dataset, items=fresh), settings, watcher, known=material)
     items = seen.dataset.items  # less those that cannot be read any more
     places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
     return compare(
@@ -196,6 +214,7 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "history": [asdict(epoch) for epoch in trained.fitted.history],
         "best_epoch": trained.fitted.best_epoch,
         "hidden_units": trained.head.hidden_units,
+        "fine_tuning": trained.tuning.as_json() if trained.tuning else None,
     }
 
 
@@ -216,6 +235,7 @@ def _facts(material: Material, trained: Trained, settings: Settings, now: dateti
         created_at=now.isoformat(timespec="seconds"),
         libraries=_libraries(),
         settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
+        tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
     )
 
 

@@ -29,6 +29,7 @@ WHAT = {
     "network": "loading VGG16",
     "features": "features",
     "head": "fitting the head",
+    "fine-tuning": "fine-tuning block5",
     "baselines": "colours of the photos",
     "evaluation": "judging it",
     "comparison": "beside the champion",
@@ -81,19 +82,25 @@ class _Bars:
 class _LogLines:
     def __init__(self) -> None:
         self._name = ""
+        self._done_before: int | None = None
         self._started_at = self._logged_at = time.monotonic()
 
     def step(self, name: str, total: int | None = None) -> None:
         self._name = name
+        self._done_before = None
         self._started_at = self._logged_at = time.monotonic()
         logger.info("%s%s", WHAT[name], "" if total is None else f" total={total}")
 
     def update(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if self._done_before is None:  # a step that goes on where it was cut off does not begin at nothing
+            self._done_before = done
+            self._started_at = now
+            return
         if now - self._logged_at < LOG_EVERY_S:
             return
         self._logged_at = now
-        rate = done / (now - self._started_at)
+        rate = (done - self._done_before) / max(now - self._started_at, 1e-9)
         logger.info("%s done=%d of=%d rate=%.1f/s s_left=%.0f", WHAT[self._name], done, total, rate,
                     (total - done) / max(rate, 1e-9))  # fmt: skip
 
@@ -164,6 +171,7 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
     table = Table(title="Versions", title_justify="left")
     table.add_column("version", no_wrap=True)
     table.add_column("labels")
+    table.add_column("block5")
     table.add_column("photos", justify="right")
     table.add_column("balanced accuracy", justify="right", no_wrap=True)
     table.add_column("threshold", justify="right")
@@ -176,6 +184,7 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
         table.add_row(
             Text(f"{version.name} *", style="bold") if champion else version.name,
             ", ".join(version.facts.labels),
+            "fine-tuned" if version.facts.tuned else "VGG16's",
             f"{version.facts.n_photos:,}",
             figure(accuracy),
             f"{version.facts.threshold:.2f}",

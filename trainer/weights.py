@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from trainer.config import VGG16_LAYERS, FeatureSettings
 from trainer.errors import ModelError
+from trainer.files import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ Array = npt.NDArray[np.float32]
 Convolution = tuple[Array, Array]  # kernel (3, 3, channels in, channels out) and bias (channels out,)
 
 CONVOLUTIONS = tuple(name for name in VGG16_LAYERS if "conv" in name)
+BLOCK5 = CONVOLUTIONS[-3:]
 CHANNELS = {"block1": 64, "block2": 128, "block3": 256, "block4": 512, "block5": 512}
 FILE_NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE_NAME}"
@@ -49,16 +52,37 @@ def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolut
         )
         return _random_weights(settings.weights_seed)
     path = _download(keras) if settings.weights == "imagenet" else Path(settings.weights).expanduser()
-    return _checked(path, _read_file(path))
+    return _checked(path, _read_file(path), CONVOLUTIONS)
 
 
-def fingerprint(weights: dict[str, Convolution]) -> str:
-    """SHA-256 over all kernels and biases in the order of the network: two sets of weights are equal or they differ."""
+def fingerprint(weights: Mapping[str, Convolution]) -> str:
+    """SHA-256 over kernels and biases in the order of the network: two sets of weights are equal or they differ."""
     digest = hashlib.sha256()
-    for name in CONVOLUTIONS:
+    for name in sorted(weights, key=CONVOLUTIONS.index):
         for array in weights[name]:
             digest.update(np.ascontiguousarray(array, dtype="<f4").data)
     return digest.hexdigest()
+
+
+def save_weights(path: Path, weights: Mapping[str, Convolution]) -> None:
+    """Write some convolutions as .npz, in one step, named as `load_weights` reads them.
+
+    Raises:
+        StorageError: the disk is full; what was there before is untouched.
+    """
+    arrays: dict[str, Any] = {}
+    for name, (kernel, bias) in weights.items():
+        arrays[f"{name}/kernel"], arrays[f"{name}/bias"] = kernel, bias
+    write_file(path, lambda file: np.savez(file, **arrays))
+
+
+def load_block5(path: Path) -> dict[str, Convolution]:
+    """The weights of block5's three convolutions, as `save_weights` wrote them.
+
+    Raises:
+        ModelError: the file is missing or damaged, or holds something else.
+    """
+    return _checked(path, _read_file(path), BLOCK5)
 
 
 def kernel_shape(name: str) -> tuple[int, int, int, int]:
@@ -120,13 +144,14 @@ def _read_h5(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _checked(path: Path, arrays: dict[str, Array]) -> dict[str, Convolution]:
-    """Find the thirteen convolutions among a file's arrays.
+def _checked(path: Path, arrays: dict[str, Array], names: Sequence[str]) -> dict[str, Convolution]:
+    """Find the named convolutions among a file's arrays.
 
     Keras 1 and 2, and .npz, name an array after its layer; .weights.h5 of Keras 3 counts: conv2d, conv2d_1, ...
     """
     weights = {}
-    for position, name in enumerate(CONVOLUTIONS):
+    for name in names:
+        position = CONVOLUTIONS.index(name)
         counted = "conv2d" if position == 0 else f"conv2d_{position}"
         found = [array for key, array in arrays.items() if re.search(rf"(^|/)({name}|{counted})/", key)]
         by_rank = {array.ndim: np.asarray(array, dtype=np.float32) for array in found}

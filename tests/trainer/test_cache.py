@@ -73,6 +73,20 @@ def test_a_new_view_leaves_the_old_ones_as_they_are(tmp_path: Path) -> None:
     assert cache.missing([sha256(1), sha256(2)]) == [sha256(2)]
 
 
+def test_values_of_half_the_size_are_rounded_once_and_are_taken_down_like_others(tmp_path: Path) -> None:
+    halves = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
+    fill(halves, [1, 2])
+    again = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
+    loaded = again.load_rows([(sha256(2), "mirror"), (sha256(1), "whole"), (sha256(2), "mirror")])
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, features_of([2, 1])[[0, 1, 0], [1, 0, 1]])  # small whole numbers stay as they are
+    assert remove_everywhere(tmp_path, [sha256(1)]) == len(VIEWS)
+    left = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
+    assert left.missing([sha256(1), sha256(2)]) == [sha256(1)]
+    with pytest.raises(StorageError, match="expected"):
+        opened(tmp_path / "maps")
+
+
 def test_one_view_can_be_loaded_alone(tmp_path: Path) -> None:
     cache = opened(tmp_path)
     fill(cache, [1, 2])

@@ -1,6 +1,7 @@
 """Versions are written whole or not at all; the champion is always one whose files are as they were saved."""
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from trainer import registry as registry_module
 from trainer.errors import ModelError, StorageError
-from trainer.registry import FACTS, UNFINISHED, Registry, Reign, VersionFacts, version_order
+from trainer.registry import FACTS, SUMS, UNFINISHED, Registry, Reign, VersionFacts, version_order
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
 FACTS_OF_ALL = VersionFacts(
@@ -280,7 +281,8 @@ def test_a_version_of_an_earlier_format_is_brought_up_to_date(
 ) -> None:
     (name,) = add(registry)
     registry.promote(name, reason="first")
-    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", (lambda facts: {**facts, "threshold": 0.9},))
+    migrations = (*registry_module.VERSION_MIGRATIONS, lambda facts: {**facts, "threshold": 0.9})
+    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", migrations)
     monkeypatch.setattr(
         registry_module,
         "REGISTRY_MIGRATIONS",
@@ -290,6 +292,22 @@ def test_a_version_of_an_earlier_format_is_brought_up_to_date(
     assert champion is not None
     assert champion.facts.threshold == 0.9
     assert registry.history()[0].reason == "migrated"
+
+
+def test_a_version_from_before_block5_could_be_fine_tuned_serves_vgg16s_own(registry: Registry) -> None:
+    (name,) = add(registry)
+    folder = registry.folder / name
+    facts = json.loads((folder / FACTS).read_text())
+    del facts["format"]
+    del facts["tuned"]
+    (folder / FACTS).write_text(json.dumps({"format": 1, **facts}))  # as it was written then
+    lines = [line for line in (folder / SUMS).read_text().splitlines(keepends=True) if FACTS not in line]
+    digest = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()
+    (folder / SUMS).write_text("".join([*lines, f"{digest}  {FACTS}\n"]))
+    version = registry.load(name)
+    assert version.facts == FACTS_OF_ALL
+    assert version.facts.tuned is None
+    assert version.block5() is None
 
 
 def test_a_version_of_a_later_format_is_refused_with_a_reason(

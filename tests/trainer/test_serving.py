@@ -185,7 +185,7 @@ def test_a_head_that_does_not_fit_its_version_is_refused(
 def test_after_loading_no_number_of_images_compiles_anew(settings: Settings, register: Callable[..., str]) -> None:
     register()
     classifier = Classifier.load(settings)
-    function = classifier._backbone._pooled_and_map.predict_function
+    function = classifier._backbone._models["features", "last_map"].predict_function
     if load_keras().config.backend() != "tensorflow":
         pytest.skip("only TensorFlow compiles by shape here")
     before = function.experimental_get_tracing_count()
