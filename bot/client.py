@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 PAGE_SIZE = 80  # the most that Mastodon hands out
 MAX_PAGES_BACK = 10
+MEDIA_PAUSE_S = 0.5  # between looks at an upload that the server is not done with
 _OUTAGES = frozenset({502, 503, 504})
 _NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
 _ASSUMED_VERSION = (4, 0, 0)
@@ -286,7 +287,7 @@ class Client:
         return self._readable("posting", lambda status: str(status["id"]), posted)
 
     def upload(self, jpeg: bytes, *, description: str, timeout_s: float) -> str | None:
-        """Upload a picture; returns its id, or None when the server is not done with it at once, as it should be."""
+        """Upload a picture; returns its id, or None when the server is not done with it in time."""
 
         def send(api: Mastodon) -> Any:
             api.request_timeout = min(timeout_s, self._settings.request_timeout_s)
@@ -300,6 +301,7 @@ class Client:
                 api.mastodon_major, api.mastodon_minor, api.mastodon_patch = _ASSUMED_VERSION
 
         what = "uploading a picture"
+        deadline = time.monotonic() + timeout_s
         try:
             uploaded = self._call("upload", what, send)
         except (NotFound, NoSuchPage):
@@ -307,7 +309,13 @@ class Client:
                 raise
             self._knows_media_v2 = False
             uploaded = self._call("upload", what, send)
-        return self._readable(what, lambda found: str(found["id"]) if found.get("url") else None, uploaded)
+        media_id = self._readable(what, lambda found: str(found["id"]), uploaded)
+        while not uploaded.get("url"):  # Mastodon is done with a picture at once; others let it wait its turn
+            if time.monotonic() + MEDIA_PAUSE_S > deadline:
+                return None
+            time.sleep(MEDIA_PAUSE_S)
+            uploaded = self._call("call", what, lambda api: api.media(media_id))
+        return media_id
 
     def delete(self, status_id: str) -> None:
         """Delete a status of ours; one that is gone already is fine."""

@@ -67,11 +67,14 @@ class Login:
             InstanceError: the code is wrong or used up, or a scope was not granted.
             StorageError: the file cannot be written.
         """
-        client_id, client_secret = self._app()
+        api = self._api(*self._app())
         try:
-            token = self._api(client_id, client_secret).log_in(
+            token = api.log_in(
                 code=code.strip(), redirect_uri=OUT_OF_BAND, scopes=list(SCOPES), allow_http=self.allow_http
             )
+        except KeyError:
+            # The token came without a word about its scopes: then they are those that were asked for (RFC 6749, 5.1).
+            token = api.access_token
         except MastodonError as error:
             raise InstanceError(
                 f"{self.base_url}: no token for this code: {_what(error)}; run login again for a new one"
@@ -96,7 +99,7 @@ class Login:
                 request_timeout=self.timeout_s,
                 user_agent=self.user_agent,
             )
-        except (MastodonError, KeyError) as error:
+        except (MastodonError, KeyError, TypeError) as error:
             raise Transient(
                 f"{self.base_url}: no app can be registered: {_what(error)}; is it a Mastodon server, and reachable?",
                 outage=True,
@@ -116,7 +119,12 @@ class Login:
         )
 
 
-def _what(error: Exception) -> str:
-    """The server's words, where it had any."""
-    words = [str(each) for each in error.args[1:] if each] if len(error.args) > 1 else []
-    return " ".join(words) or innermost(error)
+def _what(error: BaseException) -> str:
+    """The server's own words where it had any, else what really happened."""
+    if isinstance(error, KeyError):
+        return f"the answer holds no {error}"
+    while len(error.args) < 2 and (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, MastodonError) and len(error.args) > 1:
+        return " ".join(str(word) for word in error.args[1:] if word)
+    return innermost(error)

@@ -301,11 +301,11 @@ class Store:
         A mention that was admitted once stays so, however often it is tried.
         """
         with self._transaction() as db:
-            now = self._now()
+            now = self._now()  # what was admitted later than that, a clock was set back after
             row = db.execute(
-                "SELECT count(*) FILTER (WHERE admitted_at > ?), max(notification_id = ? AND admitted_at IS NOT NULL)"
-                " FROM inbox WHERE account_id = ?",
-                (now - HOUR_S, notification_id, account_id),
+                "SELECT count(*) FILTER (WHERE admitted_at BETWEEN ? AND ?),"
+                " max(notification_id = ? AND admitted_at IS NOT NULL) FROM inbox WHERE account_id = ?",
+                (now - HOUR_S, now, notification_id, account_id),
             ).fetchone()
             if row[1]:
                 return True
@@ -318,8 +318,9 @@ class Store:
         """Whether this account got such an answer in the last hour, apart from the mention `but`."""
         with self._transaction() as db:
             row = db.execute(
-                "SELECT 1 FROM inbox WHERE account_id = ? AND kind = ? AND finished_at > ? AND notification_id != ?",
-                (account_id, kind, self._now() - HOUR_S, but),
+                "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND finished_at BETWEEN ?3 - ?4 AND ?3"
+                " AND notification_id != ?5",
+                (account_id, kind, self._now(), HOUR_S, but),
             ).fetchone()
         return row is not None
 

@@ -93,6 +93,10 @@ class Tidier:
             except NotFound:
                 self._question_gone(entry)
                 n_gone += 1
+            except NoSuchPage as error:
+                if error.outage:
+                    raise
+                logger.debug("perhaps gone, perhaps not status=%s error=%s", entry.status_id, error)
         return n_gone
 
     def _run(self) -> None:

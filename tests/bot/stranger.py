@@ -52,6 +52,7 @@ class Ways:
     refuses_parameters: bool = False
     page_size: int = 40
     media_path: str = "/api/v2/media"
+    looks_for_media: int = 0  # that it takes until an upload is done with
     streams: str = ""  # "\n" or "\r\n": the end of a line in its stream; empty: there is no stream
     refuses_relations: int = 404
 
@@ -73,7 +74,7 @@ class Stranger:
         self.parents: dict[int, int] = {}
         self.notifications: list[tuple[int, Json]] = []
         self.keys: dict[str, Json] = {}
-        self.media: set[str] = set()
+        self.media: dict[str, int] = {}  # looks until each upload is done with
         self.listeners: list[asyncio.Queue[bytes]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.accounts = {
@@ -140,6 +141,7 @@ class Stranger:
             Route("/api/v1/statuses/{id}", self._one, methods=get),
             Route("/api/v1/statuses/{id}/context", self._context, methods=get),
             Route(self.ways.media_path, self._upload, methods=post),
+            Route("/api/v1/media/{id}", self._medium, methods=get),
             Route("/p.jpg", lambda _: Response(photo(), media_type="image/jpeg")),
         ]
         if self.ways.describes is not None:
@@ -209,8 +211,17 @@ class Stranger:
 
     async def _upload(self, _: Request) -> Response:
         media_id = str(next(self.numbers))
-        self.media.add(media_id)
-        return self._json({"id": media_id, "type": "image", "url": f"{self.url}/p.jpg"})
+        self.media[media_id] = self.ways.looks_for_media
+        return self._attachment(media_id)
+
+    def _medium(self, request: Request) -> Response:
+        self.media[request.path_params["id"]] -= 1
+        return self._attachment(request.path_params["id"])
+
+    def _attachment(self, media_id: str) -> Response:
+        is_done = self.media[media_id] <= 0
+        body = {"id": media_id, "type": "image", "url": f"{self.url}/p.jpg" if is_done else None}
+        return JSONResponse(body, status_code=200 if is_done else 202, headers=self.ways.headers)
 
     async def _stream(self, request: Request) -> Response:
         self.loop = asyncio.get_running_loop()

@@ -24,6 +24,8 @@ from bot.login import SCOPES, Login
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import ROOT, World, photo, until
+from tests.web import Exchange, serving
+from tests.web import status as answer
 from trainer.errors import ModelError
 
 SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"  # pragma: allowlist secret
@@ -169,6 +171,26 @@ def test_a_code_that_is_wrong_is_said_so(world: World, run: Any) -> None:
     assert "no token for this code" in output
     assert "run login again for a new one" in output
     assert not (world.data_dir / "mastodon_token").exists()
+
+
+def test_a_token_without_a_word_about_its_scopes_is_kept(run: Any, world: World) -> None:
+    def grant(exchange: Exchange) -> None:
+        answers = {"/api/v1/apps": {"client_id": "a", "client_secret": "b"}, "/oauth/token": {"access_token": "s3cret"}}
+        exchange.reply(json.dumps(answers[exchange.path]).encode(), Content_Type="application/json")
+
+    with serving() as server:
+        server.posted = grant
+        status, output = run("login", server.url, "--no-browser", "--code", "good")
+    assert status == 0, output
+    assert json.loads((world.data_dir / "mastodon_token").read_text())["access_token"] == "s3cret"
+
+
+def test_an_instance_that_registers_no_app_is_told_in_plain_words(run: Any) -> None:
+    with serving() as server:
+        server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
+        status, output = run("login", server.url, "--no-browser")
+    assert status == 1
+    assert "no app can be registered: the answer holds no 'client_id'" in output
 
 
 @pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])

@@ -154,6 +154,16 @@ def test_an_account_is_admitted_so_often_an_hour_and_a_retry_is_not_counted(stor
     assert store.admit("3", account_id="7", limit=2)
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_over_the_limit(store: Store, clock: Clock) -> None:
+    put(store, 1, 2)
+    clock.now += 10 * 86400
+    store.admit("1", account_id="7", limit=1)
+    store.finish("1", Outcome("answered", kind="limit", reply_id="5"))
+    clock.now -= 10 * 86400
+    assert not store.told_within_hour(account_id="7", kind="limit", but="2")
+    assert store.admit("2", account_id="7", limit=1)
+
+
 def test_ids_are_ordered_as_numbers(store: Store, clock: Clock) -> None:
     for number in ("9", "10", "99", "100"):
         store.move_cursor(number, overlap_s=0)

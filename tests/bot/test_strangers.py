@@ -135,11 +135,32 @@ def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_f
     assert entry.reason == "the question is gone"
 
 
+def test_a_question_that_may_be_gone_does_not_keep_the_sweep_from_the_others(tmp_path: Path) -> None:
+    with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
+        doubtful = stranger.ask()
+        answer(stranger, doubtful)
+        answer(stranger, stranger.ask())
+        settle(bot)
+        stranger.forget(doubtful)
+        assert bot.tidier.sweep() == 0
+        assert answer(stranger, doubtful)  # a page that is not the API's own is no proof
+
+
 def test_pictures_go_to_a_server_with_the_older_call_for_media_only(tmp_path: Path) -> None:
     with at_home(Ways(media_path="/api/v1/media")) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
         replies = [answer(stranger, stranger.ask()) for _ in range(2)]
     assert [len(reply["media"]) for reply in replies] == [1, 1]
     assert len(stranger.media) == 2
+
+
+@pytest.mark.parametrize(("looks", "n_pictures"), [(2, 1), (1000, 0)])
+def test_an_upload_that_waits_its_turn_is_waited_for_but_not_for_long(
+    looks: int, n_pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.client.MEDIA_PAUSE_S", 0.01)
+    monkeypatch.setattr("bot.answer.UPLOAD_TIMEOUT_S", 0.5)
+    with at_home(Ways(looks_for_media=looks)) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
+        assert len(answer(stranger, stranger.ask())["media"]) == n_pictures
 
 
 def test_a_lone_401_does_not_end_a_bot_whose_token_is_good(tmp_path: Path) -> None:
