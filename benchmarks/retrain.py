@@ -31,7 +31,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
         say("the first training; VGG16 has seeded random weights")
         first = _train(place)
-        n_new = _grow(place, max(1, round(NEW_SHARE * photos_per_label)))
+        n_new = grow(place, max(1, round(NEW_SHARE * photos_per_label)))
         place.run("scrape")
         say(f"{first['whole_s']:.0f} s; {n_new} photos are new, training again")
         again = _train(place)
@@ -64,7 +64,7 @@ def _train(place: Studio) -> dict[str, float]:
     return {"whole_s": whole_s, "imports_s": around_s, **{f"{name}_s": seconds for name, seconds in steps.items()}}
 
 
-def _grow(place: Studio, n_each: int) -> int:
+def grow(place: Studio, n_each: int) -> int:
     """New photos under each label, half of them by a new member; how many there are in all."""
     for label in place.gallery.labels:
         by_new = n_each // 2

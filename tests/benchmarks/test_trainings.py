@@ -14,7 +14,8 @@ import pytest
 from benchmarks import reference
 from benchmarks.calibration import errors_by_chance
 from benchmarks.imbalance import thin
-from benchmarks.studio import drawn_anew, hang, seconds_of_steps
+from benchmarks.retrain import grow
+from benchmarks.studio import Studio, drawn_anew, hang, seconds_of_steps
 from trainer.backend import load_keras
 from trainer.config import FeatureSettings, SplitSettings
 from trainer.dataset import Dataset, Item, build_dataset
@@ -83,6 +84,28 @@ def test_a_gallery_that_is_hung_has_enough_whole_photos_of_each_label() -> None:
     gallery = hang(30)
     for label in gallery.labels:
         assert sum(photo.flaw is None for photo in gallery.photos(label)) >= 30
+
+
+def test_a_trainer_in_the_studio_knows_the_gallery_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOKOCOS_HEAD__SEED", "7")  # of whoever starts the benchmark
+    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
+    settings = place.settings()
+    site = settings.source.worldcosplay
+    assert (site.base_url, site.image_hosts) == ("http://127.0.0.1:9", ("127.0.0.1",))
+    assert tuple(sorted(site.countries)) == place.gallery.labels
+    assert (settings.features.weights, settings.features.precision, settings.head.seed) == ("random", "float32", 0)
+
+
+def test_a_gallery_that_grows_brings_new_photos_by_old_members_and_new_ones(tmp_path: Path) -> None:
+    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10)
+    before = {photo.photo_id for photo in place.gallery.photos()}
+    members = {label: len(place.gallery.members(label)) for label in place.gallery.labels}
+    assert grow(place, 4) == 12
+    assert place.photos_per_label == 14
+    for label in place.gallery.labels:
+        new = [photo for photo in place.gallery.photos(label) if photo.photo_id not in before]
+        assert len(new) == 4
+        assert len(place.gallery.members(label)) == members[label] + 1
 
 
 def entries(run: str, *marks: tuple[float, str, str | None]) -> list[dict[str, str]]:
