@@ -33,6 +33,7 @@ THREAD_VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 LAST_WORDS = 400  # characters of a failed child's output that are told
+FIRST_TO_GO = "1000"  # where memory runs out all the same, the kernel ends the child and not the bot
 STOP_S = 2.0  # a child that was asked to end is given so long; all it does can be taken up again
 
 
@@ -145,7 +146,9 @@ class Children:
                 env=environ,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C is the bot's to hear
+                # Ctrl-C is the bot's to hear. Not by a session of its own: Linux shares the processor out between
+                # sessions first (autogroups, sched(7)), and niceness would count within the child's alone.
+                process_group=0,
             )
             self._running.add(child)
         self._restrain(child)
@@ -161,6 +164,7 @@ class Children:
             if sys.platform == "linux":
                 process.ionice(psutil.IOPRIO_CLASS_IDLE)
                 process.rlimit(psutil.RLIMIT_DATA, (limit, limit))
+                Path(f"/proc/{child.pid}/oom_score_adj").write_text(FIRST_TO_GO, encoding="ascii")
         except (psutil.Error, OSError) as error:
             logger.warning("child not restrained pid=%d error=%s", child.pid, error)
 

@@ -52,6 +52,24 @@ def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
     assert children(tmp_path, script, child_niceness=15, child_threads=3).run("train").said == "15 3"
 
 
+def test_a_childs_low_priority_counts_against_the_bot_itself(tmp_path: Path) -> None:
+    """Linux weighs sessions against each other first, each as if it were of normal priority."""
+    script = "import os\nprint(os.getsid(0), os.getpgid(0) == os.getpid())"
+    assert children(tmp_path, script).run("train").said == f"{os.getsid(0)} True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process goes first")
+def test_where_memory_runs_out_the_child_goes_first(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, time\n"
+        "own = pathlib.Path('/proc/self/oom_score_adj')\n"
+        "before = time.monotonic() + 10\n"
+        "while int(own.read_text()) < 1000 and time.monotonic() < before: time.sleep(0.01)\n"
+        "print(own.read_text().strip())"
+    )
+    assert children(tmp_path, script).run("train").said == "1000"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
 def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
     script = (

@@ -74,7 +74,7 @@ def test_a_running_bot_tells_its_health_and_a_stopped_one_too(world: World) -> N
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "dokocos.service").read_text()
-    for needed in ("Type=notify", "WatchdogSec=", "RestartPreventExitStatus=3"):
+    for needed in ("Type=notify", "WatchdogSec=", "RestartPreventExitStatus=3", "OOMPolicy=continue"):
         assert needed in text
     here = text.replace("/srv/dokocos/.venv/bin/python", sys.executable)  # it must exist to be verified
     unit = tmp_path / "dokocos.service"
