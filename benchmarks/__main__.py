@@ -28,6 +28,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "calibration": ("benchmarks.calibration", "how far scores can be believed on held-out members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "from mention to reply, beside one bare forward pass; readiness and memory"),
+    "busy": ("benchmarks.busy", "answers while the bot trains, beside answers while it does not"),
     "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),
     "chaos": ("benchmarks.chaos", "a thousand mentions while everything fails: lost, answered twice, left behind"),
     "soak": ("benchmarks.soak", "memory, files, threads and database over ten thousand mentions"),
