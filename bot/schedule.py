@@ -179,9 +179,8 @@ class Schedule:
             if self._stopping:
                 return None
             now = self._now()
-            for job in sorted(
-                (each for each in self._jobs.values() if each.lane == lane), key=lambda job: not job.asked
-            ):
+            idle = [job for job in self._jobs.values() if job.lane == lane and not job.running]
+            for job in sorted(idle, key=lambda job: not job.asked):
                 late_s = -1.0 if job.due_at is None else now - job.due_at
                 if not job.asked and late_s > job.grace_s:
                     logger.warning(

@@ -192,3 +192,18 @@ def test_a_new_plan_counts_at_once(records: Records, clock: Clock) -> None:
     schedule.plan(ScheduleSettings.model_validate({"train": {"when": "every 30 min", "jitter_s": 0}}))
     schedule.run_due("long")
     assert job.asked == [False]
+
+
+def test_a_job_that_runs_is_not_begun_again_from_elsewhere(records: Records, clock: Clock) -> None:
+    meanwhile: list[float] = []
+
+    def look_again(_asked: bool) -> str:
+        meanwhile.append(schedule.run_due("long"))
+        return "counted"
+
+    schedule = Schedule(records, now=clock)
+    schedule.add("train", look_again, lane="long")
+    schedule.plan(SETTINGS)
+    clock.now += 24 * HOUR
+    schedule.run_due("long")
+    assert len(meanwhile) == 1
