@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from bot.children import Children
@@ -105,14 +105,18 @@ class Operations:
         """
         before, self._settings = self._settings, settings
         if settings.bot.admins != before.bot.admins:
-            admins = resolve(self._client, settings.bot.admins, home=settings.mastodon.base_url)
-            self.desk.admins = admins
-            self.outbox.admins = tuple(admins.values())
+            self._find_admins()
         # Where data lies and how it is learned from stays as it was at the start, but for the schedule.
         self.chores.settings = before.model_copy(update={"schedule": settings.schedule})
         self.lookout.settings = self.chores.settings
         self.schedule.plan(settings.schedule)
         return changed(before, settings)
+
+    def _find_admins(self) -> None:
+        """Look up who is an admin; who was found before stays known, also while the instance is away."""
+        bot, home = self._settings.bot, self._settings.mastodon.base_url
+        self.desk.admins = resolve(self._client, bot.admins, home=home, known=self.desk.admins)
+        self.outbox.admins = tuple(self.desk.admins.values())
 
     def _add_jobs(self, look: Callable[[], None], sweep: Callable[[], int]) -> None:
         def look_again(_asked: bool) -> str:
@@ -122,27 +126,39 @@ class Operations:
         def tidy_up(_asked: bool) -> str:
             return f"{sweep()} answers deleted"
 
+        def watch(asked: bool) -> str:
+            if len(self.desk.admins) < len(self._settings.bot.admins):
+                self._find_admins()
+            return self.chores.watch(asked)
+
         chores = self.chores
         self.schedule.add("scrape", chores.scrape, lane="long")
         self.schedule.add("train", chores.train, lane="long")
         self.schedule.add("report", chores.report)
         self.schedule.add("prune", chores.prune)
-        self.schedule.add("watch", chores.watch)
+        self.schedule.add("watch", watch)
         self.schedule.add("catch_up", look_again)
         self.schedule.add("sweep", tidy_up)
 
 
-def resolve(client: Client, accts: Collection[str], *, home: str) -> dict[str, str]:
+def resolve(
+    client: Client, accts: Collection[str], *, home: str, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Account id -> name, of accounts by their names; one that is not found is said so and may give no orders.
 
     Args:
         accts: user, or user@host.
         home: the instance's address, whose own accounts may be named with or without it.
+        known: what an earlier call has found; these are not asked for again.
     """
+    ids = {acct.casefold(): account_id for account_id, acct in (known or {}).items()}
     host = home.split("://", 1)[-1].rstrip("/").casefold()
     found = {}
     for acct in accts:
         wanted = acct.strip().removeprefix("@").casefold().removesuffix(f"@{host}")
+        if wanted in ids:
+            found[ids[wanted]] = (known or {})[ids[wanted]]
+            continue
         try:
             account = client.lookup(wanted)
         except InstanceError as error:

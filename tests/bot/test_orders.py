@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from bot.errors import Transient
 from bot.store import Outcome
 from sandbox.instance import Account, Status
 from tests.bot.conftest import World, settle, until
@@ -99,6 +100,27 @@ def test_an_admin_who_is_not_found_gives_no_orders_and_the_bot_runs(
     with world.bot(bot={"admins": ["nobody", "alice"]}):
         assert "Inbox: " in told(world, "inbox")
     assert "admin not found acct=nobody" in caplog.text
+
+
+def test_an_admin_who_is_not_found_at_the_start_is_looked_for_again(world: World) -> None:
+    with world.bot(bot={"admins": ["carol", "alice"]}) as bot:
+        carol = world.person("carol")
+        bot.operations.schedule.ask("watch")
+        until(lambda: len(bot.operations.desk.admins) == 2)
+        assert "Inbox: " in told(world, "inbox", by=carol)
+        assert bot.operations.outbox.admins == ("carol", "alice")
+
+
+def test_known_admins_stay_admins_while_the_instance_cannot_be_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_acct: str) -> NoReturn:
+        raise Transient("HTTP 503", outage=True)
+
+    with world.bot(bot=ADMIN) as bot:
+        monkeypatch.setattr(bot.client, "lookup", away)
+        bot.operations.reload(world.settings(bot={"admins": ["alice", "bob"]}))
+        assert "Inbox: " in told(world, "inbox")
 
 
 def test_an_admin_who_asks_about_a_photo_is_answered_like_anybody(world: World) -> None:
