@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 DAYS_SHOWN = 14
 CHART = (700, 165)  # width and height of the curve in its own units
+HEADROOM = 18  # of these units above it, for the number on the highest bar
+GAP = 6
 STATES = ("answered", "refused", "failed")  # from below
 REQUEST_TIMEOUT_S = 10.0
 HTML = "text/html; charset=utf-8"
@@ -87,7 +89,8 @@ def status_page(view: Overview, tallies: Sequence[Tally], jobs: Sequence[str], *
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     template = environment.get_template("status.html.j2")
-    text = template.render(view=view, uptime=span(view.uptime_s), days=_days(tallies, now=now), jobs=jobs)
+    days = _days(tallies, now=now)
+    text = template.render(view=view, uptime=span(view.uptime_s), days=days, states=STATES, jobs=_cells(jobs))
     return Page(text.encode(), HTML)
 
 
@@ -105,14 +108,35 @@ def _days(tallies: Sequence[Tally], *, now: float) -> list[dict[str, object]]:
     for number, name in enumerate(names):
         bars, y = [], float(CHART[1])
         for state in STATES:
-            height = counts[name][state] / highest * CHART[1]
+            height = counts[name][state] / highest * (CHART[1] - HEADROOM)
             y -= height
             bars.append({"state": state, "n": counts[name][state], "y": round(y, 1), "height": round(height, 1)})
+        n_all = sum(counts[name].values())
         words = f"{name} " + ", ".join(f"{counts[name][state]} {state}" for state in STATES)
+        x, middle = round(number * width, 1), round(number * width + (width - GAP) / 2, 1)
         columns.append(
-            {"name": name, "x": round(number * width, 1), "width": round(width - 6, 1), "bars": bars, "words": words}
+            {
+                "name": f"{date.fromisoformat(name):%b %d}",
+                "x": x,
+                "middle": middle,
+                "width": round(width - GAP, 1),
+                "bars": bars,
+                "n": f"{n_all:,}" if n_all else "",
+                "top": round(y - 5, 1),
+                "words": words,
+            }
         )
     return columns
+
+
+def _cells(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Lines of `Lookout.job_lines` as a table's rows: the job, when it is due, how it went last."""
+    rows = []
+    for line in jobs:
+        name, _, rest = line.partition(": ")
+        due, _, last = rest.partition(" (last ")
+        rows.append((name, due, last.removesuffix(")")))
+    return rows
 
 
 def _answer(request: BaseHTTPRequestHandler, pages: Mapping[str, Callable[[], Page]]) -> None:

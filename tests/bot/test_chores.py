@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from bot import matrix
 from bot.chores import Chores
 from bot.news import training_news
 from bot.outbox import Outbox, parts
@@ -148,6 +152,17 @@ def test_the_matrix_is_told_in_words_too() -> None:
     assert news.picture.startswith(b"\xff\xd8")
     assert "20 of china answered: 14 as china, 6 as japan." in news.alt_text
     assert "china: recall 0.70 (0.50)" in news.text
+
+
+def test_the_names_above_the_matrix_stand_on_one_line() -> None:
+    with Image.open(io.BytesIO(matrix.draw_matrix(["xxx", "ppp"], [[1, 0], [0, 1]], title=""))) as picture:
+        names = np.asarray(picture.convert("L"), dtype=np.int64)[matrix.MARGIN + 57 : matrix.MARGIN + 80]
+    left = matrix.MARGIN + matrix.LABEL_PX
+    tops = [
+        int(np.argmax(names[:, start : start + matrix.CELL_PX].max(axis=1) > 160))
+        for start in (left, left + matrix.CELL_PX)
+    ]
+    assert tops[0] == tops[1] > 0
 
 
 def test_long_texts_are_cut_at_line_ends_and_cannot_ping() -> None:

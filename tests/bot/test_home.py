@@ -125,6 +125,7 @@ def test_the_port_tells_health_metrics_and_a_status_page(world: World) -> None:
         page = requests.get(f"{url}/", timeout=10)
         assert page.headers["Content-Type"].startswith("text/html")
         assert f"Champion {version}" in page.text
+        assert re.search(r"<td>brazil</td>\s*<td class=\"number\">0\.80</td>", page.text)
         assert "alice" not in page.text
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/healthz", timeout=10)
@@ -149,9 +150,10 @@ def test_the_grafana_board_asks_for_metrics_that_exist(world: World) -> None:
 def test_the_curve_shows_the_last_days_to_those_who_see_it_and_those_who_do_not(world: World) -> None:
     with world.bot() as bot:
         view = bot.operations.lookout.look()
-    page = status_page(view, [Tally("2027-01-15", "answered", "", 4)], ["train: <off>"], now=NOW).body.decode()
+    jobs = ["train: <off> (last Jan 10 04:00, done, v2 is the champion now (better))"]
+    page = status_page(view, [Tally("2027-01-15", "answered", "", 4)], jobs, now=NOW).body.decode()
     assert "2027-01-15 4 answered, 0 refused, 0 failed" in page
-    assert "train: &lt;off&gt;" in page
+    assert "<td>train</td><td>&lt;off&gt;</td><td>Jan 10 04:00, done, v2 is the champion now (better)</td>" in page
 
 
 def test_jobs_and_stats_are_shown_as_tables(world: World) -> None:
