@@ -1,14 +1,15 @@
 """Stands for `python -m trainer` where a training would take too long: `python -m tests.fake_trainer DATA_DIR ...`.
 
 What each scrape and training comes to is written in plan.json beforehand, the next one first:
-{"scrape": [5, "down"], "train": ["better", "worse", "crash"]}; "now" may hold the moment it counts as. Manifest,
-registry and figures are the real ones.
+{"scrape": [5, "down"], "train": ["better", "worse", "crash", "hang"]}; "now" may hold the moment it counts as.
+Manifest, registry and figures are the real ones.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,10 +80,16 @@ def add_version(data_dir: Path, *, right: float, promoted: bool, created_at: dat
         libraries={},
         settings={},
     )
+    figures = report(right).as_json()
+    gain = (
+        figures["balanced_accuracy"]["value"] - champion.metrics["report"]["balanced_accuracy"]["value"]
+        if champion
+        else None
+    )
     reason = "balanced accuracy rises by 9.0 points" if promoted else "not surely better"
     metrics = {
-        "report": report(right).as_json(),
-        "verdict": {"promoted": promoted, "reasons": [reason], "gain": None, "gain_low": None, "class_gains": None},
+        "report": figures,
+        "verdict": {"promoted": promoted, "reasons": [reason], "gain": gain, "gain_low": None, "class_gains": None},
         "compared_with": champion.name if champion else None,
     }
     version = registry.add(facts, metrics, lambda folder: (folder / "head.npz").write_bytes(b"head"))
@@ -115,6 +122,8 @@ def main(data_dir: Path, command: str, *arguments: str) -> None:
     (data_dir / "plan.json").write_text(json.dumps(steps))
     if step == "crash":
         os.abort()
+    if step == "hang":
+        signal.pause()
     if command == "scrape" and not isinstance(step, int):
         raise ProjectError(f"japan: https://worldcosplay.net: {step}")
     if command == "scrape":

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import psutil
 import pytest
 
 from bot.errors import Transient
+from bot.records import Records
 from bot.store import Outcome
 from sandbox.instance import Account, Status
 from tests.bot.conftest import World, settle, until
@@ -213,6 +215,18 @@ def test_a_training_that_crashes_is_only_a_report(world: World) -> None:
         assert bot.failure is None
 
 
+@pytest.mark.usefixtures("versions")
+def test_a_stop_ends_a_training_as_well_and_it_counts_as_no_turn(world: World) -> None:
+    plan(world.data_dir, train=["hang"])
+    with world.bot(bot=ADMIN):
+        told(world, "train")
+        (training,) = until(psutil.Process().children)
+    assert not training.is_running()
+    records = Records(world.data_dir / "bot.sqlite3")
+    assert [run.outcome for run in records.runs(limit=5, job="train")] == ["stopped"]
+    records.close()
+
+
 def test_a_scrape_reports_what_it_brought(world: World) -> None:
     plan(world.data_dir, scrape=[7])
     with world.bot(bot=ADMIN):
@@ -292,3 +306,13 @@ def test_new_photos_are_counted_since_the_newest_version(world: World) -> None:
     add_photos(world.data_dir, 4, fetched_at=datetime(2026, 1, 3, tzinfo=UTC))
     holdings = serving.holdings(world.settings())
     assert (sum(holdings.n_by_label.values()), holdings.n_new) == (7, 4)
+
+
+def test_a_yes_that_comes_too_late_does_nothing(
+    world: World, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.desk.CONFIRM_WITHIN_S", -1.0)
+    with world.bot(bot=ADMIN):
+        asked = world.answer(order(world, "rollback"))
+        assert "That was too late for “rollback”" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[1]
