@@ -44,10 +44,11 @@ def training_news(name: str, n_photos: int, metrics: Metrics, before: tuple[str,
 
 def announcement(name: str, n_photos: int, report: Metrics) -> News:
     """A new champion, in words for everybody."""
-    share = report["balanced_accuracy"]["value"] or 0.0
+    right = report["balanced_accuracy"]["value"] or 0.0
     return News(
-        f"I have learned from {n_photos:,} photos and answer with version {name} from now on. On members I had never "
-        f"seen I name the right gallery {share:.0%} of the time, counted for each gallery alike."
+        f"I have learned from {n_photos:,} photos, and answer as version {name} from now on. Shown 100 photos of each "
+        f"gallery that I had never seen, I name the right gallery for about {100 * right:.0f}; guessing blindly, it "
+        f"would be {100 / len(report['classes']):.0f}."
     )
 
 

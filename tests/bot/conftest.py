@@ -43,7 +43,8 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "web": {"allow_private_addresses": True, "max_attempts": 1, "backoff_s": 0.01},
     "bot": {"retry_pause_s": 0.05, "max_retry_pause_s": 0.2, "concurrent_mentions": 4, "pictures": False},
-    "schedule": {name: {"enabled": False} for name in ("scrape", "train", "report", "watch")},
+    "schedule": {name: {"enabled": False} for name in ("scrape", "train", "report", "watch")}
+    | {"child_niceness": 0},  # on a busy machine, children that give way to everything are waited for too long
 }
 
 

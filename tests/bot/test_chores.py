@@ -14,7 +14,7 @@ from PIL import Image
 
 from bot import matrix
 from bot.chores import Chores
-from bot.news import training_news
+from bot.news import announcement, training_news
 from bot.outbox import Outbox, parts
 from bot.records import DAY_S, Records
 from bot.store import Store
@@ -152,6 +152,13 @@ def test_the_matrix_is_told_in_words_too() -> None:
     assert news.picture.startswith(b"\xff\xd8")
     assert "20 of china answered: 14 as china, 6 as japan." in news.alt_text
     assert "china: recall 0.70 (0.50)" in news.text
+
+
+def test_a_new_champion_is_announced_in_words_for_everybody() -> None:
+    assert announcement("2026-11-22-1", 15_000, report(0.6).as_json()).text == (
+        "I have learned from 15,000 photos, and answer as version 2026-11-22-1 from now on. Shown 100 photos of each "
+        "gallery that I had never seen, I name the right gallery for about 60; guessing blindly, it would be 33."
+    )
 
 
 def test_the_names_above_the_matrix_stand_on_one_line() -> None:

@@ -131,6 +131,19 @@ def test_the_port_tells_health_metrics_and_a_status_page(world: World) -> None:
         requests.get(f"{url}/healthz", timeout=10)
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool here")
+def test_promtool_finds_no_fault_with_the_metrics(world: World) -> None:
+    world.data_dir.mkdir(parents=True)
+    add_version(world.data_dir, right=0.8, promoted=True, created_at=datetime(2026, 1, 2, tzinfo=UTC))
+    with world.bot() as bot:
+        world.answer(world.ask())
+        settle(bot)
+        page = bot.metrics.page()
+    command = ["promtool", "check", "metrics"]  # wherever it is
+    done = subprocess.run(command, input=page, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
 def test_there_is_no_port_unless_it_is_asked_for(world: World) -> None:
     with world.bot() as bot:
         assert bot.pages is None
