@@ -12,7 +12,7 @@ from typing import Literal
 from bot.client import Client
 from bot.config import Settings
 from bot.credentials import find_token
-from bot.errors import InstanceError, NotFound, OutOfScope, Refused, Unauthorized
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Unauthorized
 from bot.listener import Listener
 from bot.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
@@ -137,6 +137,8 @@ def _scopes(client: Client) -> Iterator[Result]:
         except (NotFound, Refused):
             pass  # asked for nothing, refused nothing: the scope is there
         except InstanceError as error:
+            if isinstance(error, NoSuchPage) and not error.outage:
+                continue  # the same, in words that are not the API's own
             yield Result("note", f"scopes: {scope} could not be tried: {error}")
     if not missing:
         yield Result("ok", f"scopes: {', '.join(probes)}")

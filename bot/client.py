@@ -327,8 +327,11 @@ class Client:
     # Trying out what the token may do, without doing anything
 
     def probe_posting(self) -> None:
-        """Post nothing at all: Refused where we may post, OutOfScope where not."""
-        self._call("call", "trying to post", lambda api: api.status_post(""))
+        """Delete a status that is not there: NotFound where we may post, OutOfScope where not.
+
+        An empty post would do for Mastodon, which refuses it; not every server does.
+        """
+        self._call("delete", "trying to post", lambda api: api.status_delete("0"))
 
     def probe_media(self) -> None:
         """Change an attachment that is not there: NotFound where we may upload, OutOfScope where not."""

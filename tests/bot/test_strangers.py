@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bot import check
 from bot.app import Bot
 from bot.config import Settings
 from tests.bot.conftest import QUICK, settle, until
@@ -133,6 +134,16 @@ def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_f
         entry = bot.store.by_status(str(gone))
     assert entry is not None
     assert entry.reason == "the question is gone"
+
+
+def test_check_is_content_with_a_server_that_is_not_mastodon_and_leaves_nothing_there(tmp_path: Path) -> None:
+    with at_home() as stranger:
+        mastodon = {"base_url": stranger.url, "allow_http": True, "access_token": TOKEN}
+        settings = Settings.model_validate({"data_dir": tmp_path, "mastodon": mastodon})
+        results = list(check.online(settings))
+    assert [result.text for result in results if result.level == "fault"] == []
+    assert not any("could not be tried" in result.text for result in results)
+    assert stranger.statuses == {}
 
 
 def test_a_question_that_may_be_gone_does_not_keep_the_sweep_from_the_others(tmp_path: Path) -> None:
