@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,8 @@ from trainer.config import Settings, load_settings
 from trainer.errors import FetchError, ProjectError
 
 logger = logging.getLogger(__name__)
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Gather photos, learn from them, judge it."
@@ -28,6 +32,11 @@ class LogLines(logging.Handler):
 
 
 Config = Annotated[Path | None, typer.Option("--config", help="Another settings file than ./config.yaml.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or what stands in for one; a label like [dogs] or :smile: is shown as it is."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @app.callback()
@@ -68,12 +77,12 @@ def scrape(
         site = open_site(settings, fetcher)
         if verify:
             checked = verify_files(site, manifest, settings)
-            Console().print(verified(checked))
+            console().print(verified(checked))
             problems = checked.problems
         else:
-            with progress(Console(stderr=True)) as on_photo:
+            with progress(console(stderr=True)) as on_photo:
                 report = Scrape(site, manifest, settings, on_photo=on_photo).run()
-            Console().print(summary(report))
+            console().print(summary(report))
             problems = report.problems
     if problems:
         raise FetchError("\n".join(problems))
@@ -118,10 +127,10 @@ def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> 
     from trainer.train_view import dataset_table, watch
 
     settings = read_settings(config)
-    with session(settings.data_dir, "features", gentle=gentle) as run, watch(Console(stderr=True)) as shown:
+    with session(settings.data_dir, "features", gentle=gentle) as run, watch(console(stderr=True)) as shown:
         material = Material.gather(settings, run.watcher(shown))
-    Console().print(dataset_table(material.dataset))
-    Console().print(f"features of {material.n_new:,} photos are new")
+    console().print(dataset_table(material.dataset))
+    console().print(f"features of {material.n_new:,} photos are new")
 
 
 @app.command()
@@ -144,20 +153,20 @@ def train(
         if settings.source.kind == "folder" or run.goes_on_scraping or not _has_photos(settings):
             run.journal.step(SCRAPING)
             _scrape_what_can_be_had(config, settings)
-        with watch(Console(stderr=True)) as shown:
+        with watch(console(stderr=True)) as shown:
             watcher = run.watcher(shown)
             outcome = train_version(settings, watcher)
             spread = repeat_fit(outcome.material, settings, watcher, n=repeat, first=outcome.trained)
             clear_up(settings)
-    console = Console()
-    console.print(dataset_table(outcome.material.dataset))
-    console.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))
+    out = console()
+    out.print(dataset_table(outcome.material.dataset))
+    out.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))
     if repeat > 1:
-        console.print(spread_table(spread))
-    console.print(verdict_text(outcome.version, outcome.verdict))
-    console.print(f"report: {outcome.version.folder / 'report.html'}", soft_wrap=True)
+        out.print(spread_table(spread))
+    out.print(verdict_text(outcome.version, outcome.verdict))
+    out.print(f"report: {outcome.version.folder / 'report.html'}", soft_wrap=True)
     if settings.features.weights == "random":
-        console.print("VGG16 had seeded random weights: fine for demos and tests, not for real answers")
+        out.print("VGG16 had seeded random weights: fine for demos and tests, not for real answers")
 
 
 def _has_photos(settings: Settings) -> bool:
@@ -188,9 +197,9 @@ def evaluate(
     from trainer.train_view import report_table, watch
 
     settings = read_settings(config)
-    with session(settings.data_dir, "evaluate") as run, watch(Console(stderr=True)) as shown:
+    with session(settings.data_dir, "evaluate") as run, watch(console(stderr=True)) as shown:
         judged, report = evaluate_version(version, settings, run.watcher(shown))
-    Console().print(report_table(report, title=f"{judged.name} on held-out members"))
+    console().print(report_table(report, title=f"{judged.name} on held-out members"))
 
 
 @app.command()
@@ -199,7 +208,7 @@ def doctor(config: Config = None) -> None:
     from trainer.doctor import examine
 
     settings = read_settings(config)
-    Console().print(examine(settings.data_dir))
+    console().print(examine(settings.data_dir))
 
 
 @app.command()
@@ -219,7 +228,7 @@ def models(config: Config = None) -> None:
     if not versions and not damaged:
         print("no versions yet; run `python -m trainer train`")
         return
-    Console().print(versions_table(versions, registry.history(), damaged))
+    console().print(versions_table(versions, registry.history(), damaged))
 
 
 @app.command()
@@ -247,12 +256,27 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 
 def main() -> None:
-    """Run a command; an error that a person can act on is its text, nothing more."""
+    """Run a command; an error that a person can act on is its text, nothing more.
+
+    SIGTERM and Ctrl-C end it in order, with the exit status that shells expect.
+    """
+    signal.signal(signal.SIGTERM, _end_in_order)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a label that the terminal cannot show must not end a training
     try:
         app()
     except ProjectError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code in STOPPED:
+            print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        raise
+
+
+def _end_in_order(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

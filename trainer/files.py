@@ -51,4 +51,5 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     """What to tell when `path` could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path}: the disk is full; nothing was changed. Free some space and run it again")
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed")
+    reason = error.strerror or error
+    return StorageError(f"{path}: cannot be written: {reason}; nothing was changed. Check data_dir and its permissions")

@@ -370,4 +370,4 @@ def _advice(error: sqlite3.DatabaseError) -> str:
             f"is damaged ({error}); put it back from a backup, or move it away and run `python -m trainer scrape`, "
             "which gathers the photos anew"
         )
-    return f"cannot be read or written: {error}"
+    return f"cannot be read or written ({error}); nothing was changed. Look at the disk, whether it is full or damaged"

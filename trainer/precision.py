@@ -45,9 +45,8 @@ def choose_precision(settings: FeatureSettings, data_dir: Path) -> Precision:
     file = data_dir / FILE_NAME
     known = _read(file)
     machine = machine_key()
-    choice = known.get(machine, {}).get("precision")
     for precision in POLICIES:
-        if choice == precision:
+        if known.get(machine, {}).get("precision") == precision:
             return precision
     rates = measure(settings)
     fastest: Precision = "bfloat16" if rates["bfloat16"] >= MIN_GAIN * rates["float32"] else "float32"
@@ -106,7 +105,7 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
     return best
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, dict[str, Any]]:
     """What is remembered; nothing when the file is missing or damaged, which costs one more measurement."""
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
@@ -115,4 +114,6 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         logger.warning("precision not remembered file=%s reason=%s; measuring again", file, error)
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {machine: choice for machine, choice in known.items() if isinstance(choice, dict)}

@@ -73,9 +73,10 @@ class Reading:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Reading:
-        """What is known of a reading that was written down, by this program or a later one."""
+        """What is known of a reading that was written down, by this program or a later one; all else is None."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        return cls(**{name: value for name, value in numbers.items() if name in known})
 
 
 def read_machine() -> Reading:

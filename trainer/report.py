@@ -40,6 +40,7 @@ Floats = npt.NDArray[np.float32]
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 N_EXAMPLES = 6  # of each kind, for each label
 THUMBNAIL_PX = 180
+WORD_JOINER = "\N{WORD JOINER}"  # keeps a narrow table from breaking a line there
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def _figure(figure: Figure) -> str:
     """E.g. "71% (64–78)"."""
     if figure.value is None or figure.low is None or figure.high is None:
         return "–"
-    return f"{100 * figure.value:.0f}% ({100 * figure.low:.0f}–{100 * figure.high:.0f})"
+    interval = f"({100 * figure.low:.0f}–{100 * figure.high:.0f})"
+    return f"{100 * figure.value:.0f}% {interval.replace('–', f'{WORD_JOINER}–{WORD_JOINER}')}"
 
 
 def _figures_of(champion: Version | None) -> dict[str, Figure]:

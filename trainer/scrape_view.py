@@ -34,7 +34,7 @@ def progress(console: Console) -> Iterator[OnPhoto]:
         yield _LogLines()
         return
     columns = (
-        TextColumn("{task.description:>12}"),
+        TextColumn("{task.description:>12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

@@ -66,15 +66,16 @@ def train(
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
-        ModelError: the weights cannot be had.
+        ModelError: the weights cannot be had, or the registry cannot be read.
         StorageError: the disk is full; versions and champion are as they were.
     """
+    registry = Registry(settings.data_dir, now=now)
+    registry.history()  # raises now, not after hours, when the new version could not become the champion
     material = Material.gather(settings, watcher)
     watcher.step("baselines")
     simpler = baselines(material.dataset, settings, progress=watcher.update)
     trained = fit_and_judge(material, settings, watcher, baselines=simpler)
     watcher.step("comparison")
-    registry = Registry(settings.data_dir, now=now)
     champion, verdict = _compare_with_champion(registry, trained, material, settings, watcher)
     watcher.step("version")
     facts = _facts(material, trained, settings, now())

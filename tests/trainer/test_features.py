@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -324,8 +325,10 @@ def test_the_precision_is_measured_once_and_then_remembered(monkeypatch: pytest.
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert choose_precision(SETTINGS, tmp_path) == "float32"
     assert len(measured) == 1
-    (tmp_path / "precision.json").write_text("{", encoding="utf-8")
-    assert choose_precision(SETTINGS, tmp_path) == "float32"
+    known = json.loads((tmp_path / "precision.json").read_text(encoding="utf-8"))
+    for damaged in ("{", "[]", json.dumps({machine: ["float32"] for machine in known})):
+        (tmp_path / "precision.json").write_text(damaged, encoding="utf-8")
+        assert choose_precision(SETTINGS, tmp_path) == "float32"
 
 
 def test_a_precision_that_was_set_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

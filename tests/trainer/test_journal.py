@@ -183,6 +183,12 @@ def test_a_reading_survives_json_and_fields_of_later_versions() -> None:
     assert Reading.from_json(stored) == Reading(gpu_busy=0.5)
 
 
+def test_values_that_are_no_numbers_are_left_out_of_a_reading() -> None:
+    found = Reading.from_json({"load": "high", "cpus": 2, "memory_free": None, "gpu_busy": [1]})
+    assert found == Reading(cpus=2)
+    assert found.in_words() == "none"
+
+
 def test_this_machine_can_be_read() -> None:
     reading = read_machine()
     assert reading.memory_total is not None

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 
 from tests.trainer.collection import paint_photos, settings_for
 from tests.trainer.test_registry import FACTS_OF_ALL, fill
+from tests.web import Exchange, serving
 from trainer.errors import StorageError
 from trainer.evaluate import evaluate
 from trainer.journal import Journal
@@ -160,6 +163,61 @@ def test_models_shows_when_each_served_and_which_is_damaged(registry: Registry, 
 
 def test_before_the_first_version_models_says_what_to_do(tmp_path: Path) -> None:
     assert "python -m trainer train" in trainer("models", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_ends_in_order_and_says_so_in_a_line(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    def stop(exchange: Exchange) -> None:
+        process.send_signal(number)
+        exchange.server.over.wait(60)
+
+    with serving({"/robots.txt": stop}) as server:
+        environ = {
+            "DOKOCOS_DATA_DIR": str(tmp_path),
+            "DOKOCOS_SOURCE__WORLDCOSPLAY__BASE_URL": server.url,
+            "DOKOCOS_WEB__ALLOW_PRIVATE_ADDRESSES": "true",
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", "train"],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert out == ""
+    assert err == "stopped; what was finished is kept, and the same command goes on from there\n"
+    (run,) = Journal(tmp_path).runs()
+    assert (run.step, run.ended) == ("scrape", "interrupted")
+
+
+def test_labels_are_shown_as_they_are_where_the_terminal_can(tmp_path: Path) -> None:
+    paint_photos(tmp_path / "photos", per_label=1, labels=("[dogs]", ":smile:", "日本"))
+    config = config_file(tmp_path / "photos", tmp_path / "data")
+    found = trainer("scrape", config=config, PYTHONIOENCODING="utf-8")
+    assert found.returncode == 0, found.stderr
+    for label in ("[dogs]", ":smile:", "日本"):
+        assert f" {label} " in found.stdout
+    poor = trainer("scrape", config=config, PYTHONIOENCODING="ascii")
+    assert poor.returncode == 0, poor.stderr
+    assert " ?? " in poor.stdout
+
+
+def test_a_registry_that_cannot_be_read_is_told_before_the_work(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    shutil.copytree(trained[0].with_suffix(""), tmp_path / "data")
+    content = (tmp_path / "data/registry.json").read_bytes()
+    (tmp_path / "data/registry.json").write_bytes(content[:50])
+    found = trainer("train", config=trained[0], DOKOCOS_DATA_DIR=str(tmp_path / "data"))
+    assert found.returncode == 1
+    assert "registry.json: cannot be read" in found.stderr.splitlines()[-1]
+    assert "VGG16" not in found.stderr
+    assert len(Registry(tmp_path / "data").names()) == 1
 
 
 def test_two_trainings_at_a_time_are_one_too_many(tmp_path: Path) -> None:
