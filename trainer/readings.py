@@ -75,7 +75,7 @@ class Reading:
     def from_json(cls, values: dict[str, Any]) -> Reading:
         """What is known of a reading that was written down, by this program or a later one; all else is None."""
         known = {field.name for field in fields(cls)}
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        numbers: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, int | float)}
         return cls(**{name: value for name, value in numbers.items() if name in known})
 
 

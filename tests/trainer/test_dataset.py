@@ -1,6 +1,8 @@
 """Splits that do not leak and do not move, whatever comes in whatever order."""
 
+import io
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
+from sandbox.gallery import Gallery
 from trainer.config import SplitSettings
 from trainer.dataset import OTHER_LABEL, OTHER_SPLIT, SPLITS, Dataset, build_dataset
 from trainer.duplicates import find_neighbours, perceptual_hash
@@ -328,6 +331,46 @@ def test_copies_in_another_size_have_near_hashes_and_other_photos_have_not() -> 
     assert all(len(found) == 64 for found in hashes)
     assert distance(hashes[0], hashes[2]) <= SplitSettings().near_duplicate_bits
     assert distance(hashes[0], hashes[1]) > 80
+
+
+def _jpeg(image: Image.Image) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=30)
+    return Image.open(out)
+
+
+def _cropped(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    return image.crop((width // 20, height // 20, width - width // 20, height - height // 20))
+
+
+REPOSTS = {
+    "half the size": (lambda image: image.resize((image.width // 2, image.height // 2)), True),
+    "other proportions": (lambda image: image.resize((300, 300)), True),
+    "JPEG of quality 30": (_jpeg, True),
+    "grey": (lambda image: image.convert("L"), True),
+    "cropped": (_cropped, False),
+    "framed": (lambda image: ImageOps.expand(image, border=image.width // 20, fill="white"), False),
+    "mirrored": (ImageOps.mirror, False),
+}
+
+
+@pytest.mark.parametrize(("repost", "is_found"), REPOSTS.values(), ids=REPOSTS)
+def test_reposts_are_found_when_they_show_the_same_and_not_when_cut_or_mirrored(
+    drawings: list[Image.Image], repost: Callable[[Image.Image], Image.Image], is_found: bool
+) -> None:
+    """What is not found is a limit that docs/RELIABILITY.md tells; if it falls one day, tell that there."""
+    hashes = [perceptual_hash(np.array(image)) for image in drawings]
+    again = [perceptual_hash(np.array(repost(image).convert("RGB"))) for image in drawings]
+    near = [distance(*pair) <= SplitSettings().near_duplicate_bits for pair in zip(hashes, again, strict=True)]
+    assert near == [is_found] * len(drawings)
+
+
+@pytest.fixture(scope="module")
+def drawings() -> list[Image.Image]:
+    gallery = Gallery(1, members_per_label=4)
+    drawn = (gallery.draw_fresh(label, seed, width_px=360) for seed in range(4) for label in gallery.countries)
+    return [Image.open(io.BytesIO(data)).convert("RGB") for data in drawn]
 
 
 def test_thousands_of_equal_photos_are_no_burden() -> None:

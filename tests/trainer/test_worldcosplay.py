@@ -403,6 +403,12 @@ def test_a_robots_txt_that_cannot_be_had_is_a_no_for_now(server: Server, site: W
     assert set(server.paths) == {"/robots.txt"}
 
 
+def test_a_robots_txt_without_an_end_is_a_no_for_now(server: Server, site: WorldCosplaySite) -> None:
+    server.answers |= {"/robots.txt": b"User-agent: *\nAllow: /\n" + b"# more\n" * 100_000, listing(1): envelope(SLIM)}
+    with pytest.raises(FetchError, match=r"nothing is fetched from there for now.*more than 512,000 bytes"):
+        next(site.pages("japan"))
+
+
 def test_the_image_host_has_a_robots_txt_of_its_own(server: Server, site: WorldCosplaySite) -> None:
     server.answers |= {"/robots.txt": b"User-agent: *\nDisallow:\n", listing(1): envelope(SLIM)}
     with serving({"/robots.txt": b"User-agent: dokocos\nDisallow: /\n", "/1/a-1.jpg": b"x"}) as images:
