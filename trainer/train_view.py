@@ -24,6 +24,7 @@ from trainer.registry import Reign, Version
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 5.0
+SHOWN_LABELS = 5  # of one version in the table of all
 WHAT = {
     "photos": "sorting photos",
     "network": "loading VGG16",
@@ -173,8 +174,8 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
     table.add_column("labels")
     table.add_column("block5")
     table.add_column("photos", justify="right")
-    table.add_column("balanced accuracy", justify="right", no_wrap=True)
-    table.add_column("threshold", justify="right")
+    table.add_column("balanced accuracy", justify="right")
+    table.add_column("sure from", justify="right")
     table.add_column("served, UTC")
     for version in versions:
         served = [reign for reign in history if reign.version == version.name]
@@ -183,8 +184,8 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
         accuracy = Figure(**version.metrics["report"]["balanced_accuracy"])
         table.add_row(
             Text(f"{version.name} *", style="bold") if champion else version.name,
-            ", ".join(version.facts.labels),
-            "fine-tuned" if version.facts.tuned else "VGG16's",
+            _first_few(version.facts.labels),
+            "tuned" if version.facts.tuned else "VGG16's",
             f"{version.facts.n_photos:,}",
             figure(accuracy),
             f"{version.facts.threshold:.2f}",
@@ -192,6 +193,13 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
         )
     star = [Text("* the champion", style="dim")] if history else []
     return Group(table, *star, *(Text(f"damaged: {fault}", style="red") for fault in damaged.values()))
+
+
+def _first_few(labels: Sequence[str]) -> str:
+    """The labels, or some of them and how many more there are."""
+    if len(labels) <= SHOWN_LABELS:
+        return ", ".join(labels)
+    return f"{', '.join(labels[: SHOWN_LABELS - 1])} and {len(labels) - SHOWN_LABELS + 1:,} more"
 
 
 def _minute(time: str | None) -> str:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,17 @@ def test_models_shows_when_each_served_and_which_is_damaged(registry: Registry, 
     assert " to now" in found.stdout
     assert "1.00 (1.00 to 1.00)" in found.stdout
     assert "head.npz: is missing" in found.stdout
+
+
+def test_models_fits_into_a_terminal_however_many_labels_there_are(registry: Registry, tmp_path: Path) -> None:
+    labels = tuple(f"label {number}" for number in range(300))
+    metrics = registry.load(registry.names()[0]).metrics
+    registry.add(replace(FACTS_OF_ALL, labels=labels), metrics, fill)
+    found = trainer("models", DOKOCOS_DATA_DIR=str(tmp_path), COLUMNS="80")
+    assert "296 more" in " ".join(found.stdout.replace("│", " ").split())
+    assert len(found.stdout.splitlines()) < 50
+    assert "…" not in found.stdout
+    assert all(len(line) <= 80 and line[-1] in "┓┃┩│┘" for line in found.stdout.splitlines()[1:-1])
 
 
 def test_before_the_first_version_models_says_what_to_do(tmp_path: Path) -> None:
