@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trainer.errors import ConfigError
 from trainer.fine_tuning import Rows, Tuning, fine_tune
 from trainer.fitting import CHECKPOINT, repeat
 from trainer.head import FILE_NAME as HEAD
-from trainer.head import FittedHead, fit_head, judge
+from trainer.head import FittedHead, Head, fit_head, judge
 from trainer.images import prepare
 from trainer.journal import Journal
 from trainer.last_block import Block5
@@ -76,9 +76,9 @@ class Stage:
             settings=settings,
         )
 
-    def tune(self, settings: HeadSettings, checkpoint: Path, **options: Any) -> Tuning:
+    def tune(self, settings: HeadSettings, checkpoint: Path, *, head: Head | None = None, **options: Any) -> Tuning:
         return fine_tune(
-            self.head(settings).head,
+            head or self.head(settings).head,
             self.backbone,
             self.train,
             self.validation,
@@ -182,7 +182,11 @@ def test_it_ends_in_the_same_bits_wherever_it_is_cut_off(
     write_each_batch: None,  # noqa: ARG001
 ) -> None:
     settings = head_settings(hidden_units=8, fine_tune_max_epochs=2, dropout=0.3)
-    whole = stage.tune(settings, tmp_path / "whole")
+    linear = stage.head(settings).head
+    rng = np.random.default_rng(0)
+    kernels = [rng.normal(0, 0.05, shape).astype(np.float32) for shape in ((linear.n_features, 8), (8, 3))]
+    head = replace(linear, layers=tuple((kernel, np.zeros(kernel.shape[1], np.float32)) for kernel in kernels))
+    whole = stage.tune(settings, tmp_path / "whole", head=head)
     n_batches = 2 * (3 + 2)
     reached = 0
     for cut_after in (1, 4, 5, 8):  # learning, judging, at an epoch's end, and learning again
@@ -194,9 +198,9 @@ def test_it_ends_in_the_same_bits_wherever_it_is_cut_off(
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            stage.tune(settings, tmp_path / "cut", progress=cut)
+            stage.tune(settings, tmp_path / "cut", head=head, progress=cut)
         reached = cut_after
-    resumed = stage.tune(settings, tmp_path / "cut")
+    resumed = stage.tune(settings, tmp_path / "cut", head=head)
     assert bits(resumed) == bits(whole)
     assert resumed.as_json() == whole.as_json()
 
