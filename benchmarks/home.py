@@ -174,6 +174,7 @@ def make_champion(data_dir: Path, *, seed: int = 0) -> None:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         libraries={},
         settings={},
+        tuned=None,
     )
     registry = Registry(data_dir)
     registry.promote(registry.add(facts, {}, head.save).name, reason="made for a benchmark")

@@ -79,6 +79,7 @@ def add_version(data_dir: Path, *, right: float, promoted: bool, created_at: dat
         created_at=created_at.isoformat(timespec="seconds"),
         libraries={},
         settings={},
+        tuned=None,
     )
     figures = report(right).as_json()
     gain = (

@@ -79,7 +79,7 @@ class VersionFacts:
     created_at: str
     libraries: dict[str, str]
     settings: Json
-    tuned: str | None = None
+    tuned: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         created_at="2026-01-01T00:00:00+00:00",
         libraries={},
         settings={},
+        tuned=None,
     )
     registry = Registry(folder)
     registry.promote(registry.add(facts, {}, head.save).name, reason="test")

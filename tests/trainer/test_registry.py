@@ -38,6 +38,7 @@ FACTS_OF_ALL = VersionFacts(
     created_at=START.isoformat(),
     libraries={"python": "3.11.9"},
     settings={"head": {"seed": 0}},
+    tuned=None,
 )
 
 

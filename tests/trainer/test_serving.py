@@ -60,6 +60,7 @@ def facts_of(backbone: Backbone) -> VersionFacts:
         created_at="2026-01-01T00:00:00+00:00",
         libraries={},
         settings={},
+        tuned=None,
     )
 
 
