@@ -101,7 +101,7 @@ class Gallery:
         labels: the countries' names; their sorted order decides what each one's costumes lean to.
         members_per_label: for all, or one number for each label.
         photos_per_member: on average; some post half as many, some half as many again.
-        wrong_share: share of the photos whose costume follows another label (0..1).
+        wrong_share: share of the photos whose costume follows another label (0..1); may be changed for later ones.
         twin_share: share of the photos that are a re-crop of an earlier one of the same member.
         flaws_per_label: files that are broken on purpose, over all kinds of FLAWS in turn.
     """
@@ -119,7 +119,7 @@ class Gallery:
     ) -> None:
         self.labels = tuple(sorted(labels))
         self._tendencies = {label: Tendency.of(index) for index, label in enumerate(self.labels)}
-        self._wrong_share = wrong_share
+        self.wrong_share = wrong_share
         self._twin_share = twin_share
         self._rng = random.Random(seed)
         self._lock = threading.RLock()
@@ -219,7 +219,7 @@ class Gallery:
     def _new(self, member: Member, flaw: Flaw | None) -> Photo:
         rng = self._rng
         others = [label for label in self.labels if label != member.label]
-        looks_like = rng.choice(others) if others and rng.random() < self._wrong_share else member.label
+        looks_like = rng.choice(others) if others and rng.random() < self.wrong_share else member.label
         costume = design_costume(rng, self._tendencies[looks_like])
         photo_id = next(self._photo_ids)
         return Photo(

@@ -1,0 +1,239 @@
+"""What the simulated month learns from: the sandbox's gallery and the real trainer, or stand-ins for both.
+
+Both make each night what the month's plan says it shall be. The real one draws and serves photos, and its trainings are
+`python -m trainer train` on a backbone that is cut above its first layer: the same steps, in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import yaml
+
+from benchmarks.home import until
+from bot.children import Children
+from bot.config import Settings
+from bot.decode import Decoder
+from bot.photos import Decoder as Decodes
+from bot.predict import Loader, ServingLoader
+from sandbox.faults import Fault, Faults
+from sandbox.gallery import Gallery, Options, create_app
+from sandbox.server import serve
+from tests.fake_trainer import add_version, plan
+from tests.fakes import FakeClassifier, FakeDecoder
+from trainer.images import prepare
+from trainer.journal import Journal
+from trainer.registry import Registry
+from trainer.serving import Classifier
+
+ROOT = Path(__file__).parent.parent
+Training = Literal["better", "worse", "crash", "any"]
+Site = Literal["grows", "down", "back"]
+# A site can be down in more than one way.
+OUTAGES = (Fault(kind="answer", status=503), Fault(kind="cut"), Fault(kind="html"))
+# What somebody may write into config.yaml by mistake: a head that hardly leaves its first, random weights.
+SLIP = {"max_epochs": 1, "learning_rate": 1e-6}
+FIRST_MEMBERS, FIRST_PHOTOS = 7, 4  # of each label; few photos, and half of them under a wrong label
+FIRST_WRONG_SHARE = 0.5
+NEW_MEMBERS, NEW_PHOTOS = 4, 10  # of each label, each night
+LAYER = "block1_conv1"
+N_JUDGED = 40  # fresh photos of each label that the champions are compared by at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What one night brings.
+
+    Attributes:
+        site: it has new photos; it fails; or it is back after failing, changed.
+        training: what the training of this night shall come to; None when there is none.
+    """
+
+    number: int
+    site: Site
+    training: Training | None
+
+
+class Source(ABC):
+    """Where photos and versions come from."""
+
+    min_new_photos: int
+    settings: Mapping[str, Any] = {}  # sections of config.yaml beside the month's own
+
+    @abstractmethod
+    def install(self, config: Path) -> None:
+        """Make the first champion."""
+
+    @abstractmethod
+    def prepare(self, night: Night) -> None:
+        """Make a night what it shall be."""
+
+    @abstractmethod
+    def children(self, settings: Settings, config: Path) -> Children:
+        """What runs the trainer's commands."""
+
+    @abstractmethod
+    @contextmanager
+    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
+        """What the bot sees photos with."""
+
+    @abstractmethod
+    def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:
+        """How often each of these versions is right, 0..1."""
+
+
+class StandIn(Source):
+    """A trainer and a classifier that take no time; manifest, registry and figures are real."""
+
+    min_new_photos = 5
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._since = datetime.now(UTC)
+
+    def install(self, config: Path) -> None:  # noqa: ARG002 - the stand-in needs no settings
+        add_version(self._data_dir, right=0.6, promoted=True, created_at=self._since)
+
+    def prepare(self, night: Night) -> None:
+        scrape = {"grows": 5, "down": "the site answers 503", "back": 12}[night.site]
+        training = "worse" if night.training == "any" else night.training
+        moment = self._since + timedelta(days=night.number + 1)
+        plan(self._data_dir, now=moment.isoformat(), scrape=[scrape], train=[training])
+
+    def children(self, settings: Settings, config: Path) -> Children:  # noqa: ARG002
+        command = (sys.executable, "-m", "tests.fake_trainer", str(self._data_dir))
+        return Children(settings.schedule, self._data_dir / "log", command=command, environ=environment())
+
+    @contextmanager
+    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
+        yield _RegistryLoader(self._data_dir), FakeDecoder()
+
+    def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:  # noqa: ARG002
+        registry = Registry(self._data_dir)
+        return [registry.load(name).metrics["report"]["balanced_accuracy"]["value"] for name in versions]
+
+
+class RealSource(Source):
+    """The sandbox's gallery, and the real trainer on it.
+
+    Args:
+        url: of the gallery.
+    """
+
+    min_new_photos = 30
+
+    def __init__(self, data_dir: Path, gallery: Gallery, options: Options, faults: Faults, url: str) -> None:
+        self._data_dir = data_dir
+        self._gallery = gallery
+        self._options = options
+        self._faults = faults
+        self._config: Path | None = None
+        countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
+        self.settings = {
+            "source": {"worldcosplay": {"base_url": url, "image_hosts": ["127.0.0.1"], "countries": countries}},
+            "scrape": {"page_pause_s": 0, "image_pause_s": 0},
+            "features": {"weights": "random", "layers": [LAYER], "views": ["whole"], "precision": "float32"},
+        }
+
+    def install(self, config: Path) -> None:
+        self._config = config
+        children = self.children(Settings(), config)
+        for command in ("scrape", "train"):
+            ended = children.run(command)
+            if ended.status != 0:
+                raise RuntimeError(f"the first {command} failed: {ended.why}")
+        self._gallery.wrong_share = 0.0
+
+    def prepare(self, night: Night) -> None:
+        self._faults.clear()
+        if night.site == "down":
+            self._faults.add(OUTAGES[night.number % len(OUTAGES)])
+        if night.site == "back":
+            self._options.shape, self._options.relative_urls = "flat", True
+        for label in self._gallery.labels:
+            self._gallery.grow(label, members=NEW_MEMBERS, photos=NEW_PHOTOS)
+        self._write_head(SLIP if night.training == "worse" else {})
+        if night.training == "crash":
+            threading.Thread(target=self._kill_training, name="killer", daemon=True).start()
+
+    def children(self, settings: Settings, config: Path) -> Children:
+        return Children(settings.schedule, self._data_dir / "log", config=config, environ=environment())
+
+    @contextmanager
+    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
+        limits = settings.bot
+        with Decoder(
+            settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
+        ) as decoder:
+            yield ServingLoader(settings), decoder
+
+    def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:
+        """On photos that no training has seen, by nobody in the gallery."""
+        labels = [label for label in self._gallery.labels for _ in range(N_JUDGED)]
+        files = [self._gallery.draw_fresh(label, number, width_px=350) for number, label in enumerate(labels)]
+        photos = np.concatenate([prepare(data, settings.images, ("whole",)) for data in files])
+        shares = []
+        for name in versions:
+            classifier = Classifier.load(settings, name)
+            answers = [classifier.labels[int(each.scores.argmax())] for each in classifier.predict(photos)]
+            shares.append(sum(map(str.__eq__, answers, labels)) / len(labels))
+        return shares
+
+    def _write_head(self, head: Mapping[str, Any]) -> None:
+        """Change the head's settings in config.yaml, as an admin would."""
+        assert self._config is not None
+        content = yaml.safe_load(self._config.read_text(encoding="utf-8"))
+        self._config.write_text(yaml.safe_dump({**content, "head": dict(head)}), encoding="utf-8")
+
+    def _kill_training(self) -> None:
+        """Wait for the next training, and end it by SIGKILL while it is at work."""
+        journal = Journal(self._data_dir)
+        n_before = len(journal.runs())
+        until(lambda: len(journal.runs()) > n_before and journal.runs()[-1].step != "start", timeout_s=600)
+        for child in psutil.Process().children():
+            if "train" in child.cmdline():
+                child.send_signal(signal.SIGKILL)
+
+
+@contextmanager
+def real_source(data_dir: Path) -> Iterator[RealSource]:
+    """A gallery on loopback that has just opened, and a trainer for it."""
+    gallery = Gallery(3, members_per_label=FIRST_MEMBERS, photos_per_member=FIRST_PHOTOS, wrong_share=FIRST_WRONG_SHARE)
+    options, faults = Options(), Faults()
+    with serve(create_app(gallery, options, faults)) as url:
+        yield RealSource(data_dir, gallery, options, faults, url)
+
+
+def environment() -> dict[str, str]:
+    """The children's environment: settings come from config.yaml alone."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+    return inherited | {"PYTHONPATH": str(ROOT)}
+
+
+class _RegistryLoader:
+    """A classifier with the champion's name."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._registry = Registry(data_dir)
+
+    def stamp(self) -> object:
+        """Changes with the champion."""
+        return self._registry.champion_name()
+
+    def load(self) -> FakeClassifier:
+        """The champion's stand-in."""
+        champion = self._registry.champion()
+        assert champion is not None
+        return FakeClassifier(champion.name)
