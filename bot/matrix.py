@@ -39,7 +39,7 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
     for row, label in enumerate(labels):
         middle = top + row * cell + cell // 2
         _text(draw, (left - 12, middle), label, LABEL_PX - 12, anchor="rm")
-        _text(draw, (left + row * cell + cell // 2, top - 11), label, cell - 6, anchor="ms")  # on one line, p or not
+        _text(draw, (left + row * cell + cell // 2, top - 9), label, cell - 6, anchor="ms")  # on one line, p or not
         total = sum(matrix[row])
         for column, n in enumerate(matrix[row]):
             box = (left + column * cell, top + row * cell, left + (column + 1) * cell - 3, top + (row + 1) * cell - 3)
