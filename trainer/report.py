@@ -113,7 +113,12 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "figure": _figure}
+    environment.filters |= {
+        "percent": _percent,
+        "figure": _figure,
+        "interval": _interval,
+        "points_above": _points_above,
+    }
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
@@ -125,8 +130,22 @@ def _figure(figure: Figure) -> str:
     """E.g. "71% (64–78)"."""
     if figure.value is None or figure.low is None or figure.high is None:
         return "–"
-    interval = f"({100 * figure.low:.0f}–{100 * figure.high:.0f})"
-    return f"{100 * figure.value:.0f}% {interval.replace('–', f'{WORD_JOINER}–{WORD_JOINER}')}"
+    return f"{100 * figure.value:.0f}% ({_interval(figure)})"
+
+
+def _interval(figure: Figure) -> str:
+    """E.g. "64–78", never broken over two lines."""
+    if figure.low is None or figure.high is None:
+        return "–"
+    return f"{100 * figure.low:.0f}{WORD_JOINER}–{WORD_JOINER}{100 * figure.high:.0f}"
+
+
+def _points_above(share: float | None, other: float | None) -> str:
+    """E.g. "12 points above"; of percentages as they are shown."""
+    if share is None or other is None:
+        return "beside"
+    points = round(100 * share) - round(100 * other)
+    return f"{abs(points)} point{'s' if abs(points) != 1 else ''} {'above' if points >= 0 else 'below'}"
 
 
 def _figures_of(champion: Version | None) -> dict[str, Figure]:

@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.charts import Chart, line_chart
 from trainer.config import Settings
-from trainer.report import N_EXAMPLES, render
+from trainer.report import N_EXAMPLES, _points_above, render
 from trainer.train import REPORT, Outcome, train
 
 EVIL = "<script>alert(1)</script>"
@@ -114,6 +114,19 @@ def test_a_photo_that_is_gone_is_left_out_of_the_examples(trained: tuple[Setting
             (tmp_path / item.sha256).rename(item.path)
     assert "data:image/jpeg" not in page
     assert "Version 1" in page
+
+
+@pytest.mark.parametrize(
+    ("share", "other", "words"),
+    [
+        (0.96, 0.834, "13 points above"),
+        (0.5, 0.51, "1 point below"),
+        (0.7, 0.7, "0 points above"),
+        (None, 0.5, "beside"),
+    ],
+)
+def test_a_distance_is_that_of_the_percentages_shown(share: float | None, other: float | None, words: str) -> None:
+    assert _points_above(share, other) == words
 
 
 def test_charts_follow_the_colours_of_the_page_and_repeat_themselves() -> None:
