@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import Settings
-from trainer.serving import Classifier
+from trainer.registry.serving import Classifier
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import psutil
 from benchmarks.home import Home, draw_photos, home, running, until
 from benchmarks.result import Figure, Goal, Result
 from sandbox.instance import Account
-from trainer.journal import Journal
+from trainer.training.journal import Journal
 
 # Enough for the features of a training to take longer than all rounds, also on a quick machine.
 PHOTOS_PER_LABEL = 60

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
-from trainer.calibration import expected_calibration_error
 from trainer.config import Settings
-from trainer.fitting import fit_and_judge
-from trainer.material import Material, class_indexes
+from trainer.head.calibration import expected_calibration_error
+from trainer.training.fitting import fit_and_judge
+from trainer.training.training_data import TrainingData, class_indexes
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
@@ -74,18 +74,18 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     photos_per_label, n_draws = (80, 3) if quick else (1000, 10)
     options = {"EVALUATE__TARGET_PRECISION": str(TARGET_PRECISION)}
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say, options=options) as place:
-        settings, photos, material = gather(place, say)
+        settings, photos, training_data = gather(place, say)
     draws = []
     for turn in range(n_draws):
-        draws.append(_draw(with_photos(material, drawn_anew(photos, turn), settings), settings))
+        draws.append(_draw(with_photos(training_data, drawn_anew(photos, turn), settings), settings))
         say(f"draw {turn + 1} of {n_draws}: error {_error(draws[-1]):.3f}")
     return Result(figures=_figures(draws, len(photos), settings), goals=(Goal("calibration_error", at_most=0.05),))
 
 
-def _draw(material: Material, settings: Settings) -> Draw:
-    trained = fit_and_judge(material, settings, Silent())
-    items = material.dataset.split("holdout")
-    features = material.features(items, views=settings.features.views[:1])[:, 0]
+def _draw(training_data: TrainingData, settings: Settings) -> Draw:
+    trained = fit_and_judge(training_data, settings, Silent())
+    items = training_data.dataset.split("holdout")
+    features = training_data.features(items, views=settings.features.views[:1])[:, 0]
     return Draw(
         raw=trained.fitted.head.scores(features),
         scores=trained.holdout_scores,

@@ -31,13 +31,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.result import Figure, Goal, Result
-from trainer.backbone import POLICIES
-from trainer.backend import load_keras
-from trainer.cache import FeatureCache
 from trainer.config import FeatureSettings, ImageSettings
-from trainer.features import Backbone, Precision, choose_batch_size, choose_precision, compute_features
-from trainer.precision import measure
-from trainer.weights import CONVOLUTIONS, kernel_shape
+from trainer.vgg16.backbone import POLICIES
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.features import Backbone, Precision, choose_batch_size, choose_precision, compute_features
+from trainer.vgg16.precision import measure
+from trainer.vgg16.weights import CONVOLUTIONS, kernel_shape
 
 PLAIN_BATCH = 32
 MATRIX_SIDE = 4096

@@ -23,11 +23,11 @@ import psutil
 from sandbox.gallery import Gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Media, Status, create_app
 from sandbox.server import serve
-from trainer.backbone import Backbone
 from trainer.config import Settings
-from trainer.head import Head
-from trainer.precision import choose_precision
-from trainer.registry import Registry, VersionFacts
+from trainer.head.head import Head
+from trainer.registry.registry import Registry, VersionFacts
+from trainer.vgg16.backbone import Backbone
+from trainer.vgg16.precision import choose_precision
 
 LABELS = ("brazil", "china", "japan")
 START_TIMEOUT_S = 120.0

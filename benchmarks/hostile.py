@@ -23,12 +23,12 @@ from PIL import Image
 
 from benchmarks.result import Figure, Goal, Result
 from bot.config import BotSettings
-from bot.decode import Decoder
+from bot.photos.decode import Decoder
 from tests import hostile
 from tests.hostile import HostileFile
 from tests.verdict import judge, peak_mib
-from trainer import images
 from trainer.config import ImageSettings
+from trainer.photos import images
 
 LIMITS = ImageSettings()
 UNLIMITED = ImageSettings(max_pixels=10**12, max_bytes=10**10, max_frames=10**9)

@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
 from trainer.config import Settings
-from trainer.fitting import fit_and_judge
-from trainer.manifest import Photo
-from trainer.material import Material
+from trainer.photos.manifest import Photo
+from trainer.training.fitting import fit_and_judge
+from trainer.training.training_data import TrainingData
 
 Balance = Literal["weights", "none"]
 
@@ -37,13 +37,15 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     """
     photos_per_label, n_turns = (80, 1) if quick else (400, 5)
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
-        settings, photos, material = gather(place, say)
-    figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(material.dataset.labels)}
+        settings, photos, training_data = gather(place, say)
+    figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(training_data.dataset.labels)}
     balances: tuple[Balance, ...] = ("weights", "none")
     for name, thinned in (("2_2_1", True), ("2_2_2", False)):
         for balance in balances if thinned else balances[:1]:
             say(f"{name.replace('_', ':')}, balance {balance}")
-            figures |= _judge(photos, material, _with_balance(settings, balance), n_turns, thinned, f"{name}_{balance}")
+            figures |= _judge(
+                photos, training_data, _with_balance(settings, balance), n_turns, thinned, f"{name}_{balance}"
+            )
     figures["weights"] = "VGG16 with seeded random weights"
     return Result(figures=figures, goals=(Goal("2_2_1_weights_gap_points", at_least=-10, at_most=10),))
 
@@ -54,15 +56,15 @@ def _with_balance(settings: Settings, balance: Balance) -> Settings:
 
 
 def _judge(
-    photos: Sequence[Photo], material: Material, settings: Settings, n_turns: int, thinned: bool, name: str
+    photos: Sequence[Photo], training_data: TrainingData, settings: Settings, n_turns: int, thinned: bool, name: str
 ) -> dict[str, Figure]:
     """Recall, 0..1, of the rare label and of the others, over all draws; the gap is how much more the others' is."""
     rare, others, n_rare = [], [], 0
     for turn in range(n_turns):
         drawn = drawn_anew(photos, turn)
-        for label in material.dataset.labels:
+        for label in training_data.dataset.labels:
             part = thin(drawn, label) if thinned else drawn
-            report = fit_and_judge(with_photos(material, part, settings), settings, Silent()).report
+            report = fit_and_judge(with_photos(training_data, part, settings), settings, Silent()).report
             recalls = {one.label: one.recall.value or 0.0 for one in report.classes}
             rare.append(recalls.pop(label))
             others.append(float(np.mean(list(recalls.values()))))

@@ -24,7 +24,7 @@ from bot.app import Bot
 from bot.config import load_settings
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
 from sandbox.server import serve
-from trainer.registry import Registry
+from trainer.registry.registry import Registry
 
 MENTIONS_A_DAY = 3
 TRAININGS: tuple[Training, ...] = ("better", "worse", "crash", "any")
@@ -75,8 +75,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         source.install(config)
         say(f"installed after {time.monotonic() - started:.0f} s")
         loader, decoder = stack.enter_context(source.eyes(settings))
-        children = source.children(settings, config)
-        bot = Bot(settings, me.token, loader, decoder, children=children, now=clock)
+        subprocesses = source.subprocesses(settings, config)
+        bot = Bot(settings, me.token, loader, decoder, subprocesses=subprocesses, now=clock)
         stack.callback(bot.stop)
         bot.start()
         photo = draw_photos(1)[0]
@@ -93,7 +93,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
             questions += [(question, {before, _champion(data_dir)}) for question in asked]
             say(f"day {night.number + 1}: the site {night.site}; champion {_champion(data_dir)}")
         until(lambda: all(instance.replies_to(question) for question, _ in questions))
-        until(lambda: not bot.operations.records.letters())
+        until(lambda: not bot.operations.records.queued())
         runs = bot.operations.records.run_counts()
         sent = [each for each in instance.statuses_of(me) if each.in_reply_to_id is None]
         reigned = [reign.version for reign in Registry(data_dir).history()]

@@ -23,20 +23,20 @@ import psutil
 import yaml
 
 from benchmarks.home import until
-from bot.children import Children
+from bot.admin.subprocesses import Subprocesses
 from bot.config import Settings
-from bot.decode import Decoder
-from bot.photos import Decoder as Decodes
-from bot.predict import Loader, ServingLoader
+from bot.photos.decode import Decoder
+from bot.photos.photos import Decoder as Decodes
+from bot.photos.predict import Loader, ServingLoader
 from sandbox.faults import Fault, Faults
 from sandbox.gallery import Gallery, Options, create_app
 from sandbox.server import serve
 from tests.fake_trainer import add_version, plan
 from tests.fakes import FakeClassifier, FakeDecoder
-from trainer.images import prepare
-from trainer.journal import Journal
-from trainer.registry import Registry
-from trainer.serving import Classifier
+from trainer.photos.images import prepare
+from trainer.registry.registry import Registry
+from trainer.registry.serving import Classifier
+from trainer.training.journal import Journal
 
 ROOT = Path(__file__).parent.parent
 Training = Literal["better", "worse", "crash", "any"]
@@ -81,7 +81,7 @@ class Source(ABC):
         """Make a night what it shall be."""
 
     @abstractmethod
-    def children(self, settings: Settings, config: Path) -> Children:
+    def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:
         """What runs the trainer's commands."""
 
     @abstractmethod
@@ -112,9 +112,9 @@ class StandIn(Source):
         moment = self._since + timedelta(days=night.number + 1)
         plan(self._data_dir, now=moment.isoformat(), scrape=[scrape], train=[training])
 
-    def children(self, settings: Settings, config: Path) -> Children:  # noqa: ARG002
+    def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:  # noqa: ARG002
         command = (sys.executable, "-m", "tests.fake_trainer", str(self._data_dir))
-        return Children(settings.schedule, self._data_dir / "log", command=command, environ=environment())
+        return Subprocesses(settings.schedule, self._data_dir / "log", command=command, environ=environment())
 
     @contextmanager
     def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
@@ -149,9 +149,9 @@ class RealSource(Source):
 
     def install(self, config: Path) -> None:
         self._config = config
-        children = self.children(Settings(), config)
+        subprocesses = self.subprocesses(Settings(), config)
         for command in ("scrape", "train"):
-            ended = children.run(command)
+            ended = subprocesses.run(command)
             if ended.status != 0:
                 raise RuntimeError(f"the first {command} failed: {ended.why}")
         self._gallery.wrong_share = 0.0
@@ -168,8 +168,8 @@ class RealSource(Source):
         if night.training == "crash":
             threading.Thread(target=self._kill_training, name="killer", daemon=True).start()
 
-    def children(self, settings: Settings, config: Path) -> Children:
-        return Children(settings.schedule, self._data_dir / "log", config=config, environ=environment())
+    def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:
+        return Subprocesses(settings.schedule, self._data_dir / "log", config=config, environ=environment())
 
     @contextmanager
     def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:

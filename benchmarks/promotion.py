@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from benchmarks.result import Figure, Goal, Result
 from trainer.config import EvaluateSettings
-from trainer.promotion import Verdict, compare
+from trainer.evaluation.promotion import Verdict, compare
 
 Indexes = npt.NDArray[np.int64]
 

@@ -21,5 +21,5 @@ def _stand_in(settings: Settings) -> FakeLoader:  # noqa: ARG001 - takes the pla
 
 
 if __name__ == "__main__":
-    with mock.patch("bot.predict.ServingLoader", _stand_in):
+    with mock.patch("bot.photos.predict.ServingLoader", _stand_in):
         bot.__main__.app(["run"], prog_name="python -m benchmarks.quick_bot")

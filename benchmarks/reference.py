@@ -25,11 +25,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trainer.backend import load_keras
 from trainer.config import FeatureSettings
-from trainer.dataset import Item
-from trainer.evaluate import balanced_accuracy
-from trainer.weights import load_weights
+from trainer.evaluation.evaluate import balanced_accuracy
+from trainer.photos.dataset import Item
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.weights import load_weights
 
 SIDE_PX = 224
 BATCH_SIZE = 32

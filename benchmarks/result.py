@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from trainer.precision import processor
+from trainer.vgg16.precision import processor
 
 Figure = float | int | str | bool | None
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow", "mastodon-py", "scikit-learn")

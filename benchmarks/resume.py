@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Studio, studio
 from sandbox.gallery import Gallery
-from trainer.journal import Journal
+from trainer.training.journal import Journal
 
 PHOTOS_PER_LABEL = 40
 KILLS_EACH = 3  # of one training, which then comes to its end; a new one scrapes again

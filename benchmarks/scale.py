@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
-from trainer.backend import load_keras
-from trainer.cache import FeatureCache
 from trainer.config import FeatureSettings, HeadSettings
-from trainer.head import fit_head
-from trainer.weights import kernel_shape
+from trainer.head.head import fit_head
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.weights import kernel_shape
 
 SETTINGS = FeatureSettings()
 N_FEATURES = sum(kernel_shape(name)[3] for name in SETTINGS.layers)

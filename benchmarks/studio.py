@@ -21,10 +21,10 @@ from pathlib import Path
 from sandbox.gallery import Gallery, create_app
 from sandbox.server import serve
 from trainer.config import Settings, load_settings
-from trainer.journal import FILE_NAME
-from trainer.manifest import Photo
-from trainer.material import Material, read_photos, sort_photos
-from trainer.registry import Registry, Version
+from trainer.photos.manifest import Photo
+from trainer.registry.registry import Registry, Version
+from trainer.training.journal import FILE_NAME
+from trainer.training.training_data import TrainingData, read_photos, sort_photos
 
 ROOT = Path(__file__).parents[1]
 COMPARED = ("head.npz", "metrics.json", "photos.txt")  # a version's files that two equal trainings have in common
@@ -33,7 +33,7 @@ SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
 
 
 class Silent:
-    """A `trainer.material.Watcher` that shows nothing."""
+    """A `trainer.training.training_data.Watcher` that shows nothing."""
 
     def step(self, name: str, total: int | None = None) -> None:
         """Nobody is told."""
@@ -151,11 +151,11 @@ def scraped_studio(
         yield place
 
 
-def gather(place: Studio, say: Callable[[str], None]) -> tuple[Settings, list[Photo], Material]:
+def gather(place: Studio, say: Callable[[str], None]) -> tuple[Settings, list[Photo], TrainingData]:
     """The photos of a data_dir, and all of them with their features; what is missing is computed in this process."""
     say("features; VGG16 has seeded random weights")
     settings = place.settings()
-    return settings, read_photos(settings), Material.gather(settings, Silent())
+    return settings, read_photos(settings), TrainingData.gather(settings, Silent())
 
 
 def drawn_anew(photos: Sequence[Photo], turn: int) -> list[Photo]:
@@ -168,13 +168,13 @@ def drawn_anew(photos: Sequence[Photo], turn: int) -> list[Photo]:
     return [replace(photo, member_id=f"{photo.member_id}/{turn}" if turn else photo.member_id) for photo in photos]
 
 
-def with_photos(material: Material, photos: Sequence[Photo], settings: Settings) -> Material:
-    """The material of these photos alone, in the splits they fall into; their features must be there.
+def with_photos(training_data: TrainingData, photos: Sequence[Photo], settings: Settings) -> TrainingData:
+    """The training_data of these photos alone, in the splits they fall into; their features must be there.
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
     """
-    return replace(material, dataset=sort_photos(photos, settings))
+    return replace(training_data, dataset=sort_photos(photos, settings))
 
 
 def step_seconds(data_dir: Path) -> dict[str, float]:

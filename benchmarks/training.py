@@ -26,9 +26,9 @@ from benchmarks import reference
 from benchmarks.features import images_per_s_ceiling
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import ROOT, Studio, scraped_studio, step_seconds
-from trainer.backbone import POLICIES
-from trainer.dataset import SPLITS, Dataset
-from trainer.material import read_photos, sort_photos
+from trainer.photos.dataset import SPLITS, Dataset
+from trainer.training.training_data import read_photos, sort_photos
+from trainer.vgg16.backbone import POLICIES
 
 REFERENCE_EPOCHS = 3
 WAYS: Mapping[str, Sequence[str]] = {"as_copied": (), "without_xla": ("--without-xla",)}  # name -> options

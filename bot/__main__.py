@@ -21,7 +21,7 @@ from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 if TYPE_CHECKING:
     from bot.app import Bot
     from bot.entities import Prediction
-    from bot.store import Entry
+    from bot.storage.store import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def login(
 ) -> None:
     """Get an access token from an instance and keep it in data_dir, readable by this user alone."""
     with _explained():
-        from bot.login import Login
-        from trainer.fetch import user_agent
+        from bot.instance.login import Login
+        from trainer.web.fetch import user_agent
 
         settings = load_settings(config)
         base_url = _home(instance)
@@ -155,7 +155,7 @@ def inbox(
 ) -> None:
     """Show the mentions that wait or were set aside, with the reason; or give them another chance."""
     with _explained():
-        from bot.store import Store
+        from bot.storage.store import Store
 
         store = Store(_database(load_settings(config)), heal=False)
         try:
@@ -174,7 +174,7 @@ def health(config: Config = None) -> None:
     """Say whether the bot that works in data_dir is alive; exit status 0 when it is, else 1."""
     import time
 
-    from bot.health import problem
+    from bot.monitor.health import problem
 
     with _explained():
         found = problem(load_settings(config).data_dir, now=time.time())
@@ -186,7 +186,7 @@ def health(config: Config = None) -> None:
 def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="Runs at most.")] = 20) -> None:
     """Show what the bot did by itself lately: which job, when, how long, and what came of it."""
     with _explained():
-        from bot.tables import jobs_table
+        from bot.monitor.tables import jobs_table
 
         settings = load_settings(config)
         _show(jobs_table(settings, _database(settings), limit=limit))
@@ -196,7 +196,7 @@ def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="
 def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="Days at most.")] = 14) -> None:
     """Show how many mentions were answered, refused and set aside, day by day, and the champion's figures."""
     with _explained():
-        from bot.tables import stats_table
+        from bot.monitor.tables import stats_table
 
         settings = load_settings(config)
         _show(stats_table(settings, _database(settings), days=days))
@@ -229,11 +229,11 @@ def _show(table: object) -> None:
 def _serve(config: Path | None) -> None:
     """Build the bot and let it run; returns when it was asked to stop, raises what ended it otherwise."""
     from bot import log
+    from bot.admin.subprocesses import Subprocesses
     from bot.app import Bot
-    from bot.children import Children
-    from bot.credentials import find_token
-    from bot.decode import Decoder
-    from bot.predict import ServingLoader
+    from bot.instance.credentials import find_token
+    from bot.photos.decode import Decoder
+    from bot.photos.predict import ServingLoader
 
     settings = load_settings(config)
     token = find_token(settings).token
@@ -242,8 +242,10 @@ def _serve(config: Path | None) -> None:
     last_lines = log.set_up(settings.log, secrets=[token])
     limits = settings.bot
     with Decoder(settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s) as decoder:
-        children = Children(settings.schedule, settings.data_dir / "log", config=config)
-        bot = Bot(settings, token, ServingLoader(settings), decoder, children=children, log_lines=last_lines.lines)
+        subprocesses = Subprocesses(settings.schedule, settings.data_dir / "log", config=config)
+        bot = Bot(
+            settings, token, ServingLoader(settings), decoder, subprocesses=subprocesses, log_lines=last_lines.lines
+        )
         signal.signal(signal.SIGHUP, lambda *_: bot.ask_to_reload())
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: bot.ask_to_stop())
@@ -273,8 +275,8 @@ def _reload(bot: Bot, config: Path | None, token: str) -> None:
 
 def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
     """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
-    from bot.predict import ServingLoader, prediction
-    from trainer import images
+    from bot.photos.predict import ServingLoader, prediction
+    from trainer.photos import images
 
     classifier = ServingLoader(settings).load()
     for path in files:

@@ -11,28 +11,28 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from bot.answer import Answerer
-from bot.catch_up import CatchUp
-from bot.children import Children
-from bot.client import Client, Instance
+from bot.admin.operations import Operations
+from bot.admin.subprocesses import Subprocesses
 from bot.config import MastodonSettings, Settings
 from bot.entities import Account, Mention
 from bot.errors import RateLimited, Transient
-from bot.health import Heart
-from bot.metrics import CONTENT_TYPE, Metrics
-from bot.operations import Operations
-from bot.pages import DAYS_SHOWN, Page, Pages, status_page
-from bot.photos import Decoder, Judge
-from bot.predict import Loader, Predictor
-from bot.records import DAY_S
-from bot.reply import Writer
-from bot.store import Store
-from bot.stream import Stream
-from bot.texts import load_texts
-from bot.tidy import Tidier
-from bot.worker import Worker
+from bot.instance.client import Client, Instance
+from bot.mentions.answer import Answerer
+from bot.mentions.catch_up import CatchUp
+from bot.mentions.cleanup import Cleanup
+from bot.mentions.stream import Stream
+from bot.mentions.worker import Worker
+from bot.monitor.health import Heartbeat
+from bot.monitor.metrics import CONTENT_TYPE, Metrics
+from bot.monitor.pages import DAYS_SHOWN, Page, Pages, status_page
+from bot.photos.photos import Decoder, Judge
+from bot.photos.predict import Loader, Predictor
+from bot.reply.texts import load_texts
+from bot.reply.writer import Writer
+from bot.storage.records import DAY_S
+from bot.storage.store import Store
 from trainer.errors import ConfigError, StorageError
-from trainer.fetch import Fetcher, user_agent
+from trainer.web.fetch import Fetcher, user_agent
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Bot:
     Args:
         loader: where the classifier comes from.
         decoder: turns strangers' files into photos; started and closed by the caller, after the bot has stopped.
-        children: runs the trainer's commands; None: as this process is configured.
+        subprocesses: runs the trainer's commands; None: as this process is configured.
         log_lines: the last warnings and errors, for the admins.
         now: seconds since the epoch.
         sleep: waits so many seconds; for an instance that is away at the start.
@@ -73,7 +73,7 @@ class Bot:
         loader: Loader,
         decoder: Decoder,
         *,
-        children: Children | None = None,
+        subprocesses: Subprocesses | None = None,
         log_lines: Callable[[], list[str]] = list,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
@@ -113,26 +113,28 @@ class Bot:
                 self.client,
                 self.store,
                 settings.data_dir / DATABASE,
-                children or Children(settings.schedule, settings.data_dir / "log"),
+                subprocesses or Subprocesses(settings.schedule, settings.data_dir / "log"),
                 max_characters=instance.max_characters,
                 log_lines=log_lines,
                 wake=lambda: self.worker.wake(),
                 look=lambda: self.catch_up.ask(),
-                sweep=lambda: self.tidier.sweep(),
+                sweep=lambda: self.cleanup.sweep(),
                 now=now,
             )
             stack.callback(self.operations.close)
             self.metrics = Metrics(
-                self.operations.lookout,
+                self.operations.status_reader,
                 self.operations.records,
                 stream=lambda: (self.stream.is_open, self.stream.n_connections),
                 now=now,
             )
-            self.heart = Heart(settings.data_dir, self.is_alive, now=now)
+            self.heartbeat = Heartbeat(settings.data_dir, self.is_alive, now=now)
             self.pages = Pages(limits.http_host, limits.http_port, self._pages()) if limits.http_port else None
             if self.pages is not None:
                 stack.callback(self.pages.stop)
-            answerer = Answerer(self.client, self.store, judge, writer, limits, desk=self.operations.desk, now=now)
+            answerer = Answerer(
+                self.client, self.store, judge, writer, limits, handlers=self.operations.handlers, now=now
+            )
             self._build_loops(answerer)
             self._stack = stack.pop_all()
 
@@ -146,11 +148,11 @@ class Bot:
             limits,
             patience_s=patience_s,
             fatal=self._give_up,
-            only=self.operations.desk.serves_only,
+            only=self.operations.handlers.serves_only,
             finished=self.metrics.finished,
             now=self._now,
         )
-        self.tidier = Tidier(
+        self.cleanup = Cleanup(
             self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=self._now
         )
         self.catch_up = CatchUp(
@@ -168,8 +170,8 @@ class Bot:
             mastodon,
             look=self.catch_up.ask,
             received=self.received,
-            edited=self.tidier.edited,
-            deleted=self.tidier.deleted,
+            edited=self.cleanup.edited,
+            deleted=self.cleanup.deleted,
             fatal=self._give_up,
         )
 
@@ -197,7 +199,7 @@ class Bot:
         Raises:
             ModelError: there is no version to answer with.
         """
-        self.heart.start()
+        self.heartbeat.start()
         if self.pages is not None:
             self.pages.start()
         self.predictor.start()
@@ -205,13 +207,13 @@ class Bot:
             if self._over.is_set():
                 return
         self.predictor.wait_until_ready()
-        self.tidier.start()
+        self.cleanup.start()
         self.worker.start()
         self.catch_up.start()
         self.stream.start()
         self.operations.start()
         self._is_serving = True
-        self.heart.notify("READY=1")
+        self.heartbeat.notify("READY=1")
         logger.info("ready took_s=%.1f", self._now() - self._started_at)
 
     def wait(self) -> bool:
@@ -242,12 +244,12 @@ class Bot:
         def left() -> float:
             return max(0.1, deadline - time.monotonic())
 
-        self.heart.stop()
+        self.heartbeat.stop()
         self.stream.stop(1.0)
         self.operations.stop(min(3.0, left()))
         clean = self.worker.stop(left())
         self.catch_up.stop(min(1.0, left()))
-        self.tidier.stop(min(1.0, left()))
+        self.cleanup.stop(min(1.0, left()))
         self.predictor.stop()
         self._stack.close()
         logger.info("stopped clean=%s", clean)
@@ -264,8 +266,8 @@ class Bot:
         def status() -> Page:
             now = self._now()
             tallies = self.store.ended_since(now - DAYS_SHOWN * DAY_S)
-            lookout, jobs = self.operations.lookout, self.operations.schedule.jobs()
-            return status_page(lookout.look(), tallies, lookout.job_lines(jobs), now=now)
+            status_reader, jobs = self.operations.status_reader, self.operations.schedule.jobs()
+            return status_page(status_reader.read(), tallies, status_reader.job_lines(jobs), now=now)
 
         return {"/healthz": healthz, "/metrics": lambda: Page(self.metrics.page(), CONTENT_TYPE), "/": status}
 

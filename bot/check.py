@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.client import Client
 from bot.config import Settings
-from bot.credentials import find_token
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Unauthorized
-from bot.listener import Listener
-from bot.texts import load_texts
+from bot.instance.client import Client
+from bot.instance.credentials import find_token
+from bot.instance.listener import Listener
+from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
-from trainer.fetch import user_agent
+from trainer.web.fetch import user_agent
 
 STREAM_WAIT_S = 10.0
 LEAST_FREE_BYTES = 500 * 1024 * 1024
@@ -100,7 +100,7 @@ def _token(settings: Settings) -> Result:
 
 
 def _champion(settings: Settings) -> Result:
-    from trainer.serving import champion  # with it come the parts of the trainer, though not TensorFlow
+    from trainer.registry.serving import champion  # with it come the parts of the trainer, though not TensorFlow
 
     try:
         version = champion(settings)

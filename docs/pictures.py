@@ -25,13 +25,13 @@ from PIL import Image, ImageChops
 
 from benchmarks.home import Home, running, until
 from bot.app import DATABASE
-from bot.pages import DAYS_SHOWN
+from bot.monitor.pages import DAYS_SHOWN
 from sandbox.gallery import Gallery
 from sandbox.gallery import create_app as create_gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
 from sandbox.instance.people import YOU
 from sandbox.server import HOST, serve
-from trainer.registry import Registry
+from trainer.registry.registry import Registry
 
 IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

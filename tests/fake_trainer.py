@@ -19,9 +19,9 @@ import numpy as np
 
 from trainer.config import EvaluateSettings
 from trainer.errors import ProjectError
-from trainer.evaluate import Report, evaluate
-from trainer.manifest import FILE_NAME, Manifest, Photo
-from trainer.registry import Registry, VersionFacts
+from trainer.evaluation.evaluate import Report, evaluate
+from trainer.photos.manifest import FILE_NAME, Manifest, Photo
+from trainer.registry.registry import Registry, VersionFacts
 
 LABELS = ("brazil", "china", "japan")
 N_HELD_OUT = 60

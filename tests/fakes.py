@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trainer import images
 from trainer.config import ImageSettings
 from trainer.errors import ModelError
+from trainer.photos import images
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class FakeScored:
-    """Stands for `trainer.serving.Scored`."""
+    """Stands for `trainer.registry.serving.Scored`."""
 
     scores: npt.NDArray[np.float32]
     heatmap: npt.NDArray[np.float32]
 
 
 class FakeClassifier:
-    """Stands for `trainer.serving.Classifier`: tells the gallery by a photo's colour, with no network behind it.
+    """Stands for `trainer.registry.serving.Classifier`: tells the gallery by a photo's colour, without a network.
 
     Red looks like brazil, green like china, blue like japan; grey is not sure.
     """
@@ -67,7 +67,7 @@ class FakeLoader:
 
 
 class FakeDecoder:
-    """Decodes here and now; `bot.decode.Decoder` does the same in a process of its own."""
+    """Decodes here and now; `bot.photos.decode.Decoder` does the same in a process of its own."""
 
     def __init__(self, limits: ImageSettings | None = None) -> None:
         self._limits = limits or ImageSettings()

@@ -1,7 +1,9 @@
-"""docs/ARCHITECTURE.md says who may import whom; the code keeps to it."""
+"""docs/ARCHITECTURE.md draws which folder calls which; the code has these arrows and no others."""
 
 import ast
+import graphlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,81 +12,179 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = ("trainer", "bot", "sandbox")
-SEAM = {"errors", "config", "connections", "fetch", "images", "serving"}
-ROW = re.compile(r"^\| (?P<name>[^|]+) \| [^|]+ \| (?P<imports>[^|]+) \|$", re.MULTILINE)
+ARROW = re.compile(r"^ +(\w+)((?: & \w+)*) --> (\w+)((?: & \w+)*)$", re.MULTILINE)
+# Modules beside the folders that build and start the others; all other modules there know no folder.
+TOP = {"bot.__main__", "bot.app", "bot.check", "trainer.__main__"}
+SEAM = {
+    "trainer.errors",
+    "trainer.config",
+    "trainer.web.connections",
+    "trainer.web.fetch",
+    "trainer.photos.images",
+    "trainer.registry.serving",
+}
+# Library -> the folders that may know it, of those in the package named first.
+KNOWN_ONLY_TO = {
+    ("bot", "mastodon"): {"bot.instance"},
+    ("bot", "sqlite3"): {"bot.storage"},
+    ("bot", "apscheduler"): {"bot.admin", "bot.timetable"},
+    ("bot", "keras"): set(),
+    ("bot", "tensorflow"): set(),
+    ("trainer", "mastodon"): set(),
+    ("trainer", "sqlite3"): {"trainer.photos"},
+    ("trainer", "keras"): {"trainer.vgg16", "trainer.head"},
+    ("trainer", "tensorflow"): {"trainer.vgg16"},
+    ("trainer", "requests"): {"trainer.web"},
+}
+LONGEST_MODULE = 400
+MEDIAN_LENGTH = (80, 220)
 
 
-def section(package: str) -> str:
-    """The part of the document about one package."""
-    return re.split(r"^## ", DOC.split(f"\n## {package}/", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+def modules(package: str) -> dict[str, Path]:
+    """Dotted name -> file of every module of a package."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
 
 
-def plan(package: str) -> dict[str, set[str]]:
-    """Module -> the modules it may import, as "trainer.fetch" or "bot.client", read off the document's table."""
-    allowed: dict[str, set[str]] = {}
-    for row in ROW.finditer(section(package)):
-        names = re.findall(r"([a-z_]+)(?:\.py|/|`\.py)", row["name"].replace("`__main__`", "__main__"))
-        if not names:
-            continue
-        words = row["imports"].strip()
-        if words == "nothing":
-            imports = set()
-        elif words == "all of the above":
-            imports = set(allowed) | {name for names_ in allowed.values() for name in names_}
-        else:
-            imports = {word if "." in word else f"{package}.{word}" for word in re.findall(r"[a-z_.]+", words)}
-        for name in names:
-            allowed[f"{package}.{name}"] = imports
-    return allowed
-
-
-def modules(package: str) -> Iterator[tuple[str, Path]]:
-    """Every module of a package, those of an inner package under that package's name."""
-    for path in sorted((ROOT / package).rglob("*.py")):
-        inner = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
-        if inner != "__init__":
-            yield f"{package}.{inner}", path
-
-
-def imports_of(path: Path) -> set[str]:
-    """What a file imports of ours, two names deep, wherever in the file the import stands."""
-    found = set()
+def imported(path: Path) -> Iterator[str]:
+    """The dotted name of everything a file imports, wherever in the file the import stands."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = node.module in PACKAGES  # "from trainer import images" imports trainer.images
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} if inside else {node.module}
-    ours = {".".join(name.split(".")[:2]) for name in found if name.split(".")[0] in PACKAGES}
-    return {name for name in ours if not name.endswith(".__version__")}
+            # "from trainer.photos import images" may import a module: only its full name tells.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "import_module"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value)
 
 
-@pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_every_module_stands_in_the_document_and_none_else(package: str) -> None:
-    assert {name for name, _ in modules(package)} == set(plan(package))
+def our_imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, by full name."""
+    known = [name for package in PACKAGES for name in modules(package)]
+    found = set()
+    for name in imported(path):
+        candidates = [module for module in known if name == module or name.startswith(f"{module}.")]
+        found |= {max(candidates, key=len)} if candidates else set()
+    return found - {"trainer"}  # its version
 
 
-@pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_a_module_imports_only_what_the_document_allows(package: str) -> None:
-    allowed = plan(package)
-    broken = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for module, path in modules(package)
-        for name in imports_of(path) - allowed.get(module, set()) - {module}
+def folder(module: str) -> str | None:
+    """bot.photos for bot.photos.decode; None for a module beside the folders."""
+    package, name, *_ = [*module.split("."), ""]
+    return f"{package}.{name}" if (ROOT / package / name).is_dir() and name else None
+
+
+def drawn(package: str) -> set[tuple[str, str]]:
+    """The arrows between folders, as the document's drawing of a package has them."""
+    drawing = re.search(rf"## {package}/.*?```mermaid\n(.*?)```", DOC, re.DOTALL)
+    assert drawing is not None
+    return {
+        (f"{package}.{caller}", f"{package}.{callee}")
+        for callers, more_callers, callees, more_callees in ARROW.findall(drawing[1])
+        for caller in re.findall(r"\w+", callers + more_callers)
+        for callee in re.findall(r"\w+", callees + more_callees)
     }
-    assert not broken
+
+
+def arrows(package: str) -> dict[tuple[str, str], set[str]]:
+    """Caller and callee among a package's folders -> the imports that make the arrow."""
+    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for module, path in modules(package).items():
+        for name in our_imports(path):
+            caller, callee = folder(module), folder(name)
+            if caller and callee and caller != callee and name.startswith(f"{package}."):
+                found[caller, callee].add(f"{module} imports {name}")
+    return found
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_the_folders_call_each_other_as_drawn(package: str) -> None:
+    found = arrows(package)
+    assert {arrow: found[arrow] for arrow in found.keys() - drawn(package)} == {}
+    assert drawn(package) - found.keys() == set()  # nor is an arrow drawn that is gone
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_every_folder_stands_in_the_document_with_what_its_init_says(package: str) -> None:
+    for name, path in modules(package).items():
+        if path.name == "__init__.py" and name != package:
+            says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert f"| `{'/'.join(name.split('.')[1:])}/` | {says} |" in DOC or name.count(".") > 1
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_neither_folders_nor_modules_import_in_a_circle(package: str) -> None:
+    between: defaultdict[str, set[str]] = defaultdict(set)
+    for caller, callee in arrows(package):
+        between[caller].add(callee)
+    graphlib.TopologicalSorter(between).prepare()  # raises CycleError
+    graphlib.TopologicalSorter({name: our_imports(path) - {name} for name, path in modules(package).items()}).prepare()
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_modules_beside_the_folders_know_no_folder_unless_they_build_the_whole(package: str) -> None:
+    beside = {name: path for name, path in modules(package).items() if folder(name) is None and name not in TOP}
+    broken = {f"{name} imports {each}" for name, path in beside.items() for each in our_imports(path) if folder(each)}
+    assert broken == set()
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_only_what_starts_the_program_imports_the_modules_that_build_it(package: str) -> None:
+    builders = {name for name in TOP if name.startswith(package)}
+    broken = {
+        f"{name} imports {each}"
+        for name, path in modules(package).items()
+        for each in our_imports(path) & builders
+        if name not in TOP
+    }
+    assert broken == set()
 
 
 def test_the_bot_sees_only_the_seam_of_the_trainer() -> None:
-    seen = {name for _, path in modules("bot") for name in imports_of(path) if name.startswith("trainer.")}
-    assert seen <= {f"trainer.{name}" for name in SEAM}
+    seen = {name for path in modules("bot").values() for name in our_imports(path) if name.startswith("trainer")}
+    assert seen == SEAM
 
 
 def test_the_trainer_knows_neither_bot_nor_sandbox() -> None:
-    seen = {name.split(".")[0] for _, path in modules("trainer") for name in imports_of(path)}
-    assert seen <= {"trainer"}
+    assert {name.split(".")[0] for path in modules("trainer").values() for name in our_imports(path)} == {"trainer"}
 
 
 def test_the_sandbox_knows_neither_bot_nor_trainer() -> None:
-    seen = {name.split(".")[0] for _, path in modules("sandbox") for name in imports_of(path)}
-    assert seen <= {"sandbox"}
+    assert {name.split(".")[0] for path in modules("sandbox").values() for name in our_imports(path)} == {"sandbox"}
+
+
+@pytest.mark.parametrize(("package", "library"), KNOWN_ONLY_TO)
+def test_a_library_is_known_only_where_it_belongs(package: str, library: str) -> None:
+    knowing = {
+        folder(module) or module
+        for module, path in modules(package).items()
+        for name in imported(path)
+        if name.split(".")[0] == library
+    }
+    assert knowing <= KNOWN_ONLY_TO[package, library]
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_a_package_hands_nothing_on(package: str) -> None:
+    """A folder's `__init__` says what lives there; `trainer` has the version."""
+    for name, path in modules(package).items():
+        if path.name == "__init__.py" and name != "trainer":
+            assert len(ast.parse(path.read_text(encoding="utf-8")).body) == 1, f"{name} holds more than its docstring"
+
+
+def test_modules_are_short_enough_to_read() -> None:
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines())
+        for package in ("trainer", "bot", "sandbox", "benchmarks")
+        for name, path in modules(package).items()
+        if path.name != "__init__.py"
+    }
+    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
+    assert MEDIAN_LENGTH[0] <= sorted(lengths.values())[len(lengths) // 2] <= MEDIAN_LENGTH[1]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.hostile import ARRAY, HostileFile
 from trainer.errors import ImageError
-from trainer.images import Pixels
+from trainer.photos.images import Pixels
 
 ALIKE = 4.0  # mean difference of samples, 0..255: more than JPEG takes away, far less than any wrong turn
 

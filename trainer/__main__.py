@@ -60,13 +60,13 @@ def scrape(
     ] = False,
 ) -> None:
     """Gather photos from the configured source; what is held already is not fetched again."""
-    from trainer.fetch import Fetcher
     from trainer.lock import only_one
-    from trainer.manifest import FILE_NAME, Manifest
-    from trainer.scrape import Scrape
-    from trainer.scrape_view import progress, summary, verified
-    from trainer.sites import open_site
-    from trainer.upkeep import verify as verify_files
+    from trainer.photos.manifest import FILE_NAME, Manifest
+    from trainer.scrape.maintenance import verify as verify_files
+    from trainer.scrape.progress import progress, summary, verified
+    from trainer.scrape.scrape import Scrape
+    from trainer.scrape.sites.choose import open_site
+    from trainer.web.fetch import Fetcher
 
     settings = read_settings(config)
     with (
@@ -98,8 +98,8 @@ def forget(
     from datetime import UTC, datetime
 
     from trainer.lock import only_one
-    from trainer.manifest import FILE_NAME, Kind, Manifest
-    from trainer.upkeep import forget as forget_photos
+    from trainer.photos.manifest import FILE_NAME, Kind, Manifest
+    from trainer.scrape.maintenance import forget as forget_photos
 
     settings = read_settings(config)
     if (photo is None) == (member is None):
@@ -122,15 +122,15 @@ GENTLE = typer.Option("--gentle", help="Rest after each batch as long as it took
 @app.command()
 def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> None:
     """Compute the features of photos that have none yet."""
-    from trainer.material import Material
-    from trainer.session import session
-    from trainer.train_view import dataset_table, watch
+    from trainer.training.progress import dataset_table, watch
+    from trainer.training.session import session
+    from trainer.training.training_data import TrainingData
 
     settings = read_settings(config)
     with session(settings.data_dir, "features", gentle=gentle) as run, watch(console(stderr=True)) as shown:
-        material = Material.gather(settings, run.watcher(shown))
-    console().print(dataset_table(material.dataset))
-    console().print(f"features of {material.n_new:,} photos are new")
+        training_data = TrainingData.gather(settings, run.watcher(shown))
+    console().print(dataset_table(training_data.dataset))
+    console().print(f"features of {training_data.n_new:,} photos are new")
 
 
 @app.command()
@@ -142,11 +142,11 @@ def train(
     ] = 1,
 ) -> None:
     """Do what is missing, learn from the photos, judge on held-out members, promote what is better."""
-    from trainer.fitting import repeat as repeat_fit
-    from trainer.session import SCRAPING, session
-    from trainer.train import clear_up
-    from trainer.train import train as train_version
-    from trainer.train_view import dataset_table, report_table, spread_table, verdict_text, watch
+    from trainer.training.fitting import repeat as repeat_fit
+    from trainer.training.progress import dataset_table, report_table, spread_table, verdict_text, watch
+    from trainer.training.session import SCRAPING, session
+    from trainer.training.train import clear_up
+    from trainer.training.train import train as train_version
 
     settings = read_settings(config)
     with session(settings.data_dir, "train", gentle=gentle) as run:
@@ -156,10 +156,10 @@ def train(
         with watch(console(stderr=True)) as shown:
             watcher = run.watcher(shown)
             outcome = train_version(settings, watcher)
-            spread = repeat_fit(outcome.material, settings, watcher, n=repeat, first=outcome.trained)
+            spread = repeat_fit(outcome.training_data, settings, watcher, n=repeat, first=outcome.trained)
             clear_up(settings)
     out = console()
-    out.print(dataset_table(outcome.material.dataset))
+    out.print(dataset_table(outcome.training_data.dataset))
     out.print(report_table(outcome.trained.report, title=f"{outcome.version.name} on held-out members"))
     if repeat > 1:
         out.print(spread_table(spread))
@@ -170,7 +170,7 @@ def train(
 
 
 def _has_photos(settings: Settings) -> bool:
-    from trainer.manifest import FILE_NAME, Manifest
+    from trainer.photos.manifest import FILE_NAME, Manifest
 
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         return next(manifest.photos(settings.source.kind), None) is not None
@@ -192,9 +192,9 @@ def evaluate(
     config: Config = None,
 ) -> None:
     """Judge the champion, or another version, on today's held-out members."""
-    from trainer.session import session
-    from trainer.train import evaluate_version
-    from trainer.train_view import report_table, watch
+    from trainer.training.progress import report_table, watch
+    from trainer.training.session import session
+    from trainer.training.train import evaluate_version
 
     settings = read_settings(config)
     with session(settings.data_dir, "evaluate") as run, watch(console(stderr=True)) as shown:
@@ -205,7 +205,7 @@ def evaluate(
 @app.command()
 def doctor(config: Config = None) -> None:
     """Tell how the last runs ended, how the machine is now, and what could not be looked at."""
-    from trainer.doctor import examine
+    from trainer.training.doctor import examine
 
     settings = read_settings(config)
     console().print(examine(settings.data_dir))
@@ -214,8 +214,8 @@ def doctor(config: Config = None) -> None:
 @app.command()
 def models(config: Config = None) -> None:
     """Show the versions, and which of them serves."""
-    from trainer.registry import Registry
-    from trainer.train_view import versions_table
+    from trainer.registry.registry import Registry
+    from trainer.training.progress import versions_table
 
     settings = read_settings(config)
     registry = Registry(settings.data_dir)
@@ -237,7 +237,7 @@ def promote(
     config: Config = None,
 ) -> None:
     """Make a version the champion by hand."""
-    from trainer.registry import Registry
+    from trainer.registry.registry import Registry
 
     settings = read_settings(config)
     print(f"{Registry(settings.data_dir).promote(version, reason='promoted by hand').name} is the champion now")
@@ -246,7 +246,7 @@ def promote(
 @app.command()
 def rollback(config: Config = None) -> None:
     """Make the champion before this one the champion again."""
-    from trainer.registry import Registry
+    from trainer.registry.registry import Registry
 
     settings = read_settings(config)
     print(f"{Registry(settings.data_dir).rollback().name} is the champion again")

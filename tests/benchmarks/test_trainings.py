@@ -16,11 +16,11 @@ from benchmarks.calibration import errors_by_chance
 from benchmarks.imbalance import thin
 from benchmarks.retrain import grow
 from benchmarks.studio import Studio, drawn_anew, hang, seconds_of_steps
-from trainer.backend import load_keras
 from trainer.config import FeatureSettings, SplitSettings
-from trainer.dataset import Dataset, Item, build_dataset
-from trainer.manifest import Photo
-from trainer.weights import load_weights
+from trainer.photos.dataset import Dataset, Item, build_dataset
+from trainer.photos.manifest import Photo
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bot.admin.subprocesses import Subprocesses
 from bot.app import Bot
-from bot.children import Children
-from bot.client import Client
 from bot.config import ScheduleSettings, Settings
-from bot.store import Store
+from bot.instance.client import Client
+from bot.storage.store import Store
 from sandbox.instance import Account, Instance, Status
 from sandbox.instance.records import Media
 from tests.fakes import FakeClassifier, FakeDecoder, FakeLoader
@@ -29,8 +29,8 @@ ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 30.0
 # What `python -m bot run` does, but for the classifier.
 FAKE_RUN = (
-    "import bot.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
-    "bot.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
+    "import bot.photos.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
+    "bot.photos.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
 )
 COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
 QUICK: dict[str, dict[str, Any]] = {
@@ -101,7 +101,7 @@ class World:
             self.me.token,
             self.loader,
             self.decoder,
-            children=self.children(settings.schedule),
+            subprocesses=self.subprocesses(settings.schedule),
             log_lines=lambda: self.log_lines,
         )
         try:
@@ -110,11 +110,11 @@ class World:
         finally:
             bot.stop()
 
-    def children(self, settings: ScheduleSettings) -> Children:
+    def subprocesses(self, settings: ScheduleSettings) -> Subprocesses:
         """What runs the trainer's commands: not the real one, which takes long."""
         command = (sys.executable, "-m", "tests.fake_trainer", str(self.data_dir))
         environ = self.environment(PYTHONPATH=str(ROOT))
-        return Children(settings, self.data_dir / "log", command=command, environ=environ)
+        return Subprocesses(settings, self.data_dir / "log", command=command, environ=environ)
 
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of a bot process at home here, without its token."""

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from bot import log
 from bot.config import MastodonSettings, Settings
-from bot.credentials import find_token, read_private_json, write_private_json
+from bot.instance.credentials import find_token, read_private_json, write_private_json
 from bot.recent import Recent
 from trainer.config import LogSettings
 from trainer.errors import ConfigError, StorageError

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from trainer.config import Settings
-from trainer.fetch import Fetcher
-from trainer.manifest import FILE_NAME, Manifest
-from trainer.scrape import Scrape
-from trainer.sites import open_site
+from trainer.photos.manifest import FILE_NAME, Manifest
+from trainer.scrape.scrape import Scrape
+from trainer.scrape.sites.choose import open_site
+from trainer.web.fetch import Fetcher
 
 LABELS = ("brazil", "china", "japan")
 

@@ -1,0 +1,89 @@
+"""A confusion matrix as a picture, drawn with Pillow like the answer's card, and in words for who cannot see it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from bot.reply.fonts import load, writable
+from bot.reply.picture import BEST_BAR, GROUND, INK, PALE_INK, TRACK
+
+CELL_PX = 120
+LEAST_CELL_PX = 34
+MAX_SIDE_PX = 1200
+MARGIN = 24
+LABEL_PX = 170
+MAX_WORDS = 1400  # of the alt text; a server takes 1500 at the least
+
+
+def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str) -> bytes:
+    """The picture.
+
+    Args:
+        labels: k names.
+        matrix: (k, k) photos; a row for each true label, a column for each answer.
+        title: one line above it.
+
+    Returns:
+        A JPEG, `MAX_SIDE_PX` wide and high at most unless there are very many labels.
+    """
+    cell = max(LEAST_CELL_PX, min(CELL_PX, (MAX_SIDE_PX - LABEL_PX - 2 * MARGIN) // len(labels)))
+    left, top = MARGIN + LABEL_PX, MARGIN + 84
+    side = cell * len(labels)
+    picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), GROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((MARGIN, MARGIN), writable(title), font=load(24, bold=True), fill=INK)
+    draw.text((left, MARGIN + 34), "rows: the photo's gallery; columns: the answer", font=load(15), fill=PALE_INK)
+    for row, label in enumerate(labels):
+        middle = top + row * cell + cell // 2
+        _text(draw, (left - 12, middle), label, LABEL_PX - 12, anchor="rm")
+        _text(draw, (left + row * cell + cell // 2, top - 9), label, cell - 6, anchor="ms")  # on one line, p or not
+        total = sum(matrix[row])
+        for column, n in enumerate(matrix[row]):
+            box = (left + column * cell, top + row * cell, left + (column + 1) * cell - 3, top + (row + 1) * cell - 3)
+            share = n / total if total else 0.0
+            draw.rectangle(box, fill=_mixed(share))
+            centre = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
+            ink = GROUND if share > 0.5 else INK
+            _text(draw, centre, f"{share:.0%}" if cell < 80 else f"{n:,} ({share:.0%})", cell - 8, anchor="mm", ink=ink)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=92, subsampling=0)
+    return out.getvalue()
+
+
+def describe_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str) -> str:
+    """The alt text: each row in words."""
+    lines = []
+    for label, row in zip(labels, matrix, strict=True):
+        answers = ", ".join(f"{n:,} as {answer}" for answer, n in zip(labels, row, strict=True) if n)
+        lines.append(f"{sum(row):,} of {label} answered: {answers or 'none'}.")
+    whole = f"Confusion matrix. {title}. " + " ".join(lines)
+    return whole if len(whole) <= MAX_WORDS else whole[: MAX_WORDS - 1] + "…"
+
+
+def _text(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    room_px: int,
+    *,
+    anchor: str,
+    ink: tuple[int, int, int] = INK,
+) -> None:
+    """One line that is made smaller, then shorter, until it fits."""
+    shown = writable(text)
+    size = 18
+    while size > 10 and load(size).getlength(shown) > room_px:
+        size -= 1
+    font: ImageFont.FreeTypeFont = load(size)
+    while len(shown) > 1 and font.getlength(shown) > room_px:
+        shown = shown[:-1]
+    draw.text(at, shown, font=font, fill=ink, anchor=anchor)
+
+
+def _mixed(share: float) -> tuple[int, int, int]:
+    """From the ground's colour to the best bar's."""
+    red, green, blue = (round(low + (high - low) * share) for low, high in zip(TRACK, BEST_BAR, strict=True))
+    return red, green, blue

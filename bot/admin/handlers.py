@@ -1,0 +1,249 @@
+"""Does what admins order by direct mention, and says what came of it; `bot.admin.commands` has the words.
+
+Long ones are only started here and report when they are done. What cannot be undone easily waits for a "yes".
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bot.admin import commands
+from bot.admin.commands import Command
+from bot.admin.jobs import Jobs
+from bot.admin.outbox import ANNOUNCE, QUIET_UNTIL
+from bot.admin.schedule import Schedule
+from bot.admin.status import PAUSED, StatusReader, span
+from bot.admin.subprocesses import Subprocesses
+from bot.recent import Recent
+from bot.storage.records import Records
+from bot.storage.store import Store
+from trainer.errors import ProjectError
+
+logger = logging.getLogger(__name__)
+
+HOUR_S = 3600.0
+CONFIRM_WITHIN_S = 600.0
+N_SHOWN = 8  # rows of the inbox, lines of the log, versions
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An order that waits for a "yes"."""
+
+    command: Command
+    until: float
+
+
+class CommandHandlers:
+    """Executes commands.
+
+    Args:
+        admins: account id -> name, of those who may give orders.
+        log_lines: the last warnings and errors.
+        wake: called when the inbox has something to do again.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        admins: Mapping[str, str],
+        store: Store,
+        records: Records,
+        schedule: Schedule,
+        subprocesses: Subprocesses,
+        jobs: Jobs,
+        status_reader: StatusReader,
+        *,
+        log_lines: Callable[[], list[str]],
+        wake: Callable[[], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.admins = dict(admins)
+        self._store = store
+        self._records = records
+        self._schedule = schedule
+        self._subprocesses = subprocesses
+        self._jobs = jobs
+        self._status_reader = status_reader
+        self._log_lines = log_lines
+        self._wake = wake
+        self._now = now
+        self._paused = records.switch(PAUSED) is not None
+        self._pending: dict[str, _Pending] = {}
+        self._answers: Recent[str] = Recent(keep_s=HOUR_S, now=now)
+
+    def serves_only(self) -> list[str] | None:
+        """Ids of the accounts that are answered at the moment; None: everybody."""
+        return list(self.admins) if self._paused else None
+
+    def obey(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
+        """Do what a direct mention says, and return the answer; None when it is no order.
+
+        Args:
+            order_id: the mention's; the same one is obeyed once, and answered alike when it comes again.
+            account_id: who says so.
+        """
+        known = self._answers.get(order_id)
+        if known is not None:
+            return known
+        command = commands.parse(text)
+        if account_id not in self.admins or command is None:
+            return None
+        if command.name in ("yes", "no"):
+            answer = self._confirmed(account_id, command)
+        else:
+            answer = self._first(account_id, command, language)
+        if answer is None:
+            return None  # a yes to something else
+        self._answers.put(order_id, answer)
+        logger.info(
+            "order by=%s command=%s argument=%s outcome=%s",
+            self.admins[account_id],
+            command.name,
+            command.argument,
+            answer.splitlines()[0],
+        )
+        return answer
+
+    def unknown(self, text: str) -> str:
+        """What to say about words that are no order that could be obeyed."""
+        command = commands.parse(text)
+        if command is not None:
+            return "Nothing waits for a yes or no; if I was restarted meanwhile, order it again."
+        near = commands.nearest(text)
+        return f"I know no such command{f'; did you mean “{near}”?' if near else '.'} “help” lists them all."
+
+    def _first(self, account_id: str, command: Command, language: str) -> str:
+        """An order as it comes in."""
+        if command.name == "help":
+            return commands.help_text(language, command.argument)
+        if not commands.needs_confirmation(command):
+            return self._do(command)
+        problem = self._obstacle(command)
+        if problem:
+            return problem
+        self._pending[account_id] = _Pending(command, self._now() + CONFIRM_WITHIN_S)
+        what = f"{command.name} {command.argument or ''}".strip()
+        return f"Shall I really do “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
+
+    def _confirmed(self, account_id: str, command: Command) -> str | None:
+        """The answer to a yes or no; None when nothing was asked."""
+        pending = self._pending.pop(account_id, None)
+        if pending is None:
+            return None
+        if command.name == "no":
+            return f"All right, no “{pending.command.name}”."
+        if self._now() > pending.until:
+            return f"That was too late for “{pending.command.name}”; nothing was done. Order it again if you like."
+        return self._do(pending.command)
+
+    def _do(self, command: Command) -> str:
+        actions: dict[str, Callable[[str | None], str]] = {
+            "status": self._status,
+            "scrape": lambda _: self._begin("scrape"),
+            "train": lambda _: self._begin("train"),
+            "models": self._models,
+            "promote": lambda name: self._change_champion("promote", name),
+            "rollback": lambda _: self._change_champion("rollback"),
+            "pause": self._pause,
+            "resume": self._resume,
+            "report": lambda _: self._jobs.week(),
+            "jobs": lambda _: "\n".join(self._status_reader.job_lines(self._schedule.jobs())),
+            "inbox": self._inbox,
+            "retry": self._retry,
+            "log": lambda _: "\n".join(self._log_lines()[-N_SHOWN:]) or "No warnings and no errors since the start.",
+            "quiet": self._quiet,
+            "announce": self._announce,
+        }
+        try:
+            return actions[command.name](command.argument)
+        except ProjectError as error:
+            return f"“{command.name}” failed: {error}"
+
+    def _obstacle(self, command: Command) -> str | None:
+        """Why an order can be refused at once."""
+        from trainer.registry import serving
+
+        if command.name != "promote":
+            return None
+        known = [version.name for version in serving.versions(self._status_reader.settings)]
+        if command.argument in known:
+            return None
+        return f"There is no version {command.argument}. There are: {', '.join(known[-N_SHOWN:]) or 'none'}."
+
+    def _status(self, _argument: str | None) -> str:
+        view = self._status_reader.read()
+        lines = [f"Up for {span(view.uptime_s)}{', paused' if view.paused else ''}."]
+        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(view.counts.items())) or "empty"
+        lines.append(f"Inbox: {counts}.")
+        lines += [f"Champion {view.champion}.", *view.figures]
+        planned = [job for job in self._schedule.jobs() if job.name in ("scrape", "train", "report")]
+        lines += self._status_reader.job_lines(planned)
+        lines.append(f"Disk: {view.free_bytes / 1e9:,.1f} GB free.")
+        if view.quiet_until:
+            lines.append(f"Quiet until {self._status_reader.clock(view.quiet_until)}.")
+        errors = self._log_lines()[-2:]
+        return "\n".join([*lines, *(f"Log: {line}" for line in errors)])
+
+    def _begin(self, job: str) -> str:
+        started = self._schedule.ask(job)
+        if started:
+            return f"{job.capitalize()} begins now; I tell you when it is done."
+        return f"{job.capitalize()} is at work or next in line already; I tell you when it is done."
+
+    def _models(self, _argument: str | None) -> str:
+        from trainer.registry import serving
+
+        settings = self._status_reader.settings
+        champion = serving.champion(settings)
+        lines = []
+        for version in serving.versions(settings)[-N_SHOWN:]:
+            share = version.metrics["report"]["balanced_accuracy"]["value"]
+            mark = " (champion)" if champion and champion.name == version.name else ""
+            lines.append(f"{version.name}{mark}: balanced accuracy {share or 0:.2f}, {version.facts.n_photos:,} photos")
+        return "\n".join(lines) or "There are no versions yet; “train” makes one."
+
+    def _change_champion(self, *arguments: str | None) -> str:
+        ended = self._subprocesses.run(*(each for each in arguments if each))
+        return ended.said or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
+
+    def _pause(self, _argument: str | None) -> str:
+        self._records.set_switch(PAUSED, "yes")
+        self._paused = True
+        return "Paused: I answer admins only, and mentions wait in the inbox until “resume”."
+
+    def _resume(self, _argument: str | None) -> str:
+        self._records.set_switch(PAUSED, None)
+        was_paused, self._paused = self._paused, False
+        self._wake()
+        n_waiting = self._status_reader.read().n_waiting
+        return f"{'Going on' if was_paused else 'I was not paused'}; {n_waiting:,} mentions are waiting or at work."
+
+    def _inbox(self, _argument: str | None) -> str:
+        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self._store.counts().items())) or "empty"
+        rows = [
+            f"{entry.notification_id} {entry.state}, {entry.tries} tries {entry.reason[:80]}".strip()
+            for entry in self._store.entries(open_only=True, limit=N_SHOWN)
+        ]
+        return "\n".join([f"Inbox: {counts}.", *rows])
+
+    def _retry(self, notification_id: str | None) -> str:
+        n_again = self._store.retry(notification_id)
+        self._wake()
+        return f"{n_again:,} to be tried again." if n_again else "Nothing to try again: no such mention has failed."
+
+    def _quiet(self, hours: str | None) -> str:
+        until = self._now() + int(hours or 0) * HOUR_S
+        self._records.set_switch(QUIET_UNTIL, str(until))
+        self._schedule.poke()
+        if until <= self._now():
+            return "No longer quiet; what was held back comes now."
+        end = self._status_reader.clock(until)
+        return f"Quiet until {end}; reports and warnings wait until then. Orders are answered."
+
+    def _announce(self, value: str | None) -> str:
+        self._records.set_switch(ANNOUNCE, value)
+        return f"Public posts about new champions are {value}."

@@ -1,0 +1,186 @@
+"""Everything by which the bot runs itself, put together: jobs, orders, and messages to its admins."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from bot.admin.handlers import CommandHandlers
+from bot.admin.jobs import Jobs
+from bot.admin.outbox import Outbox
+from bot.admin.schedule import Schedule
+from bot.admin.status import StatusReader
+from bot.admin.subprocesses import Subprocesses
+from bot.config import Settings
+from bot.errors import InstanceError
+from bot.instance.client import Client
+from bot.storage.records import Records
+from bot.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+# What the schedule runs in a process of its own, one at a time.
+LONG_JOBS = ("scrape", "train")
+
+
+class Operations:
+    """The parts, for one bot.
+
+    Args:
+        database: the file that holds the inbox too.
+        subprocesses: runs the trainer's commands.
+        max_characters: of a status, as the instance has it.
+        log_lines: the last warnings and errors.
+        wake: called when the inbox has something to do again.
+        look: asks for a look into the notifications.
+        sweep: deletes answers whose questions are gone.
+        now: seconds since the epoch.
+
+    Raises:
+        StorageError: the database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        store: Store,
+        database: Path,
+        subprocesses: Subprocesses,
+        *,
+        max_characters: int,
+        log_lines: Callable[[], list[str]],
+        wake: Callable[[], None],
+        look: Callable[[], None],
+        sweep: Callable[[], int],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        admins = resolve(client, settings.bot.admins, home=settings.mastodon.base_url)
+        self.records = Records(database, now=now)
+        self.outbox = Outbox(client, self.records, admins=list(admins.values()), max_characters=max_characters, now=now)
+        self.jobs = Jobs(settings, store, self.records, subprocesses, self.outbox, now=now)
+        self.schedule = Schedule(self.records, between=self.outbox.send, now=now)
+        self.status_reader = StatusReader(settings, store, self.records, now=now)
+        self.handlers = CommandHandlers(
+            admins,
+            store,
+            self.records,
+            self.schedule,
+            subprocesses,
+            self.jobs,
+            self.status_reader,
+            log_lines=log_lines,
+            wake=wake,
+            now=now,
+        )
+        self._settings = settings
+        self._client = client
+        self._subprocesses = subprocesses
+        self._add_jobs(look, sweep)
+
+    def start(self) -> None:
+        """Plan the jobs and let them run. Raises StorageError."""
+        self.schedule.plan(self._settings.schedule)
+        self.schedule.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End what runs in processes of its own, and start nothing more."""
+        self._subprocesses.stop()
+        self.schedule.stop(timeout_s)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.records.close()
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take over what may change while the bot runs: the schedule, and who the admins are.
+
+        Returns:
+            The names of changed settings that wait for a restart.
+
+        Raises:
+            StorageError: the jobs cannot be planned anew.
+        """
+        before, self._settings = self._settings, settings
+        if settings.bot.admins != before.bot.admins:
+            self._find_admins()
+        # Where data lies and how it is learned from stays as it was at the start, but for the schedule.
+        self.jobs.settings = before.model_copy(update={"schedule": settings.schedule})
+        self.status_reader.settings = self.jobs.settings
+        self.schedule.plan(settings.schedule)
+        return changed(before, settings)
+
+    def _find_admins(self) -> None:
+        """Look up who is an admin; who was found before stays known, also while the instance is away."""
+        bot, home = self._settings.bot, self._settings.mastodon.base_url
+        self.handlers.admins = resolve(self._client, bot.admins, home=home, known=self.handlers.admins)
+        self.outbox.admins = tuple(self.handlers.admins.values())
+
+    def _add_jobs(self, look: Callable[[], None], sweep: Callable[[], int]) -> None:
+        def look_again(_asked: bool) -> str:
+            look()
+            return "asked for"
+
+        def tidy_up(_asked: bool) -> str:
+            return f"{sweep()} answers deleted"
+
+        def watch(asked: bool) -> str:
+            if len(self.handlers.admins) < len(self._settings.bot.admins):
+                self._find_admins()
+            return self.jobs.watch(asked)
+
+        jobs = self.jobs
+        self.schedule.add("scrape", jobs.scrape, lane="long")
+        self.schedule.add("train", jobs.train, lane="long")
+        self.schedule.add("report", jobs.report)
+        self.schedule.add("prune", jobs.prune)
+        self.schedule.add("watch", watch)
+        self.schedule.add("catch_up", look_again)
+        self.schedule.add("sweep", tidy_up)
+
+
+def resolve(
+    client: Client, accts: Collection[str], *, home: str, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Account id -> name, of accounts by their names; one that is not found is said so and may give no orders.
+
+    Args:
+        accts: user, or user@host.
+        home: the instance's address, whose own accounts may be named with or without it.
+        known: what an earlier call has found; these are not asked for again.
+    """
+    ids = {acct.casefold(): account_id for account_id, acct in (known or {}).items()}
+    host = home.split("://", 1)[-1].rstrip("/").casefold()
+    found = {}
+    for acct in accts:
+        wanted = acct.strip().removeprefix("@").casefold().removesuffix(f"@{host}")
+        if wanted in ids:
+            found[ids[wanted]] = (known or {})[ids[wanted]]
+            continue
+        try:
+            account = client.lookup(wanted)
+        except InstanceError as error:
+            logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
+            continue
+        if account.acct.casefold() != wanted:  # a server that guesses must not choose who gives orders
+            logger.error("admin not found acct=%s; the instance offers %s instead", acct, account.acct)
+            continue
+        found[account.id] = account.acct
+        logger.info("admin acct=%s id=%s", account.acct, account.id)
+    return found
+
+
+def changed(before: Settings, after: Settings) -> list[str]:
+    """The settings that differ and wait for a restart, as "section.key"."""
+    taken_over = {"schedule", "log"}
+    apart = {("bot", "admins"), ("mastodon", "access_token")}  # taken over too; read once and then hidden
+    names = []
+    for section, old in before:
+        new = getattr(after, section)
+        if section in taken_over or old == new:
+            continue
+        keys = [key for key, value in old if getattr(new, key) != value] if hasattr(old, "model_fields_set") else [""]
+        names += [f"{section}.{key}".rstrip(".") for key in keys if (section, key) not in apart]
+    return names

@@ -1,0 +1,149 @@
+"""Sends what the bot says unasked: reports and warnings to its admins, privately; announcements to everybody.
+
+Messages wait on disk until they are posted, so that neither an outage nor a restart loses one. While the admins want
+quiet, theirs wait as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from bot.admin.messages import Message
+from bot.entities import Reply, Visibility
+from bot.errors import InstanceError, NotFound, RateLimited, Refused
+from bot.instance.client import Client
+from bot.reply.length import clusters, length
+from bot.reply.writer import harmless
+from bot.storage.records import QueuedMessage, Records
+from trainer.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 20
+UPLOAD_TIMEOUT_S = 20.0
+QUIET_UNTIL = "quiet_until"
+ANNOUNCE = "announce"
+
+
+class Outbox:
+    """Writes and sends messages.
+
+    Args:
+        admins: the admins' names, as they are mentioned.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        records: Records,
+        *,
+        admins: Sequence[str],
+        max_characters: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.admins = tuple(admins)
+        self._client = client
+        self._records = records
+        self._max_characters = max_characters
+        self._now = now
+
+    def tell_admins(self, message: Message) -> None:
+        """Put a message to each admin into the outbox, in as many parts as it needs; a picture goes with the first."""
+        for acct in self.admins:
+            room = self._max_characters - length(f"@{acct} ")
+            for number, part in enumerate(parts(message.text, room)):
+                picture = message.picture if number == 0 else None
+                alt_text = message.alt_text if number == 0 else ""
+                self._records.write(part, acct=acct, picture=picture, alt_text=alt_text)
+
+    def warn(self, kind: str, text: str, *, again_after_s: float) -> None:
+        """Tell the admins of a fault that needs a person; not again before some time has passed, or it was mended."""
+        if self._records.may_tell(kind, again_after_s=again_after_s):
+            logger.error("fault kind=%s %s", kind, text)
+            self.tell_admins(Message(f"⚠ {text}"))
+
+    def mended(self, kind: str, text: str) -> None:
+        """A fault is over; the admins hear of it if they were told of the fault."""
+        if self._records.mended(kind):
+            logger.info("mended kind=%s", kind)
+            self.tell_admins(Message(text))
+
+    def announce(self, message: Message) -> None:
+        """Tell everybody, if the admins have switched that on."""
+        if self._records.switch(ANNOUNCE) == "on":
+            for part in parts(message.text, self._max_characters):
+                self._records.write(part, acct=None)
+
+    def send(self) -> int:
+        """Post what waits, oldest first; returns how many were posted. An outage leaves the rest for later.
+
+        Raises:
+            StorageError: the outbox cannot be read.
+        """
+        n_sent = 0
+        for queued in self._records.queued():
+            if queued.acct is not None and self._is_quiet():
+                continue
+            try:
+                self._post(queued)
+            except (Refused, NotFound) as error:
+                logger.error("message given up to=%s reason=%s", queued.acct or "everybody", error)
+            except InstanceError as error:
+                if not isinstance(error, RateLimited):
+                    self._records.tried(queued)
+                if queued.attempts < MAX_ATTEMPTS:
+                    logger.warning("messages wait n=%d reason=%s", len(self._records.queued()), error)
+                    break
+                logger.error("message given up to=%s reason=%s", queued.acct or "everybody", error)
+            else:
+                n_sent += 1
+                logger.info("message sent to=%s", queued.acct or "everybody")
+            self._records.sent(queued)
+        return n_sent
+
+    def _is_quiet(self) -> bool:
+        until = self._records.switch(QUIET_UNTIL)
+        return until is not None and self._now() < float(until)
+
+    def _post(self, queued: QueuedMessage) -> None:
+        visibility: Visibility = "public" if queued.acct is None else "direct"
+        head = "" if queued.acct is None else f"@{queued.acct} "
+        reply = Reply(head + queued.text, visibility, spoiler_text="", sensitive=False, language="en")
+        self._client.post(
+            reply, in_reply_to=None, idempotency_key=queued.idempotency_key, media_ids=self._upload(queued)
+        )
+
+    def _upload(self, queued: QueuedMessage) -> list[str]:
+        """The picture; a message without it is better than none."""
+        if queued.picture is None:
+            return []
+        try:
+            media_id = self._client.upload(queued.picture, description=queued.alt_text, timeout_s=UPLOAD_TIMEOUT_S)
+        except (InstanceError, StorageError) as error:
+            logger.warning("message goes without its picture: %s", error)
+            return []
+        return [media_id] if media_id else []
+
+
+def parts(text: str, room: int) -> list[str]:
+    """A text in pieces that fit, cut at line ends where that is possible; no piece can ping, tag or link.
+
+    Args:
+        room: characters for each piece.
+    """
+    lines = [piece for line in text.splitlines() for piece in _pieces(harmless(line), room)]
+    found: list[str] = []
+    for line in lines:
+        if found and length(found[-1]) + 1 + length(line) <= room:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return found or [""]
+
+
+def _pieces(line: str, room: int) -> list[str]:
+    letters = list(clusters(line))
+    return ["".join(letters[start : start + room]) for start in range(0, max(1, len(letters)), max(1, room))]

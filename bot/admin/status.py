@@ -1,0 +1,117 @@
+"""How things stand, gathered once for whoever shows it: an admin's `status`, the status page, the command line."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bot.admin.messages import figures
+from bot.admin.outbox import ANNOUNCE, QUIET_UNTIL
+from bot.admin.schedule import Job
+from bot.config import Settings
+from bot.storage.records import Records
+from bot.storage.store import Store
+from trainer.errors import ProjectError
+
+PAUSED = "paused"
+OPEN = ("new", "working", "posting", "deferred")
+
+
+@dataclass(frozen=True, slots=True)
+class BotStatus:
+    """How things stand at one moment.
+
+    Attributes:
+        counts: state -> mentions in the inbox.
+        champion: the version on disk that would serve, or why there is none.
+        figures: the champion's, a line each.
+        report: the champion's, as metrics.json has it; None where there is no champion.
+        free_bytes: on data_dir's disk.
+        quiet_until: seconds since the epoch; None when the admins want to hear everything.
+    """
+
+    uptime_s: float
+    counts: dict[str, int]
+    champion: str
+    figures: tuple[str, ...]
+    report: dict[str, Any] | None
+    free_bytes: int
+    paused: bool
+    quiet_until: float | None
+    announces: bool
+
+    @property
+    def n_waiting(self) -> int:
+        """Mentions that are still to be answered."""
+        return sum(self.counts.get(state, 0) for state in OPEN)
+
+
+class StatusReader:
+    """Looks.
+
+    Args:
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, records: Records, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self._records = records
+        self._now = now
+        self._started_at = now()
+
+    def read(self) -> BotStatus:
+        """How things stand now. Raises StorageError."""
+        until = self._records.switch(QUIET_UNTIL)
+        champion, report = self._champion()
+        return BotStatus(
+            uptime_s=self._now() - self._started_at,
+            counts=self._store.counts(),
+            champion=champion,
+            figures=tuple(figures(report)) if report else (),
+            report=report,
+            free_bytes=shutil.disk_usage(self.settings.data_dir).free,
+            paused=self._records.switch(PAUSED) is not None,
+            quiet_until=float(until) if until and float(until) > self._now() else None,
+            announces=self._records.switch(ANNOUNCE) == "on",
+        )
+
+    def job_lines(self, jobs: list[Job]) -> list[str]:
+        """A line for each job: when it is due, and how it went last."""
+        lines = []
+        for job in jobs:
+            last = [run.summary for run in self._records.runs(limit=1, job=job.name) if run.ended_at is not None]
+            due = "off" if job.due_at is None else self.clock(job.due_at)
+            state = "running" if job.running else "next in line" if job.asked else due
+            lines.append(f"{job.name}: {state}{f' (last {last[0]})' if last else ''}")
+        return lines
+
+    def clock(self, moment: float) -> str:
+        """A moment as the admins' clock shows it."""
+        zone: tzinfo = ZoneInfo(self.settings.schedule.time_zone)
+        return f"{datetime.fromtimestamp(moment, UTC).astimezone(zone):%b %d %H:%M %Z}"
+
+    def _champion(self) -> tuple[str, dict[str, Any] | None]:
+        from trainer.registry import serving
+
+        try:
+            version = serving.champion(self.settings)
+        except ProjectError as error:
+            return str(error), None
+        if version is None:
+            return "none yet", None
+        return version.name, version.metrics["report"]
+
+
+def span(seconds: float) -> str:
+    """A time span in words, e.g. "3 d 4 h" or "12 min"."""
+    minutes = int(seconds // 60)
+    days, hours = minutes // 1440, minutes // 60 % 24
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

@@ -1,0 +1,1 @@
+"""The Mastodon API; nothing else in `bot` knows it."""

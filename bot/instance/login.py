@@ -1,0 +1,130 @@
+"""OAuth: from an instance's address to a token in a file, with the browser and a pasted code.
+
+Source: https://docs.joinmastodon.org/client/authorized/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mastodon import Mastodon
+from mastodon.errors import MastodonError
+
+from bot.errors import InstanceError, Transient
+from bot.instance.credentials import APP_FILE, TOKEN_FILE, read_private_json, write_private_json
+from trainer.web.connections import innermost
+
+# Each is needed: who we are; threads and the stream; mentions; whom we muted or blocked; replies; pictures; the policy
+# for private mentions. Nothing else is asked for.
+SCOPES = (
+    "read:accounts",
+    "read:statuses",
+    "read:notifications",
+    "read:follows",
+    "write:statuses",
+    "write:media",
+    "write:notifications",
+)
+OUT_OF_BAND = "urn:ietf:wg:oauth:2.0:oob"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One login, in two steps: `url` for the browser, then `finish` with the code it shows.
+
+    Attributes:
+        data_dir: where the app and the token are kept.
+    """
+
+    base_url: str
+    data_dir: Path
+    allow_http: bool
+    user_agent: str
+    timeout_s: float
+
+    def url(self) -> str:
+        """The address to open in a browser; the app is registered at the instance the first time.
+
+        Raises:
+            InstanceError: the instance cannot be reached, or refuses.
+        """
+        client_id, client_secret = self._app()
+        try:
+            address: str = self._api(client_id, client_secret).auth_request_url(
+                scopes=list(SCOPES), redirect_uris=OUT_OF_BAND, allow_http=self.allow_http
+            )
+        except (MastodonError, KeyError) as error:
+            raise Transient(
+                f"{self.base_url}: no login page: {_what(error)}; is it a Mastodon server?", outage=True
+            ) from error
+        return address
+
+    def finish(self, code: str) -> Path:
+        """Exchange the code for a token and keep it; returns the token's file.
+
+        Raises:
+            InstanceError: the code is wrong or used up, or a scope was not granted.
+            StorageError: the file cannot be written.
+        """
+        api = self._api(*self._app())
+        try:
+            token = api.log_in(
+                code=code.strip(), redirect_uri=OUT_OF_BAND, scopes=list(SCOPES), allow_http=self.allow_http
+            )
+        except KeyError:
+            # The token came without a word about its scopes: then they are those that were asked for (RFC 6749, 5.1).
+            token = api.access_token
+        except MastodonError as error:
+            raise InstanceError(
+                f"{self.base_url}: no token for this code: {_what(error)}; run login again for a new one"
+            ) from error
+        path = self.data_dir / TOKEN_FILE
+        write_private_json(path, {"base_url": self.base_url, "access_token": token, "scopes": " ".join(SCOPES)})
+        return path
+
+    def _app(self) -> tuple[str, str]:
+        """This bot's app at the instance: the one from last time, where it is the same instance and scopes."""
+        path = self.data_dir / APP_FILE
+        wanted = {"base_url": self.base_url, "scopes": " ".join(SCOPES)}
+        held = read_private_json(path) or {}
+        if all(held.get(name) == value for name, value in wanted.items()) and held.get("client_id"):
+            return str(held["client_id"]), str(held.get("client_secret", ""))
+        try:
+            client_id, client_secret = Mastodon.create_app(
+                "dokocos",
+                scopes=list(SCOPES),
+                redirect_uris=OUT_OF_BAND,
+                api_base_url=self.base_url,
+                request_timeout=self.timeout_s,
+                user_agent=self.user_agent,
+            )
+        except (MastodonError, KeyError, TypeError) as error:
+            raise Transient(
+                f"{self.base_url}: no app can be registered: {_what(error)}; is it a Mastodon server, and reachable?",
+                outage=True,
+            ) from error
+        write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
+        return client_id, client_secret
+
+    def _api(self, client_id: str, client_secret: str) -> Mastodon:
+        return Mastodon(
+            client_id=client_id,
+            client_secret=client_secret,
+            api_base_url=self.base_url,
+            ratelimit_method="throw",
+            request_timeout=self.timeout_s,
+            mastodon_version="4.0.0",
+            user_agent=self.user_agent,
+        )
+
+
+def _what(error: BaseException) -> str:
+    """The server's own words where it had any, else what really happened."""
+    if isinstance(error, KeyError):
+        return f"the answer holds no {error}"
+    while len(error.args) < 2 and (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, MastodonError) and len(error.args) > 1:
+        return " ".join(str(word) for word in error.args[1:] if word)
+    return innermost(error)

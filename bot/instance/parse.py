@@ -1,0 +1,92 @@
+"""The API's JSON, as Mastodon.py hands it on -> our entities.
+
+Servers leave fields out, add others, and send null where a value is promised; only what nothing can be done without
+(ids, the account, when) is insisted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bot.entities import VISIBILITIES, Account, Attachment, Mention, Status, Thread, Visibility
+from bot.instance.markup import plain_text, without_mentions
+
+Json = Mapping[str, Any]
+
+
+def mention(raw: Json) -> Mention | None:
+    """A notification as a mention; None when it is of another type, or cannot be read."""
+    if raw.get("type") != "mention" or not raw.get("status"):
+        return None
+    return Mention(notification_id=str(raw["id"]), status=status(raw["status"]))
+
+
+def status(raw: Json) -> Status:
+    """A status.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has no id, no account or no time.
+    """
+    return Status(
+        id=str(raw["id"]),
+        account=account(raw["account"]),
+        created_at=_time(raw["created_at"]),
+        visibility=_visibility(raw.get("visibility")),
+        text=without_mentions(plain_text(raw.get("content") or "")),
+        language=(raw.get("language") or None),
+        spoiler_text=raw.get("spoiler_text") or "",
+        sensitive=bool(raw.get("sensitive")),
+        attachments=tuple(attachment(item) for item in raw.get("media_attachments") or ()),
+        in_reply_to_id=_id(raw.get("in_reply_to_id")),
+        mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or () if item.get("id")),
+        is_boost=bool(raw.get("reblog")),
+    )
+
+
+def account(raw: Json) -> Account:
+    """An account; its name as shown, its note and its fields become one plain text."""
+    fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
+    created_at = raw.get("created_at")
+    return Account(
+        id=str(raw["id"]),
+        acct=str(raw.get("acct") or raw["username"]),
+        bot=bool(raw.get("bot")),
+        created_at=_time(created_at) if created_at else None,
+        profile="\n".join([raw.get("display_name") or "", plain_text("\n".join([raw.get("note") or "", *fields]))]),
+    )
+
+
+def attachment(raw: Json) -> Attachment:
+    """A media attachment.
+
+    `url` is null while the server is processing, or when it holds no copy of a remote one (type "unknown").
+    Of anything but an image only the preview is a still picture.
+    """
+    kind = str(raw.get("type") or "unknown")
+    names = {"image": ("url", "preview_url", "remote_url"), "unknown": ("url", "remote_url", "preview_url")}
+    urls = [raw.get(name) for name in names.get(kind, ("preview_url",))]
+    return Attachment(kind=kind, urls=tuple(dict.fromkeys(str(url) for url in urls if url)))
+
+
+def thread(raw: Json) -> Thread:
+    """A status' context, without those whose author is gone."""
+    return Thread(
+        ancestors=tuple(status(item) for item in raw.get("ancestors") or () if item.get("account")),
+        descendants=tuple(status(item) for item in raw.get("descendants") or () if item.get("account")),
+    )
+
+
+def _id(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _time(value: object) -> datetime:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _visibility(value: object) -> Visibility:
+    """An unknown kind of visibility ("local", "mutuals_only", ...) counts as the narrowest."""
+    return next((known for known in VISIBILITIES if known == value), "direct")

@@ -1,0 +1,313 @@
+"""One mention, from who asked to the posted reply; raises where it cannot, and leaves what to do about that to others.
+
+The order matters: before anything is posted, `Store.posting` records that an answer may be out there; before anything
+is posted again, the thread is looked into.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from bot.admin.handlers import CommandHandlers
+from bot.admin.outbox import parts
+from bot.config import BotSettings
+from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, Thread
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
+from bot.instance.client import Client
+from bot.mentions import etiquette
+from bot.mentions.etiquette import Subject
+from bot.photos.photos import Judge
+from bot.recent import Recent
+from bot.reply.card import illustrate
+from bot.reply.writer import Writer
+from bot.storage.store import Entry, Outcome, Store
+
+logger = logging.getLogger(__name__)
+
+NO_THREAD = Thread((), ())
+RELATIONS_KEPT_S = 3600.0
+PHOTO_TRIES = 7  # after so many, ten minutes with the default pauses, a photo that cannot be had is said to be gone
+UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
+
+
+class Answerer:
+    """Answers mentions, one at a time on each thread that calls it.
+
+    Args:
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        judge: Judge,
+        writer: Writer,
+        settings: BotSettings,
+        *,
+        handlers: CommandHandlers,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._judge = judge
+        self._writer = writer
+        self._settings = settings
+        self._handlers = handlers
+        self._asking = threading.Lock()
+        self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
+
+    def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
+        """Bring one mention to its end.
+
+        Args:
+            entry: its row, in the state "working".
+            mention: what it says, where that is still known; else it is read again.
+
+        Raises:
+            InstanceError, ProjectError: it could not be brought to its end this time.
+        """
+        try:
+            status = mention.status if mention else self._client.status(entry.status_id)
+            return self._answer(entry, status)
+        except (NotFound, NoSuchPage) as error:
+            if isinstance(error, NoSuchPage) and not self._is_gone(entry, error):
+                raise
+            logger.info("gone notification=%s detail=%s", entry.notification_id, error)
+            if entry.look_first:
+                self._withdraw(entry)
+            return _silence("the question is gone")
+
+    def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
+        """Whether a 404 that is not the API's own is to be believed: to the last try, from a server that is there."""
+        return page.status in (404, 410) and not page.outage and entry.attempts >= self._settings.max_attempts
+
+    def _withdraw(self, entry: Entry) -> None:
+        """Delete an answer that arrived, though we were not told so, before its question was deleted."""
+        for reply_id in self._client.left_behind(entry.account_id, since=entry.status_id):
+            self._client.delete(reply_id)
+            logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
+
+    def _answer(self, entry: Entry, status: Status) -> Outcome:
+        me = self._client.me()
+        thread = self._client.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
+        earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
+        if earlier is not None:
+            logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
+            return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
+        moment = datetime.fromtimestamp(self._client.server_time(), UTC)
+        max_age = timedelta(hours=self._settings.max_mention_age_h)
+        reason = etiquette.why_silent(status, me=me, now=moment, max_age=max_age)
+        if reason:
+            return _silence(reason)
+        self._client.require("post", "posting")  # before the work is done, as it could not be delivered
+        order = self._order(entry, status)
+        return order or self._request(entry, status, thread, me) or self._talk(entry, status, thread, me)
+
+    def _order(self, entry: Entry, status: Status) -> Outcome | None:
+        """Do what an admin says privately; None when it is no order."""
+        if status.visibility != "direct" or status.account.id not in self._handlers.admins:
+            return None
+        language = self._writer.language(status)
+        text = self._handlers.obey(entry.notification_id, status.account.id, status.text, language=language)
+        if text is None:
+            if not self._is_meant_as_order(status):
+                return None
+            text = self._handlers.unknown(status.text)
+        first, *more = parts(text, self._writer.room(status))
+        outcome = self._post(entry, self._writer.plain(first, to=status), kind="order")
+        self._go_on(entry, status, more, below=outcome.reply_id)
+        return outcome
+
+    def _is_meant_as_order(self, status: Status) -> bool:
+        """Whether words of an admin that are no order were perhaps meant as one."""
+        if status.attachments or not status.text:
+            return False
+        if status.in_reply_to_id:
+            above = self._store.by_reply(status.in_reply_to_id)
+            return above is not None and above.kind == "order"
+        return self._writer.texts.request(status.text) is None
+
+    def _go_on(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
+        """The rest of a long answer, each part below the one before; a part that cannot be posted ends it."""
+        try:
+            for number, text in enumerate(more, start=2):
+                reply = self._writer.plain(text, to=status)
+                key = f"{entry.idempotency_key}-{number}"
+                below = self._client.post(reply, in_reply_to=below, idempotency_key=key)
+        except InstanceError as error:
+            logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
+
+    def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
+        """Obey "stop", "start" and "delete"; None when the mention is none of them."""
+        request = self._writer.texts.request(status.text)
+        account_id = status.account.id
+        if request == "start":
+            self._store.opt_in(account_id)
+            return self._confirm(entry, status, "opted_in")
+        if self._store.opted_out(account_id) and not (request == "stop" and entry.look_first):
+            return _silence("opted out")
+        if request == "stop":
+            self._store.opt_out(account_id)
+            return self._confirm(entry, status, "opted_out")
+        if request == "delete":
+            return self._delete_answer(status, thread, me)
+        return None
+
+    def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
+        return self._notice(entry, status, kind) if self._admit(entry, status) else _silence("over the limit")
+
+    def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
+        """Delete our nearest answer to this account above its mention."""
+        authors = {each.id: each.account.id for each in thread.ancestors}
+        for each in reversed(thread.ancestors):
+            if each.account.id != me.id:
+                continue
+            answered = self._store.by_reply(each.id)  # None where that is too long ago, or the database was lost
+            if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
+                self._client.delete(each.id)
+                if answered:
+                    self._store.finish(answered.notification_id, _silence("answer deleted when asked to"))
+                return _silence("asked us to delete an answer")
+        return _silence("asked us to delete, but there is no answer above")
+
+    def _talk(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
+        if self._is_shut_out(status.account.id, entry):
+            return _silence("blocked or muted")
+        if etiquette.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
+            return _silence("enough answers in this thread")
+        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_judged=self._was_judged)
+        if subject.action != "ask" or subject.status is None:
+            return self._act(entry, status, subject)
+        author_id = subject.status.account.id
+        if self._store.opted_out(author_id) or self._is_shut_out(author_id, entry):
+            return _silence("the photo's author wants no bots")
+        with self._asking:  # whom two people ask about at once is asked once
+            subject = self._consent(subject.status, me)
+            if subject.action == "ask":
+                return self._act(entry, status, subject)
+        return self._act(entry, status, subject)
+
+    def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
+        """Do about a mention what its subject asks for, within the account's limit."""
+        if subject.action == "silence":
+            return _silence(subject.reason)
+        if not self._admit(entry, status):
+            if self._store.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
+                return _silence("over the limit")
+            return self._notice(entry, status, "limit")
+        if subject.action == "judge" and subject.status:
+            return self._look(entry, status, subject.status)
+        return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
+
+    def _consent(self, photo: Status, me: Account) -> Subject:
+        def is_request(ours: Status) -> bool:
+            answered = self._store.by_reply(ours.id)
+            return ours.text in requests or (answered is not None and answered.kind == "consent")
+
+        texts = self._writer.texts
+        requests = {" ".join(texts.say(language, "consent").split()) for language in texts.templates}
+
+        below = self._client.thread(photo.id)
+        return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
+
+    def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
+        if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
+            return self._notice(entry, status, "sensitive")
+        findings = self._judge.look(
+            shown.attachments[: self._settings.max_images],
+            thumbnails=self._may_upload(),
+            last_try=entry.attempts >= min(self._settings.max_attempts, PHOTO_TRIES),
+        )
+        reply = self._writer.answer(findings, to=status, shown=shown)
+        return self._post(entry, reply, kind="answer", findings=findings)
+
+    def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
+        return self._post(entry, self._writer.notice(kind, to=status), kind=kind)
+
+    def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
+        media_ids = self._pictures(findings, language=reply.language)
+        self._store.posting(entry.notification_id)
+        try:
+            reply_id = self._send(entry, reply, media_ids)
+        except Refused:
+            if not media_ids:
+                raise
+            reply_id = self._send(entry, reply, [])  # perhaps it was the pictures
+        best = _best(findings)
+        return Outcome(
+            "answered",
+            kind=kind,
+            reply_id=reply_id,
+            label=best.label if best else None,
+            score=best.score if best else None,
+            version=best.version if best else None,
+        )
+
+    def _send(self, entry: Entry, reply: Reply, media_ids: Sequence[str]) -> str:
+        return self._client.post(
+            reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key, media_ids=media_ids
+        )
+
+    def _pictures(self, findings: Sequence[Finding], *, language: str) -> list[str]:
+        """Upload a picture of each prediction, while the server takes them; an answer never waits for one."""
+        media_ids = []
+        for finding in findings:
+            if not isinstance(finding, Prediction) or not self._may_upload():
+                continue
+            try:
+                card = illustrate(finding, self._writer, language=language)
+                media_id = card and self._client.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
+            except (InstanceError, OSError, ValueError) as error:
+                logger.warning("answering without a picture: %s", error)
+                break
+            if media_id:
+                media_ids.append(media_id)
+        return media_ids
+
+    def _may_upload(self) -> bool:
+        """Whether the server grants more uploads than are to be left."""
+        left = self._client.limits.remaining("upload")
+        return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
+
+    def _admit(self, entry: Entry, status: Status) -> bool:
+        new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self._client.server_time(), UTC))
+        limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
+        return self._store.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+
+    def _was_judged(self, status_id: str) -> bool:
+        entry = self._store.by_status(status_id)
+        return entry is not None and entry.state == "answered" and entry.kind == "answer"
+
+    def _agrees(self, text: str) -> bool:
+        return self._writer.texts.request(text) == "agree"
+
+    def _is_shut_out(self, account_id: str, entry: Entry) -> bool:
+        """Whether an account is muted or blocked; where the server does not tell, it is not."""
+        known = self._shut_out.get(account_id)
+        if known is not None:
+            return known
+        try:
+            shut_out = self._client.relation(account_id).shut_out
+        except (NotFound, OutOfScope, Refused, Transient) as error:
+            # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
+            may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
+            if (may_pass and entry.attempts < self._settings.max_attempts // 2) or getattr(error, "outage", False):
+                raise
+            logger.debug("relation unknown error=%s", error)
+            shut_out = False
+        self._shut_out.put(account_id, shut_out)
+        return shut_out
+
+
+def _silence(reason: str) -> Outcome:
+    return Outcome("refused", reason=reason)
+
+
+def _best(findings: Sequence[Finding]) -> Prediction | None:
+    """The first photo that could be judged; it stands for all in the inbox."""
+    return next((finding for finding in findings if isinstance(finding, Prediction)), None)

@@ -1,0 +1,151 @@
+"""Keeps answers in step with their questions: deleted with them, and given anew when a photo is added later.
+
+The stream tells of both while it stands; a sweep finds the deleted questions that it did not tell of.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bot.entities import Status
+from bot.errors import NoSuchPage, NotFound, Refused
+from bot.instance import parse
+from bot.instance.client import Client
+from bot.mentions.worker import Worker
+from bot.storage.store import Entry, Outcome, Store
+from trainer.errors import ProjectError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 20  # statuses asked for at once
+LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted or edited
+# On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
+MAX_SINGLE = 20
+
+
+class Cleanup:
+    """Follows up on answered mentions, on a thread of its own so that the stream never waits.
+
+    Args:
+        max_age_s: how long an answered mention is followed.
+        patience_s: how long deleting an old answer may take before the new one is posted.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        worker: Worker,
+        *,
+        max_age_s: float,
+        patience_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._worker = worker
+        self._max_age_s = max_age_s
+        self._patience_s = patience_s
+        self._now = now
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="tidy", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work off what `deleted` and `edited` hand over."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Leave the rest to the next sweep."""
+        self._tasks.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def deleted(self, status_id: str) -> None:
+        """A status is gone; returns at once."""
+        entry = self._store.by_status(status_id)
+        if entry is not None:
+            self._tasks.put(lambda: self._question_gone(entry))
+
+    def edited(self, raw: dict[str, Any]) -> None:
+        """A status was edited; returns at once."""
+        status = parse.status(raw)
+        entry = self._store.by_status(status.id)
+        if entry is not None:
+            self._tasks.put(lambda: self._question_changed(entry, status))
+
+    def sweep(self) -> int:
+        """Delete the answers whose questions are gone; returns how many.
+
+        Raises:
+            InstanceError: the server could not be asked.
+        """
+        followed = self._store.answered_since(self._now() - self._max_age_s)
+        n_gone = 0
+        for entry in self._suspects(followed):
+            try:
+                self._client.status(entry.status_id)
+            except NotFound:
+                self._question_gone(entry)
+                n_gone += 1
+            except NoSuchPage as error:
+                if error.outage:
+                    raise
+                logger.debug("perhaps gone, perhaps not status=%s error=%s", entry.status_id, error)
+        return n_gone
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except ProjectError as error:
+                logger.warning("not tidied now, the next sweep tries again: %s", error)
+            except Exception:
+                logger.exception("not tidied")
+
+    def _question_gone(self, entry: Entry) -> None:
+        entry = self._store.entry(entry.notification_id) or entry
+        if entry.state in ("working", "posting"):  # its answer may have arrived just before
+            self._look_again(lambda: self._question_gone(entry))
+        if entry.state != "answered" or entry.reply_id is None:
+            return  # one that waits finds out by itself
+        self._client.delete(entry.reply_id)
+        self._store.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
+        logger.info("answer deleted with its question notification=%s", entry.notification_id)
+
+    def _question_changed(self, entry: Entry, status: Status) -> None:
+        """A photo added to a mention that was told how to ask: the help goes, an answer comes."""
+        self._worker.forget(entry.notification_id)
+        entry = self._store.entry(entry.notification_id) or entry
+        if entry.state in ("working", "posting") and status.attachments:  # the help may be on its way
+            self._look_again(lambda: self._question_changed(entry, status))
+        if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
+            return
+        # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
+        now = self._now()
+        self._store.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
+        self._client.delete(entry.reply_id)
+        self._store.hurry(entry.notification_id)
+        self._worker.wake()
+        logger.info("asked again with a photo notification=%s", entry.notification_id)
+
+    def _look_again(self, task: Callable[[], None]) -> None:
+        timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (task,))
+        timer.daemon = True
+        timer.start()
+
+    def _suspects(self, followed: Sequence[Entry]) -> Iterator[Entry]:
+        """Those whose question seems to be gone; it is asked for by itself before anything is done about it."""
+        try:
+            for start in range(0, len(followed), BATCH):
+                batch = followed[start : start + BATCH]
+                existing = self._client.existing([entry.status_id for entry in batch])
+                yield from (entry for entry in batch if entry.status_id not in existing)
+        except (NotFound, Refused, NoSuchPage) as error:  # servers before 4.3
+            logger.debug("statuses are looked at one by one: %s", error)
+            yield from followed[-MAX_SINGLE:]

@@ -1,0 +1,150 @@
+"""The user stream: a hint that is fast, opened again with growing pauses; polling takes over where it fails."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bot.config import MastodonSettings
+from bot.entities import Mention
+from bot.errors import InstanceError, RateLimited, Unauthorized
+from bot.instance.client import Client, readable_mention
+from bot.instance.listener import Listener
+
+logger = logging.getLogger(__name__)
+
+# A connection that lived shorter counts as failed; the server's heartbeats come every 15 s.
+HEALTHY_S = 20.0
+# After so many failures in a row the bot says that it polls; the stream is still tried, rarely.
+FAILURES_TO_POLL = 3
+MAX_DOUBLINGS = 16
+
+
+class Stream:
+    """Keeps a stream open on a thread of its own.
+
+    Args:
+        look: called when a connection stands or has ended, so that what was missed is read.
+        received: takes a mention in.
+        edited: takes the JSON of an edited status in.
+        deleted: takes the id of a deleted status in.
+        fatal: called with an error that only a person can help with.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        settings: MastodonSettings,
+        *,
+        look: Callable[[], None],
+        received: Callable[[Mention], None],
+        edited: Callable[[dict[str, Any]], None],
+        deleted: Callable[[str], None],
+        fatal: Callable[[Exception], None],
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._look = look
+        self._received = received
+        self._edited = edited
+        self._deleted = deleted
+        self._fatal = fatal
+        self._is_open = False
+        self._n_failures = 0
+        self.n_connections = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream stands at the moment."""
+        return self._is_open
+
+    def start(self) -> None:
+        """Open the stream, unless config says to poll."""
+        if self._settings.streaming:
+            self._thread.start()
+        else:
+            logger.info("polling every_s=%g, as mastodon.streaming is false", self._settings.poll_every_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """Close the stream and open no other."""
+        self._stopping.set()
+        self._client.close_stream()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            reason, least_pause_s = self._listen()
+            if reason is None or self._stopping.is_set():
+                return
+            self._look()
+            lived_s = time.monotonic() - started
+            self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
+            pause = max(self._pause(), least_pause_s)
+            self._tell(reason, lived_s, pause)
+            self._stopping.wait(pause)
+
+    def _listen(self) -> tuple[str | None, float]:
+        """One connection from start to end; returns why it ended (None: for good) and the least pause after it."""
+        listener = Listener(opened=self._opened, notified=self._notified, edited=self._edited, deleted=self._deleted)
+        try:
+            self._client.stream(listener)
+            return "closed by the server", 0.0
+        except Unauthorized as error:
+            return self._is_token_good(error), 0.0
+        except RateLimited as error:
+            return str(error), error.until - time.time()
+        except InstanceError as error:
+            return str(error), 0.0
+        finally:
+            self._is_open = False
+
+    def _is_token_good(self, refusal: Unauthorized) -> str | None:
+        """Tell a revoked token from a stream that wants another scope; the reason, or None after a revoked one."""
+        try:
+            self._client.me(again=True)
+        except Unauthorized as error:
+            self._fatal(error)
+            return None
+        except InstanceError:
+            return str(refusal)
+        return f"{refusal}; the token itself is good, perhaps it lacks read:statuses or read:notifications"
+
+    def _opened(self) -> None:
+        self._is_open = True
+        self.n_connections += 1
+        if self._n_failures >= FAILURES_TO_POLL:
+            logger.info("stream open again after failures=%d", self._n_failures)
+        else:
+            logger.info("stream open connection=%d", self.n_connections)
+        self._look()
+
+    def _notified(self, raw: dict[str, Any]) -> None:
+        mention = readable_mention(raw)
+        if mention is not None:
+            self._received(mention)
+
+    def _pause(self) -> float:
+        pause = self._settings.reconnect_pause_s * 2.0 ** min(self._n_failures - 1, MAX_DOUBLINGS)
+        capped = min(pause, self._settings.max_reconnect_pause_s)
+        return capped * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, no secret
+
+    def _tell(self, reason: str, lived_s: float, pause: float) -> None:
+        if self._n_failures == FAILURES_TO_POLL:
+            logger.warning(
+                "no lasting stream reason=%s; polling every_s=%g instead, the stream is tried now and then",
+                reason,
+                self._settings.poll_every_s,
+            )
+        else:
+            level = logging.WARNING if self._n_failures < FAILURES_TO_POLL else logging.DEBUG
+            if lived_s >= HEALTHY_S:  # as servers and proxies end them now and then
+                level = logging.INFO
+            logger.log(level, "stream ended lived_s=%.0f again_in_s=%.1f reason=%s", lived_s, pause, reason)

@@ -1,0 +1,276 @@
+"""Takes mentions from the inbox, several at a time, and decides what to do when one cannot be answered.
+
+Every error stops here. A rate limit and an outage of the instance cost a mention nothing of its budget, and hold back
+the others too; anything else is charged, and a mention whose budget is used up is set aside with its reason. Attempts
+are charged when a mention is taken, so one that kills the whole process is set aside as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from bot.config import BotSettings
+from bot.entities import Mention
+from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
+from bot.recent import Recent
+from bot.storage.schema import DamagedError
+from bot.storage.store import LONGEST_WAIT_S, Entry, Outcome, Store
+from trainer.errors import ModelError, ProjectError, StorageError
+
+logger = logging.getLogger(__name__)
+
+# A row that another process changed (`python -m bot inbox --retry`) is seen after this long.
+LOOK_EVERY_S = 15.0
+MAX_DOUBLINGS = 16
+# After so many calls in a row without an answer the server counts as away; fewer are hiccups.
+OUTAGES_TO_HOLD = 3
+# While the server is away, somebody goes ahead at least this often to see whether it is back.
+MAX_OUTAGE_PAUSE_S = 60.0
+NEEDED_BY_ALL = ("call", "post")  # kinds of calls without which no mention can be answered
+
+
+class Answerer(Protocol):
+    """Brings one mention to its end: `bot.mentions.answer.Answerer`."""
+
+    def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
+        """Raises where it cannot."""
+
+
+class Worker:
+    """Works the inbox off on threads of its own.
+
+    Args:
+        patience_s: how long an answer of the server may be under way; a call that got no answer is not
+            tried again earlier, lest a post arrive twice.
+        fatal: called with an error that only a person can help with.
+        only: ids of the accounts whose mentions are taken at the moment, the others wait; None: everybody's.
+        finished: called with each mention that came to its end.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        answerer: Answerer,
+        settings: BotSettings,
+        *,
+        patience_s: float,
+        fatal: Callable[[Exception], None],
+        only: Callable[[], Collection[str] | None] = lambda: None,
+        finished: Callable[[Entry, Outcome], None] = lambda *_: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._answerer = answerer
+        self._settings = settings
+        self._patience_s = patience_s
+        self._fatal = fatal
+        self._only = only
+        self._finished = finished
+        self._now = now
+        self._known: Recent[Mention] = Recent()
+        self._at_work: set[str] = set()
+        self._held_until = 0.0
+        self._n_outages = 0
+        self._stopping = False
+        self._wake = threading.Condition()
+        self._pool = ThreadPoolExecutor(settings.concurrent_mentions, thread_name_prefix="mention")
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def start(self) -> None:
+        """Take up what an earlier run left behind, then whatever comes."""
+        n_left = self._store.revive([], look_first=True, under_way_s=self._patience_s)
+        if n_left:
+            logger.info("taken up again n=%d", n_left)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Take nothing more, wait for what is at work; True when all of it ended in time."""
+        deadline = time.monotonic() + timeout_s
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+            done = self._wake.wait_for(lambda: not self._at_work, timeout_s)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        return done
+
+    def hand_over(self, mention: Mention) -> None:
+        """A mention has just been put into the inbox; what it says is remembered for a while, to save reading it."""
+        self._known.put(mention.notification_id, mention)
+        self.wake()
+
+    def forget(self, notification_id: str) -> None:
+        """What this mention says has changed; it is read again when its turn comes."""
+        self._known.pop(notification_id)
+
+    def wake(self) -> None:
+        """Look into the inbox now."""
+        with self._wake:
+            self._wake.notify_all()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is at work or due."""
+        with self._wake:
+            due = self._store.next_due(only=self._only())
+            return not self._at_work and (due is None or due > self._now())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._stopping:
+                    return
+                try:
+                    pause = self._fill()
+                except DamagedError as error:
+                    self._fatal(error)
+                    return
+                except StorageError as error:
+                    logger.error("the inbox cannot be read: %s", error)
+                    pause = LOOK_EVERY_S
+                except Exception:
+                    logger.exception("the inbox was not looked into")
+                    pause = LOOK_EVERY_S
+                self._wake.wait(min(pause, LOOK_EVERY_S))
+
+    def _fill(self) -> float:
+        """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
+        now, only = self._now(), self._only()
+        if self._held_until > now + LONGEST_WAIT_S:
+            self._held_until = now  # the clock was set back
+        self._store.revive(self._at_work)
+        if now < self._held_until:
+            return self._held_until - now
+        # In an outage one goes ahead to see whether the server is back.
+        n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
+        if len(self._at_work) < n_hands:
+            for entry in self._store.take(n_hands - len(self._at_work), only=only):
+                self._at_work.add(entry.notification_id)
+                self._pool.submit(self._bring_to_its_end, entry)
+        due = self._store.next_due(only=only)
+        if due is None or len(self._at_work) >= n_hands:
+            return LOOK_EVERY_S
+        return max(0.0, due - now)
+
+    def _bring_to_its_end(self, entry: Entry) -> None:
+        """One mention on one thread; nothing gets out of here."""
+        started = time.monotonic()
+        try:
+            self._try(entry, started)
+        except Exception:
+            # The row stays as it is; once nobody works on it, `revive` puts it back.
+            logger.exception("outcome not recorded notification=%s", entry.notification_id)
+        finally:
+            with self._wake:
+                self._at_work.discard(entry.notification_id)
+                self._wake.notify_all()
+
+    def _try(self, entry: Entry, started: float) -> None:
+        known = self._known.get(entry.notification_id)
+        if entry.attempts > self._settings.max_attempts:  # then its tries ended with the whole process
+            reason = f"the bot ended suddenly while it was at work, in try {entry.attempts - 1} as before"
+            self._finish(entry, Outcome("failed", reason=reason), started)
+            return
+        try:
+            outcome = self._answerer.answer(entry, known)
+        except RateLimited as error:
+            if error.family in NEEDED_BY_ALL:
+                self._hold(error.until)
+            self._defer(entry, error, until=error.until, charged=False)
+        except Unauthorized as error:
+            self._defer(entry, error, until=self._now(), charged=False)
+            self._fatal(error)
+        except (NotFound, Refused) as error:
+            self._n_outages = 0
+            self._finish(entry, Outcome("failed", reason=str(error)), started)
+        except Transient as error:
+            pause = self._pause(entry.tries)
+            if error.outage:
+                self._note_outage()
+                pause = min(pause, MAX_OUTAGE_PAUSE_S)
+            else:
+                self._n_outages = 0
+            pause = max(pause, self._patience_s if error.under_way else 0.0)
+            self._defer(entry, error, until=self._now() + pause, charged=not error.outage)
+        except ModelError as error:  # nothing against the mention: there is no version that serves
+            until = self._now() + self._settings.max_retry_pause_s
+            self._hold(until)
+            self._defer(entry, error, until=until, charged=False)
+        except StorageError:
+            raise
+        except Exception as error:
+            if not isinstance(error, ProjectError):
+                logger.exception("fault notification=%s", entry.notification_id)
+            self._defer(entry, error, until=self._now() + self._pause(entry.tries), charged=True)
+        else:
+            self._n_outages = 0
+            self._finish(entry, outcome, started)
+
+    def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
+        self._store.finish(entry.notification_id, outcome)
+        self._known.pop(entry.notification_id)
+        self._finished(entry, outcome)
+        took_ms = (time.monotonic() - started) * 1000
+        if outcome.state == "answered":
+            logger.info(
+                "replied notification=%s reply=%s kind=%s label=%s score=%s version=%s took_ms=%d",
+                entry.notification_id,
+                outcome.reply_id,
+                outcome.kind,
+                outcome.label,
+                None if outcome.score is None else f"{outcome.score:.2f}",
+                outcome.version,
+                took_ms,
+            )
+        else:
+            level = logging.INFO if outcome.state == "refused" else logging.ERROR
+            logger.log(level, "%s notification=%s reason=%s", outcome.state, entry.notification_id, outcome.reason)
+
+    def _defer(self, entry: Entry, error: Exception, *, until: float, charged: bool) -> None:
+        reason = f"{type(error).__name__}: {error}"[:300]
+        if charged and entry.attempts >= self._settings.max_attempts:
+            self._finish(entry, Outcome("failed", reason=reason), time.monotonic())
+            return
+        self._store.defer(entry.notification_id, until=until, reason=reason, charged=charged)
+        logger.warning(
+            "deferred notification=%s attempt=%d again_in_s=%.1f reason=%s",
+            entry.notification_id,
+            entry.attempts,
+            max(0.0, until - self._now()),
+            reason,
+        )
+
+    def _hold(self, until: float) -> None:
+        with self._wake:
+            self._held_until = max(self._held_until, until)
+
+    def _note_outage(self) -> None:
+        """After some failures in a row hold everything back, longer each time that the one which goes ahead fails too.
+
+        What else was at work when the server went away tells nothing new.
+        """
+        with self._wake:
+            now = self._now()
+            if now < self._held_until:
+                return
+            self._n_outages += 1
+            if self._n_outages >= OUTAGES_TO_HOLD:
+                pause = self._pause(self._n_outages - OUTAGES_TO_HOLD + 1)
+                self._held_until = now + min(pause, MAX_OUTAGE_PAUSE_S)
+
+    def _pause(self, n_failures: int) -> float:
+        """Seconds before the next try, doubled for each failure."""
+        pause = self._settings.retry_pause_s * 2.0 ** min(n_failures - 1, MAX_DOUBLINGS)
+        return min(pause, self._settings.max_retry_pause_s) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret

@@ -1,0 +1,123 @@
+"""The bot in figures, as Prometheus reads them: what happened since the start, and how things stand.
+
+Source of the names' form: https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from bot.admin.status import StatusReader
+from bot.storage.records import Records
+from bot.storage.store import Entry, Outcome
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+LATENCY_BUCKETS_S = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300, 1800, 7200)
+
+
+class Metrics:
+    """Counts.
+
+    Args:
+        stream: whether a stream stands, and how many connections there were.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        status_reader: StatusReader,
+        records: Records,
+        *,
+        stream: Callable[[], tuple[bool, int]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
+        self._registry = CollectorRegistry()
+        self._mentions = Counter("dokocos_mentions", "Mentions taken into the inbox.", registry=self._registry)
+        self._answers = Counter("dokocos_answers", "Replies posted.", ["kind"], registry=self._registry)
+        self._refusals = Counter(
+            "dokocos_refusals", "Mentions left unanswered on purpose.", ["reason"], registry=self._registry
+        )
+        self._failures = Counter("dokocos_failures", "Mentions set aside.", registry=self._registry)
+        self._latency = Histogram(
+            "dokocos_answer_seconds",
+            "From the mention's arrival to its reply.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._registry.register(_Standing(status_reader, records, stream))
+
+    def received(self) -> None:
+        """A mention was taken into the inbox."""
+        self._mentions.inc()
+
+    def finished(self, entry: Entry, outcome: Outcome) -> None:
+        """A mention came to its end."""
+        if outcome.state == "answered":
+            self._answers.labels(outcome.kind or "answer").inc()
+            self._latency.observe(max(0.0, self._now() - entry.received_at))
+        elif outcome.state == "refused":
+            self._refusals.labels(outcome.reason).inc()
+        else:
+            self._failures.inc()
+
+    def page(self) -> bytes:
+        """All figures in Prometheus' text format. Raises StorageError."""
+        return generate_latest(self._registry)
+
+
+class _Standing(Collector):
+    """How things stand when Prometheus asks."""
+
+    def __init__(self, status_reader: StatusReader, records: Records, stream: Callable[[], tuple[bool, int]]) -> None:
+        self._status_reader = status_reader
+        self._records = records
+        self._stream = stream
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing is asked of the parts before they are there."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        view = self._status_reader.read()
+        is_open, n_connections = self._stream()
+        inbox = GaugeMetricFamily("dokocos_inbox", "Mentions in the inbox.", labels=["state"])
+        for state, n in view.counts.items():
+            inbox.add_metric([state], n)
+        yield inbox
+        yield GaugeMetricFamily("dokocos_inbox_depth", "Mentions still to be answered.", value=view.n_waiting)
+        yield GaugeMetricFamily("dokocos_paused", "1 while an admin has paused the bot.", value=view.paused)
+        yield GaugeMetricFamily("dokocos_free_bytes", "Free on data_dir's disk.", value=view.free_bytes)
+        yield GaugeMetricFamily("dokocos_uptime_seconds", "Since the start.", value=view.uptime_s)
+        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream stands.", value=is_open)
+        yield CounterMetricFamily("dokocos_stream_connections", "Streams opened since the start.", value=n_connections)
+        runs = GaugeMetricFamily("dokocos_job_runs", "Runs of a job that are on record.", labels=["job", "outcome"])
+        for (job, outcome), n in sorted(self._records.run_counts().items()):
+            runs.add_metric([job, outcome], n)
+        yield runs
+        yield from self._champion(view.report)
+        yield InfoMetricFamily("dokocos_champion", "The version that serves.", value={"version": view.champion})
+
+    def _champion(self, report: dict[str, Any] | None) -> Iterator[Metric]:
+        if report is None:
+            return
+        recall = GaugeMetricFamily("dokocos_champion_recall", "On held-out members.", labels=["label"])
+        precision = GaugeMetricFamily("dokocos_champion_precision", "On held-out members.", labels=["label"])
+        for each in report["classes"]:
+            for family, name in ((recall, "recall"), (precision, "precision")):
+                if each[name]["value"] is not None:
+                    family.add_metric([each["label"]], each[name]["value"])
+        yield from (recall, precision)
+        balanced = report["balanced_accuracy"]["value"]
+        if balanced is not None:
+            yield GaugeMetricFamily(
+                "dokocos_champion_balanced_accuracy", "Mean recall on held-out members.", value=balanced
+            )

@@ -1,0 +1,154 @@
+"""A local HTTP port with three pages: /healthz, /metrics and a status page. It shows figures, no photo and no name."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bot.admin.status import BotStatus, span
+from bot.storage.store import Tally
+from trainer.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DAYS_SHOWN = 14
+CHART = (700, 165)  # width and height of the curve in its own units
+HEADROOM = 18  # of these units above it, for the number on the highest bar
+GAP = 6
+STATES = ("answered", "refused", "failed")  # from below
+REQUEST_TIMEOUT_S = 10.0
+HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one path answers."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: int = 200
+
+
+class Pages:
+    """Serves pages on threads of its own.
+
+    Args:
+        host, port: where; port 0 takes a free one.
+        pages: path -> what makes its page.
+
+    Raises:
+        ConfigError: the address cannot be taken.
+    """
+
+    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = REQUEST_TIMEOUT_S
+
+            def do_GET(self) -> None:
+                _answer(self, pages)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
+                logger.debug(format, *args)
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise ConfigError(f"bot.http_port: {host}:{port} cannot be listened on: {error}") from error
+        self._server.daemon_threads = True
+        self.url = f"http://{host}:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
+
+    def start(self) -> None:
+        """Answer requests from now on."""
+        self._thread.start()
+        logger.info("status page at %s/", self.url)
+
+    def stop(self) -> None:
+        """Give the port back."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+def status_page(view: BotStatus, tallies: Sequence[Tally], jobs: Sequence[str], *, now: float) -> Page:
+    """How things stand, and the last days as a curve.
+
+    Args:
+        tallies: of mentions that ended in the last `DAYS_SHOWN` days.
+        jobs: a line for each.
+        now: seconds since the epoch.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    template = environment.get_template("status.html.j2")
+    days = _days(tallies, now=now)
+    text = template.render(view=view, uptime=span(view.uptime_s), days=days, states=STATES, jobs=_cells(jobs))
+    return Page(text.encode(), HTML)
+
+
+def _days(tallies: Sequence[Tally], *, now: float) -> list[dict[str, object]]:
+    """A column of the chart for each day, with the bars it is made of."""
+    today = datetime.fromtimestamp(now, UTC).date()
+    names = [str(today - timedelta(days=back)) for back in reversed(range(DAYS_SHOWN))]
+    counts = {name: dict.fromkeys(STATES, 0) for name in names}
+    for tally in tallies:
+        if tally.day in counts and tally.state in STATES:
+            counts[tally.day][tally.state] += tally.n
+    highest = max((sum(each.values()) for each in counts.values()), default=0) or 1
+    width = CHART[0] / DAYS_SHOWN
+    columns: list[dict[str, object]] = []
+    for number, name in enumerate(names):
+        bars, y = [], float(CHART[1])
+        for state in STATES:
+            height = counts[name][state] / highest * (CHART[1] - HEADROOM)
+            y -= height
+            bars.append({"state": state, "n": counts[name][state], "y": round(y, 1), "height": round(height, 1)})
+        n_all = sum(counts[name].values())
+        words = f"{name} " + ", ".join(f"{counts[name][state]} {state}" for state in STATES)
+        x, middle = round(number * width, 1), round(number * width + (width - GAP) / 2, 1)
+        columns.append(
+            {
+                "name": f"{date.fromisoformat(name):%b %d}",
+                "x": x,
+                "middle": middle,
+                "width": round(width - GAP, 1),
+                "bars": bars,
+                "n": f"{n_all:,}" if n_all else "",
+                "top": round(y - 5, 1),
+                "words": words,
+            }
+        )
+    return columns
+
+
+def _cells(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Lines of `StatusReader.job_lines` as a table's rows: the job, when it is due, how it went last."""
+    rows = []
+    for line in jobs:
+        name, _, rest = line.partition(": ")
+        due, _, last = rest.partition(" (last ")
+        rows.append((name, due, last.removesuffix(")")))
+    return rows
+
+
+def _answer(request: BaseHTTPRequestHandler, pages: Mapping[str, Callable[[], Page]]) -> None:
+    make = pages.get(request.path.partition("?")[0])
+    try:
+        page = Page(b"there is nothing here\n", status=404) if make is None else make()
+    except Exception:
+        logger.exception("page failed path=%s", request.path)
+        page = Page(b"this page cannot be made now; the log says why\n", status=500)
+    request.send_response(page.status)
+    request.send_header("Content-Type", page.content_type)
+    request.send_header("Content-Length", str(len(page.body)))
+    request.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    request.end_headers()
+    request.wfile.write(page.body)

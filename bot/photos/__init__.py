@@ -1,0 +1,1 @@
+"""A status's attachments: fetched, decoded in child processes, classified."""

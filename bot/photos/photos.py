@@ -1,0 +1,109 @@
+"""A status' attachments -> findings: fetched, decoded elsewhere, judged; every file ends in a finding or a retry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from bot.entities import Attachment, Finding, Prediction, Unseen
+from bot.errors import Transient
+from bot.photos.predict import Photo, Predictor, ViewChangedError
+from bot.reply.picture import PHOTO_BOX
+from trainer.errors import FetchError, ImageError, ProjectError
+from trainer.web.fetch import Fetcher
+
+logger = logging.getLogger(__name__)
+
+# The prediction itself takes well under a second for each photo; beyond this the machine is in trouble.
+PREDICT_TIMEOUT_S = 300.0
+STILL = ("image", "unknown")  # kinds whose own file is looked at
+
+
+class Decoder(Protocol):
+    """Bytes -> one view of the photo: `bot.photos.decode.Decoder`."""
+
+    def prepare(self, data: bytes, view: str) -> Photo:
+        """(224, 224, 3) uint8. Raises ImageError."""
+
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Photo:
+        """(h, w, 3) uint8, in the photo's own proportions. Raises ImageError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Looks at photos; safe to use from several threads."""
+
+    fetcher: Fetcher
+    decoder: Decoder
+    predictor: Predictor
+    max_bytes: int
+
+    def look(
+        self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
+    ) -> list[Finding]:
+        """One finding for each attachment, in order.
+
+        Args:
+            thumbnails: predictions carry one.
+            last_try: what cannot be had just now counts as gone.
+
+        Raises:
+            Transient: a file cannot be had just now, or the server is still processing it.
+        """
+        files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
+        while True:
+            try:
+                return self._judge(files, thumbnails=thumbnails)
+            except ViewChangedError:
+                logger.info("another version came in between; the photos are prepared anew")
+
+    def _fetch(self, attachment: Attachment, *, last_try: bool) -> bytes | Unseen:
+        if not attachment.urls:
+            if attachment.kind == "image" and not last_try:
+                raise Transient("an attachment is still being processed by its server", outage=False)
+            return Unseen("no_preview")
+        passing: FetchError | None = None
+        for url in attachment.urls:
+            try:
+                return self.fetcher.get(url, max_bytes=self.max_bytes).body
+            except FetchError as error:
+                logger.info("not fetched kind=%s error=%s", attachment.kind, error)
+                if error.retry_after_s is not None:
+                    passing = error
+        if passing is not None and not last_try:
+            raise Transient(str(passing), outage=False) from passing
+        return Unseen("gone")
+
+    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
+        view = self.predictor.wait_until_ready().view
+        started = [self._start(kind, file, view) for kind, file in files]
+        # Made while the predictor is at work.
+        made = [
+            self._thumbnail(file) if thumbnails and isinstance(file, bytes) and isinstance(start, Future) else None
+            for (_, file), start in zip(files, started, strict=True)
+        ]
+        return [
+            start if isinstance(start, Unseen) else replace(start.result(PREDICT_TIMEOUT_S), thumbnail=thumbnail)
+            for start, thumbnail in zip(started, made, strict=True)
+        ]
+
+    def _start(self, kind: str, file: bytes | Unseen, view: str) -> Unseen | Future[Prediction]:
+        """Decode a file and hand it to the predictor."""
+        if isinstance(file, Unseen):
+            return file
+        try:
+            return self.predictor.submit(self.decoder.prepare(file, view), view=view)
+        except ImageError as error:
+            logger.info("not decoded reason=%s error=%s", error.reason, error)
+            # The preview of a sound or a video may be anything; its owner did not choose it.
+            return Unseen(error.reason if kind in STILL else "no_preview")
+
+    def _thumbnail(self, file: bytes) -> Photo | None:
+        try:
+            return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
+        except ProjectError as error:  # the answer does without
+            logger.info("no thumbnail error=%s", error)
+            return None

@@ -1,0 +1,30 @@
+"""A prediction -> the picture beside the answer and its alt text, in the reply's language."""
+
+from __future__ import annotations
+
+from bot.entities import Prediction
+from bot.reply.picture import Bar, draw_card
+from bot.reply.writer import Writer
+
+
+def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tuple[bytes, str] | None:
+    """A JPEG and its alt text; None where there is no thumbnail to show."""
+    if prediction.thumbnail is None:
+        return None
+    # Where no font has Japanese letters, the English words stand in.
+    languages = (language, "en")
+    bars = [Bar(tuple(writer.name(label, each) for each in languages), score) for label, score in prediction.scores]
+    name = "sure" if prediction.sure else "unsure"
+    jpeg = draw_card(
+        prediction.thumbnail,
+        prediction.heatmap,
+        bars,
+        headline=tuple(writer.texts.say(each, name, gallery=writer.name(prediction.label, each)) for each in languages),
+        footer=tuple(writer.texts.say(each, "version", version=prediction.version) for each in languages),
+        scale=(
+            tuple(writer.texts.say(each, "cold") for each in languages),
+            tuple(writer.texts.say(each, "hot") for each in languages),
+        ),
+        view=prediction.view,
+    )
+    return jpeg, writer.describe(prediction, language=language)

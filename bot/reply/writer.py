@@ -1,0 +1,179 @@
+"""Findings -> the reply: its words, visibility and content warning; pure.
+
+A reply mentions nobody but the asker, is no wider than the mention and the photo, and fits the instance: when it does
+not, the bars become one line, then the scores and the version go, then the end is cut.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.config import LabelText
+from bot.entities import VISIBILITIES, Finding, Prediction, Reply, Status, Unseen, Visibility
+from bot.reply.length import cut, length
+from bot.reply.texts import Texts
+
+BAR_LENGTH = 10
+MAX_BARS = 4
+MAX_LABEL_LENGTH = 40
+# What would ping, tag or link where words of others are shown. A number sign of double width tags as well.
+_HARMLESS = {"@": "＠", "#": "♯", "＃": "♯", "://": "：//"}
+_UNSEEN = {
+    "gone": "unseen_gone",
+    "no_preview": "unseen_no_preview",
+    "too_large": "unseen_too_large",
+    "too_many_pixels": "unseen_too_large",
+    "animated_too_long": "unseen_too_large",
+    "too_heavy": "unseen_too_large",
+    "too_slow": "unseen_too_large",
+    "too_small": "unseen_too_small",
+}
+
+
+_Scores = Callable[[Prediction, str], list[str]]  # a prediction's scores in a language, as lines
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes replies.
+
+    Attributes:
+        widest: the widest visibility a reply may have.
+        max_characters, characters_per_url: the instance's.
+    """
+
+    texts: Texts
+    labels: Mapping[str, LabelText]
+    widest: Visibility
+    max_characters: int = 500
+    characters_per_url: int = 23
+
+    def answer(self, findings: Sequence[Finding], *, to: Status, shown: Status | None = None) -> Reply:
+        """The reply to a mention with photos.
+
+        Args:
+            findings: one for each photo, in the order shown; at least one.
+            to: the mention's status.
+            shown: the status that the photos are in, where it is another.
+        """
+        language = self.language(to)
+        version = self._version(findings, language)
+        variants = [
+            [*self._lines(findings, language, scores=self._bars), *version],
+            [*self._lines(findings, language, scores=self._one_line), *version],
+            self._lines(findings, language, scores=lambda *_: []),
+        ]
+        return self._fitting(["\n".join(lines) for lines in variants], to=to, shown=shown or to)
+
+    def notice(self, name: str, *, to: Status) -> Reply:
+        """A reply with one fixed text, e.g. "help" or "limit"."""
+        return self._fitting([self.texts.say(self.language(to), name)], to=to, shown=to)
+
+    def plain(self, text: str, *, to: Status) -> Reply:
+        """A reply of words that fit into `room`."""
+        return self._fitting([text], to=to, shown=to)
+
+    def room(self, to: Status) -> int:
+        """How many characters the words of a reply may have."""
+        warning = self._warning(to, to)
+        head = length(self._head(to), characters_per_url=self.characters_per_url)
+        return self.max_characters - length(warning) - head
+
+    def describe(self, prediction: Prediction, *, language: str) -> str:
+        """The alt text of the picture of one prediction."""
+        (scores,) = self._one_line(prediction, language)
+        return self.texts.say(language, "picture", scores=scores)
+
+    def gallery(self, label: str, language: str) -> str:
+        """A label as people see it: flag and name."""
+        flag = self.labels.get(label, LabelText()).flag
+        return cut(harmless(f"{flag} {self.name(label, language)}"), MAX_LABEL_LENGTH)
+
+    def name(self, label: str, language: str) -> str:
+        """A label's name in a language, or its own where config has none."""
+        words = self.labels.get(label, LabelText())
+        return {"en": words.en, "ja": words.ja}.get(language) or words.en or label
+
+    def _lines(self, findings: Sequence[Finding], language: str, *, scores: _Scores) -> list[str]:
+        lines = []
+        for number, finding in enumerate(findings, start=1):
+            sentence = self.sentence(finding, language)
+            if len(findings) > 1:
+                sentence = self.texts.say(language, "numbered", number=number, sentence=sentence)
+            lines.append(sentence)
+            if isinstance(finding, Prediction):
+                lines += scores(finding, language)
+        return lines
+
+    def sentence(self, finding: Finding, language: str) -> str:
+        """What is said of one photo."""
+        if isinstance(finding, Unseen):
+            return self.texts.say(language, _UNSEEN.get(finding.reason, "unseen_unreadable"))
+        name = "sure" if finding.sure else "unsure"
+        return self.texts.say(language, name, gallery=self.gallery(finding.label, language))
+
+    def _bars(self, prediction: Prediction, language: str) -> list[str]:
+        """The highest scores, a line each."""
+        lines = []
+        for label, score in prediction.scores[:MAX_BARS]:
+            n_full = round(score * BAR_LENGTH)
+            values = {"gallery": self.gallery(label, language), "percent": percent(score)}
+            lines.append(self.texts.say(language, "bar", bar="█" * n_full + "░" * (BAR_LENGTH - n_full), **values))
+        return lines
+
+    def _one_line(self, prediction: Prediction, language: str) -> list[str]:
+        """The highest scores, in one line."""
+        scores = [
+            self.texts.say(language, "score", gallery=self.gallery(label, language), percent=percent(score))
+            for label, score in prediction.scores[:MAX_BARS]
+        ]
+        return [self.texts.say(language, "separator").join(scores)]
+
+    def _version(self, findings: Sequence[Finding], language: str) -> list[str]:
+        """The line that names the version; no line where nothing was judged."""
+        versions = sorted({finding.version for finding in findings if isinstance(finding, Prediction)})
+        names = harmless(self.texts.say(language, "separator").join(versions))
+        return [self.texts.say(language, "version", version=names)] if versions else []
+
+    def _fitting(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
+        """A reply of the first variant that fits beside the name and the content warning; at worst a cut one."""
+        warning, head = self._warning(to, shown), self._head(to)
+        room = self.max_characters - length(warning) - length(head, characters_per_url=self.characters_per_url)
+        text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
+        return Reply(
+            text=head + text,
+            visibility=narrower(narrower(to.visibility, shown.visibility), self.widest),
+            spoiler_text=warning,
+            sensitive=to.sensitive or shown.sensitive,
+            language=self.language(to),
+        )
+
+    def _warning(self, to: Status, shown: Status) -> str:
+        return cut(harmless(to.spoiler_text or shown.spoiler_text), self.max_characters // 2)
+
+    def _head(self, to: Status) -> str:
+        return f"@{to.account.acct} "
+
+    def language(self, status: Status) -> str:
+        """The language to answer a status in."""
+        return self.texts.language(status.language, status.text)
+
+
+def narrower(one: Visibility, other: Visibility) -> Visibility:
+    """The one of two visibilities that fewer people see."""
+    return max(one, other, key=VISIBILITIES.index)
+
+
+def percent(score: float) -> int:
+    """A score of 0..1 in whole percent."""
+    return round(score * 100)
+
+
+def harmless(words: str) -> str:
+    """Words that came from elsewhere, in one line, unable to ping, tag or link."""
+    visible = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in words)
+    for mark, look_alike in _HARMLESS.items():
+        visible = visible.replace(mark, look_alike)
+    return " ".join(visible.split())

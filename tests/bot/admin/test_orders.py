@@ -1,0 +1,318 @@
+"""Admins run the bot by direct mention; the instance, the messages and the bot are real, only the training is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import psutil
+import pytest
+
+from bot.errors import Transient
+from bot.storage.records import Records
+from bot.storage.store import Outcome
+from sandbox.instance import Account, Status
+from tests.bot.conftest import World, settle, until
+from tests.fake_trainer import add_photos, add_version, plan
+from trainer.registry.registry import Registry
+
+ADMIN = {"admins": ["alice"]}
+
+
+def order(world: World, text: str, *, by: Account | None = None, **options: Any) -> Status:
+    """Somebody writes to the bot privately."""
+    return world.ask(f"@dokocos {text}", label=None, by=by or world.alice, visibility="direct", **options)
+
+
+def told(world: World, text: str, **options: Any) -> str:
+    """What the bot answers to an order, all parts together."""
+    question = order(world, text, **options)
+    return world.answer(question).text
+
+
+def messages(world: World) -> list[Status]:
+    """What the bot has said unasked, oldest first."""
+    return [each for each in world.instance.statuses_of(world.me) if each.in_reply_to_id is None]
+
+
+def message(world: World, part: str) -> Status:
+    """An unasked message, once it is there."""
+    return cast(Status, until(lambda: next((each for each in messages(world) if part in each.text), None)))
+
+
+@pytest.fixture(autouse=True)
+def _private_mentions_come_at_once(world: World) -> None:
+    """As `python -m bot check --fix` sets it; else the stream brings none from strangers."""
+    world.client().accept_private_mentions()
+
+
+@pytest.fixture
+def versions(world: World) -> list[str]:
+    """Two versions; the second one serves."""
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    world.data_dir.mkdir(parents=True)
+    return [add_version(world.data_dir, right=right, promoted=True, created_at=moment) for right in (0.6, 0.8)]
+
+
+def test_status_tells_how_things_stand(world: World, versions: list[str]) -> None:
+    with world.bot(bot=ADMIN):
+        question = order(world, "status")
+        answer = world.answer(question)
+    assert answer.visibility == "direct"
+    assert answer.text.startswith("@alice Up for 0 min.")
+    for part in (f"Champion {versions[1]}", "brazil: recall", "Balanced accuracy 0.80", "scrape: off", "GB free"):
+        assert part in answer.text
+
+
+@pytest.mark.usefixtures("versions")
+def test_japanese_words_mean_the_same(world: World) -> None:
+    with world.bot(bot=ADMIN):
+        assert "Up for" in told(world, "状態")
+        assert "今の様子" in told(world, "ヘルプ", language="ja")
+
+
+@pytest.mark.parametrize("acct", ["mallory", "alice@evil.example", "alice@sandbox.evil.example"])
+def test_an_impostor_is_an_ordinary_asker(world: World, acct: str) -> None:
+    """The same display name, the same user name on another host: none of it makes an admin."""
+    impostor = world.person(acct, display_name=world.alice.display_name)
+    with world.bot(bot=ADMIN) as bot:
+        answer = world.answer(order(world, "pause", by=impostor))
+        assert "Mention me with a cosplay photo" in answer.text
+        assert bot.operations.handlers.serves_only() is None
+
+
+@pytest.mark.parametrize("visibility", ["public", "unlisted", "private"])
+def test_only_direct_mentions_are_orders(world: World, visibility: str) -> None:
+    with world.bot(bot=ADMIN) as bot:
+        question = world.ask("@dokocos pause", label=None, visibility=visibility)
+        assert "Mention me with a cosplay photo" in world.answer(question).text
+        assert bot.operations.handlers.serves_only() is None
+
+
+def test_a_remote_admin_is_named_with_their_host(world: World) -> None:
+    bob = world.person("bob@example.social")
+    with world.bot(bot={"admins": ["@Bob@Example.social"]}):
+        assert "Inbox: " in told(world, "inbox", by=bob)
+
+
+def test_an_admin_who_is_not_found_gives_no_orders_and_the_bot_runs(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.bot(bot={"admins": ["nobody", "alice"]}):
+        assert "Inbox: " in told(world, "inbox")
+    assert "admin not found acct=nobody" in caplog.text
+
+
+def test_an_admin_who_is_not_found_at_the_start_is_looked_for_again(world: World) -> None:
+    with world.bot(bot={"admins": ["carol", "alice"]}) as bot:
+        carol = world.person("carol")
+        bot.operations.schedule.ask("watch")
+        until(lambda: len(bot.operations.handlers.admins) == 2)
+        assert "Inbox: " in told(world, "inbox", by=carol)
+        assert bot.operations.outbox.admins == ("carol", "alice")
+
+
+def test_known_admins_stay_admins_while_the_instance_cannot_be_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_acct: str) -> NoReturn:
+        raise Transient("HTTP 503", outage=True)
+
+    with world.bot(bot=ADMIN) as bot:
+        monkeypatch.setattr(bot.client, "lookup", away)
+        bot.operations.reload(world.settings(bot={"admins": ["alice", "bob"]}))
+        assert "Inbox: " in told(world, "inbox")
+
+
+def test_an_admin_who_asks_about_a_photo_is_answered_like_anybody(world: World) -> None:
+    with world.bot(bot=ADMIN):
+        assert "gallery" in world.answer(world.ask(visibility="direct")).text
+
+
+def test_an_admins_slip_is_shown_what_was_meant(world: World) -> None:
+    with world.bot(bot=ADMIN):
+        assert "did you mean “status”?" in told(world, "satus")
+
+
+def test_while_paused_mentions_wait_and_orders_are_obeyed(world: World) -> None:
+    bob = world.person("bob")
+    with world.bot(bot=ADMIN) as bot:
+        assert "Paused" in told(world, "pause")
+        question = world.ask(by=bob)
+        until(lambda: bot.store.by_status(str(question.id)))
+        assert "1 new" in told(world, "inbox")
+        assert not world.answers(question)
+    with world.bot(bot=ADMIN):  # it is remembered
+        assert "paused" in told(world, "status")
+        assert not world.answers(question)
+        assert "Going on" in told(world, "resume")
+        world.answer(question)
+
+
+def test_help_lists_everything_in_as_many_parts_as_it_takes(world: World) -> None:
+    with world.bot(bot=ADMIN) as bot:
+        question = order(world, "help")
+        first = world.answer(question)
+        settle(bot)
+        (second,) = world.instance.replies_to(first)
+    assert "status: how things stand" in first.text
+    assert "help [COMMAND]: this list" in second.text
+    assert second.visibility == "direct"
+
+
+def test_a_promotion_waits_for_a_yes(world: World, versions: list[str]) -> None:
+    with world.bot(bot=ADMIN):
+        assert "There is no version 2020-01-01-1" in told(world, "promote 2020-01-01-1")
+        asked = world.answer(order(world, f"promote {versions[0]}"))
+        assert "Answer “yes” within 10 minutes" in asked.text
+        assert Registry(world.data_dir).champion_name() == versions[1]
+        assert f"{versions[0]} is the champion now" in told(world, "yes", in_reply_to=asked)
+        assert Registry(world.data_dir).champion_name() == versions[0]
+        assert "(champion)" in told(world, "models")
+
+
+def test_a_rollback_can_be_called_off(world: World, versions: list[str]) -> None:
+    with world.bot(bot=ADMIN):
+        asked = world.answer(order(world, "rollback"))
+        assert "no “rollback”" in told(world, "いいえ", in_reply_to=asked)
+        assert "Nothing waits for a yes" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[1]
+
+
+def test_another_admins_yes_is_not_this_ones(world: World, versions: list[str]) -> None:
+    bob = world.person("bob")
+    with world.bot(bot={"admins": ["alice", "bob"]}):
+        asked = world.answer(order(world, "rollback"))
+        order(world, "yes", by=bob, in_reply_to=asked)
+        assert "is the champion again" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[0]
+
+
+def test_a_training_is_acknowledged_and_its_verdict_told_with_figures_and_picture(
+    world: World, versions: list[str]
+) -> None:
+    plan(world.data_dir, train=["better"])
+    with world.bot(bot=ADMIN | {"pictures": True}):
+        assert "Train begins now" in told(world, "train")
+        news = message(world, "Training done")
+    assert news.visibility == "direct"
+    for part in ("is the champion now", "Why: ", "brazil: recall 0.90 (0.80)", f"champion so far, {versions[1]}"):
+        assert part in "".join(each.text for each in messages(world))
+    (picture,) = news.media
+    assert picture.description.startswith("Confusion matrix.")
+    assert "20 of brazil answered: 18 as brazil, 2 as china." in picture.description
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_training_that_crashes_is_only_a_report(world: World) -> None:
+    plan(world.data_dir, train=["crash"])
+    with world.bot(bot=ADMIN) as bot:
+        told(world, "train")
+        assert "killed by SIGABRT" in message(world, "training failed").text
+        assert "train: off (last" in told(world, "jobs")
+        world.answer(world.ask())
+        assert bot.failure is None
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_stop_ends_a_training_as_well_and_it_counts_as_no_turn(world: World) -> None:
+    plan(world.data_dir, train=["hang"])
+    with world.bot(bot=ADMIN):
+        told(world, "train")
+        (training,) = until(psutil.Process().children)
+    assert not training.is_running()
+    records = Records(world.data_dir / "bot.sqlite3")
+    assert [run.outcome for run in records.runs(limit=5, job="train")] == ["stopped"]
+    records.close()
+
+
+def test_a_scrape_reports_what_it_brought(world: World) -> None:
+    plan(world.data_dir, scrape=[7])
+    with world.bot(bot=ADMIN):
+        assert "Scrape begins now" in told(world, "集めて")
+        assert "7 photos held" in message(world, "Scrape done").text
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_new_champion_is_announced_in_public_only_when_switched_on(world: World) -> None:
+    plan(world.data_dir, train=["better", "better"])
+    with world.bot(bot=ADMIN):
+        told(world, "train")
+        message(world, "Training done")
+        assert not [each for each in messages(world) if each.visibility != "direct"]
+        assert "are on" in told(world, "announce on")
+        told(world, "train")
+        public = message(world, "I have learned from 300 photos")
+    assert public.visibility == "public"
+
+
+@pytest.mark.usefixtures("versions")
+def test_quiet_holds_reports_back_until_it_is_over(world: World) -> None:
+    plan(world.data_dir, train=["worse"])
+    with world.bot(bot=ADMIN) as bot:
+        assert "Quiet until" in told(world, "quiet 8")
+        told(world, "train")
+        until(lambda: bot.operations.records.queued())
+        assert "The last seven days" in told(world, "report")
+        assert not messages(world)
+        assert "No longer quiet" in told(world, "quiet 0")
+        message(world, "does not serve")
+
+
+def test_failed_mentions_are_shown_and_tried_again(world: World) -> None:
+    with world.bot(bot=ADMIN) as bot:
+        question = world.ask(by=world.person("bob"))
+        world.answer(question)
+        settle(bot)
+        entry = bot.store.by_status(str(question.id))
+        assert entry is not None
+        bot.store.finish(entry.notification_id, Outcome("failed", reason="HTTP 422"))
+        assert f"{entry.notification_id} failed, 1 tries HTTP 422" in told(world, "inbox")
+        assert "1 to be tried again" in told(world, f"retry {entry.notification_id}")
+        assert "Nothing to try again" in told(world, "retry")
+
+
+def test_the_log_shows_warnings_without_pinging_anybody(world: World) -> None:
+    world.log_lines = ["WARNING bot.mentions.worker: deferred by @bob https://example.social/1"]
+    with world.bot(bot=ADMIN):
+        answer = world.answer(order(world, "log"))
+    assert "deferred by ＠bob" in answer.text
+    assert [each.acct for each in answer.mentions] == ["alice"]
+
+
+def test_an_order_is_logged_with_its_outcome(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with world.bot(bot=ADMIN):
+        told(world, "announce off")
+    assert "order by=alice command=announce argument=off outcome=Public posts" in caplog.text
+
+
+def test_a_promotion_by_the_real_trainer(world: World, versions: list[str], tmp_path: Path) -> None:
+    from bot.admin.subprocesses import Subprocesses
+    from bot.config import ScheduleSettings
+
+    subprocesses = Subprocesses(ScheduleSettings(), tmp_path / "log", environ=world.environment())
+    ended = subprocesses.run("promote", versions[0])
+    assert (ended.status, ended.said) == (0, f"{versions[0]} is the champion now")
+    assert "2020-01-01-1" in subprocesses.run("promote", "2020-01-01-1").why
+
+
+@pytest.mark.usefixtures("versions")
+def test_new_photos_are_counted_since_the_newest_version(world: World) -> None:
+    from trainer.registry import serving
+
+    add_photos(world.data_dir, 3, fetched_at=datetime(2026, 1, 1, tzinfo=UTC))
+    add_photos(world.data_dir, 4, fetched_at=datetime(2026, 1, 3, tzinfo=UTC))
+    holdings = serving.holdings(world.settings())
+    assert (sum(holdings.n_by_label.values()), holdings.n_new) == (7, 4)
+
+
+def test_a_yes_that_comes_too_late_does_nothing(
+    world: World, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.admin.handlers.CONFIRM_WITHIN_S", -1.0)
+    with world.bot(bot=ADMIN):
+        asked = world.answer(order(world, "rollback"))
+        assert "That was too late for “rollback”" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[1]

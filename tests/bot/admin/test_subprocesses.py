@@ -1,0 +1,123 @@
+"""The trainer's processes: restrained, without the token, and their death is only a report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bot.admin.subprocesses import Subprocesses, SubprocessStoppedError
+from bot.config import ScheduleSettings
+from tests.bot.conftest import until
+from trainer.errors import ProjectError
+
+MIB = 1024 * 1024
+
+
+def subprocesses(tmp_path: Path, script: str, **settings: float) -> Subprocesses:
+    """Subprocesses that run a script instead of the trainer."""
+    command = (sys.executable, "-c", script)
+    return Subprocesses(ScheduleSettings.model_validate(settings), tmp_path / "log", command=command)
+
+
+def test_the_last_line_is_what_a_child_said(tmp_path: Path) -> None:
+    ended = subprocesses(tmp_path, "print('a table')\nprint('v2 is the champion now')").run("promote", "v2")
+    assert (ended.status, ended.said) == (0, "v2 is the champion now")
+    assert subprocesses(tmp_path, "").run("promote").said == ""
+
+
+def test_a_childs_own_message_says_why_it_failed(tmp_path: Path) -> None:
+    script = "import sys\nsys.exit('INFO trainer: loading\\nerror: no photos yet; scrape first')"
+    assert subprocesses(tmp_path, script).run("train").why == "no photos yet; scrape first"
+    assert subprocesses(tmp_path, "import sys\nsys.exit(5)").run("train").why == "exit status 5"
+
+
+def test_a_crash_is_a_report_with_the_last_words(tmp_path: Path) -> None:
+    script = "import os, sys\nprint('x' * 5000, 'error: no photos yet', file=sys.stderr, flush=True)\nos.abort()"
+    ended = subprocesses(tmp_path, script).run("train")
+    assert ended.how == "killed by SIGABRT"
+    assert ended.last_words.endswith("error: no photos yet")
+    assert len(ended.last_words) <= 400
+
+
+def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
+    script = (
+        "import os, time\n"
+        "while os.nice(0) < 15: time.sleep(0.01)\n"  # it may begin a moment before its parent has restrained it
+        "print(os.nice(0), os.environ['TF_NUM_INTRAOP_THREADS'])"
+    )
+    assert subprocesses(tmp_path, script, child_niceness=15, child_threads=3).run("train").said == "15 3"
+
+
+def test_a_childs_low_priority_counts_against_the_bot_itself(tmp_path: Path) -> None:
+    """Linux weighs sessions against each other first, each as if it were of normal priority."""
+    script = "import os\nprint(os.getsid(0), os.getpgid(0) == os.getpid())"
+    assert subprocesses(tmp_path, script).run("train").said == f"{os.getsid(0)} True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process goes first")
+def test_where_memory_runs_out_the_child_goes_first(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, time\n"
+        "own = pathlib.Path('/proc/self/oom_score_adj')\n"
+        "before = time.monotonic() + 10\n"
+        "while int(own.read_text()) < 1000 and time.monotonic() < before: time.sleep(0.01)\n"
+        "print(own.read_text().strip())"
+    )
+    assert subprocesses(tmp_path, script).run("train").said == "1000"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
+def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
+    script = (
+        "import resource, time\n"
+        "while resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY: time.sleep(0.01)\n"
+        f"b = bytearray({600 * MIB})"
+    )
+    ended = subprocesses(tmp_path, script, child_max_bytes=512 * MIB).run("train")
+    assert ended.status == 1
+    assert "MemoryError" in ended.last_words
+
+
+def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
+    script = "import os\nprint('s3cret' in str(os.environ))"
+    assert subprocesses(tmp_path, script).run("train").said == "False"
+
+
+def test_a_stop_ends_the_child_and_lets_none_begin(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    script = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    subject = subprocesses(tmp_path, script)
+    stopped: list[Exception] = []
+
+    def run() -> None:
+        try:
+            subject.run("train")
+        except ProjectError as error:
+            stopped.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    pid = until(lambda: mark.exists() and mark.read_text())
+    subject.stop()
+    thread.join()
+    assert isinstance(stopped[0], SubprocessStoppedError)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    with pytest.raises(SubprocessStoppedError):
+        subject.run("train")
+
+
+def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    ended = subprocesses(tmp_path, "import time\ntime.sleep(600)", child_max_h=0.0001).run("train")
+    assert ended.how == "killed by SIGKILL"
+
+
+def test_a_command_that_cannot_be_run_says_so(tmp_path: Path) -> None:
+    subject = Subprocesses(ScheduleSettings(), tmp_path / "log", command=[str(tmp_path / "missing")])
+    with pytest.raises(ProjectError, match="trainer scrape: cannot be run"):
+        subject.run("scrape")

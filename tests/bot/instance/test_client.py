@@ -1,0 +1,274 @@
+"""The client sorts whatever a server does by what to do about it, and gives nothing away."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import pytest
+import requests
+
+from bot.config import MastodonSettings
+from bot.entities import Reply
+from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.instance.client import Client
+from bot.instance.limits import BLIND_WAIT_S, LONGEST_WINDOW_S, Limits
+from bot.instance.listener import Listener
+from sandbox.faults import Fault
+from sandbox.instance import InstanceSettings
+from tests.bot.conftest import World
+from tests.web import Exchange, serving
+from tests.web import status as answer
+
+REPLY = Reply("hi", visibility="public", spoiler_text="", sensitive=False, language="en")
+NOW = 1_800_000_000.0
+POSTS = "/api/v1/statuses"
+
+
+def fail(world: World, path: str = ".*", **fault: Any) -> None:
+    world.instance.faults.add(Fault.model_validate({"kind": "answer", "path": path} | fault))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"status": 401}, Unauthorized),
+        ({"status": 403}, Refused),
+        ({"status": 404}, NotFound),
+        ({"status": 410}, NotFound),
+        ({"status": 422}, Refused),
+        ({"status": 429}, RateLimited),
+        ({"status": 500}, Transient),
+        ({"status": 502, "html": True}, Transient),
+        ({"status": 503}, Transient),
+        ({"status": 503, "html": True}, Transient),
+        ({"status": 429, "html": True}, RateLimited),
+        ({"kind": "rate_limit"}, RateLimited),
+        ({"kind": "cut"}, Transient),
+        ({"kind": "html"}, Transient),
+        ({"kind": "truncate"}, Transient),
+        ({"kind": "cut_body"}, Transient),
+        ({"kind": "delay", "seconds": 2.5}, Transient),
+    ],
+)
+def test_each_failure_has_its_kind_and_none_shows_the_token(
+    world: World, fault: dict[str, Any], expected: type[InstanceError]
+) -> None:
+    question = world.ask()
+    fail(world, **fault)
+    client = world.client()
+    with pytest.raises(InstanceError) as caught:
+        client.status(str(question.id))
+    assert type(caught.value) is expected
+    assert world.me.token not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_an_outage_is_told_from_a_failure_of_one_request(world: World) -> None:
+    fail(world, status=500, times=1)
+    fail(world, status=503, times=1)
+    fail(world, kind="cut", times=1)
+    client = world.client()
+    outages = []
+    for _ in range(3):
+        with pytest.raises(Transient) as caught:
+            client.status("1")
+        outages.append(caught.value.outage)
+    assert outages == [False, True, True]
+
+
+def test_a_missing_scope_is_told_from_a_refusal(world: World) -> None:
+    question = world.ask()
+    client = world.client(world.instance.token(world.me, "read:accounts"))
+    with pytest.raises(OutOfScope, match="outside the authorized scopes"):
+        client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+
+
+def test_an_instance_that_fails_does_not_send_the_upload_round_in_circles(world: World) -> None:
+    fail(world, r"/api/v[12]/instance.*", status=500)
+    assert world.client().upload(_jpeg(), description="x", timeout_s=5)
+
+
+@pytest.mark.parametrize("html", [False, True])
+def test_an_instance_that_does_not_describe_itself_is_taken_for_mastodon(world: World, html: bool) -> None:
+    fail(world, r"/api/v[12]/instance.*", status=404, html=html)
+    instance = world.client().instance()
+    assert (instance.version, instance.max_characters) == ("unknown", 500)
+    assert world.instance.faults.fired["answer"] == 2
+
+
+def test_an_instance_that_is_away_is_not_taken_for_one_that_does_not_describe_itself(world: World) -> None:
+    fail(world, r"/api/.*", status=404, html=True)
+    with pytest.raises(Transient):
+        world.client().instance()
+
+
+def test_the_older_description_of_an_instance_will_do(world: World) -> None:
+    fail(world, "/api/v2/instance", status=404)
+    assert world.client().instance().max_characters == 500
+
+
+def test_a_rate_limit_waits_as_long_as_the_server_says(world: World) -> None:
+    fail(world, kind="rate_limit", seconds=120)
+    before = time.time()
+    with pytest.raises(RateLimited) as caught:
+        world.client().status("1")
+    assert 118 <= caught.value.until - before <= 125
+
+
+def test_a_used_up_limit_is_not_knocked_at_again(world: World) -> None:
+    fail(world, "/api/v1/statuses/1", kind="rate_limit", seconds=60)
+    client = world.client()
+    for _ in range(5):
+        with pytest.raises(RateLimited):
+            client.status("1")
+    assert world.instance.faults.fired["rate_limit"] == 1
+    assert client.limits.blocked_until("post") is None  # other kinds of calls go on
+
+
+def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None:
+    fail(world, "/api/v1/streaming.*", status=429, html=True)
+    client = world.client()
+    listener = Listener(opened=lambda: None, notified=print, edited=print, deleted=print)
+    with pytest.raises(RateLimited):
+        client.stream(listener)
+    assert client.limits.blocked_until("call") is None
+    assert client.me(again=True).acct == "dokocos"
+
+
+def test_the_headers_of_an_answer_are_remembered(world: World) -> None:
+    client = world.client()
+    client.upload(_jpeg(), description="x", timeout_s=5)
+    assert client.limits.remaining("upload") == 29
+
+
+def test_an_attachment_that_takes_its_time_is_done_without(world: World) -> None:
+    world.instance.settings = InstanceSettings(version="4.6.5")
+    fail(world, r"/api/v2/media", kind="html", times=1)
+    with pytest.raises(Transient):
+        world.client().upload(_jpeg(), description="x", timeout_s=5)
+
+
+def test_unreadable_notifications_are_passed_over(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.ask()
+    client = world.client()
+    raw = dict(client._api().notifications()[0])
+    from bot.instance.client import readable_mention
+
+    assert readable_mention(raw) is not None
+    assert readable_mention(raw | {"type": "favourite"}) is None
+    broken = dict(raw["status"]) | {"account": None}
+    with caplog.at_level(logging.WARNING):
+        assert readable_mention(raw | {"status": broken}) is None
+    assert "unreadable notification=95" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "remaining", "until"),
+    [
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "2027-01-15T08:01:00.123456Z"}, 200, 7, NOW + 60.123456),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOW + 30))}, 200, 7, NOW + 30),
+        ({"X-RateLimit-Reset": "2027-01-15T08:01:00Z", "Date": "Fri, 15 Jan 2027 08:00:50 GMT"}, 429, 0, NOW + 10),
+        ({}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"Retry-After": "5"}, 429, 0, NOW + 5),
+        ({"X-RateLimit-Reset": "nonsense"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "nonsense"}, 200, None, None),
+        ({}, 200, None, None),
+        ({"X-RateLimit-Remaining": "\xb2", "X-RateLimit-Reset": str(int(NOW + 30))}, 200, None, None),
+        ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "30"}, 200, 7, NOW + 30),
+        ({"X-RateLimit-Reset": "30"}, 429, 0, NOW + 30),
+        ({"X-RateLimit-Reset": "2020-01-01T00:00:00Z"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "9999-12-31T23:59:59Z"}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"X-RateLimit-Reset": "9" * 400}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"Retry-After": "99999999999"}, 429, 0, NOW + LONGEST_WINDOW_S),
+        ({"Retry-After": "\xb2"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "2027-01-15T08:01:00Z", "Date": "yesterday"}, 429, 0, NOW + 60),
+    ],
+)
+def test_limits_are_read_off_any_headers(
+    headers: dict[str, str], status: int, remaining: int | None, until: float | None
+) -> None:
+    limits = Limits(now=lambda: NOW)
+    limits.note("call", headers, status=status)
+    assert limits.remaining("call") == remaining
+    blocked = limits.blocked_until("call")
+    assert blocked == pytest.approx(until) if remaining == 0 else blocked is None
+
+
+def _jpeg() -> bytes:
+    from tests.bot.conftest import photo
+
+    return photo()
+
+
+def test_one_object_serves_each_thread(world: World) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    client: Client = world.client()
+    with ThreadPoolExecutor(4) as pool:
+        assert {account.id for account in pool.map(lambda _: client.me(again=True), range(16))} == {str(world.me.id)}
+
+
+def client_of(url: str) -> Client:
+    return Client(MastodonSettings(base_url=url, allow_http=True), "s3cret", user_agent="test")
+
+
+def test_a_redirect_on_the_same_server_is_followed() -> None:
+    with serving() as server:
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location="/api/v1/me")
+        server.answers["/api/v1/me"] = answer(200, b'{"id": 1, "username": "me"}', Content_Type="application/json")
+        assert client_of(server.url).me().acct == "me"
+
+
+def test_a_redirect_to_another_server_is_told_and_not_followed() -> None:
+    with serving() as other, serving() as server:
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location=f"{other.url}/api/v1/x")
+        with pytest.raises(Transient, match=f"sends us on to {other.url}; if it has moved there for good") as caught:
+            client_of(server.url).me()
+    assert caught.value.outage
+    assert not other.requests
+
+
+def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
+    looked: list[str] = []
+
+    def moved(exchange: Exchange) -> None:
+        looked.append(exchange.command)
+        exchange.reply(b"{}", Content_Type="application/json")
+
+    with serving() as server:
+        server.posted = answer(302, Location="/elsewhere")
+        server.answers["/elsewhere"] = moved
+        with pytest.raises(Transient, match="sends us on"):
+            client_of(server.url).post(REPLY, in_reply_to="1", idempotency_key="k")
+    assert not looked
+
+
+def test_a_token_that_is_good_on_https_never_travels_in_the_open() -> None:
+    from bot.instance.transport import Transport
+
+    with serving({"/api/v1/streaming/user": b""}) as server:
+        with pytest.raises(requests.exceptions.InvalidSchema, match="without https"):
+            Transport("https://example.social").get(f"{server.url}/api/v1/streaming/user")
+        assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "words", ["Insufficient permissions: write:statuses.", "Forbidden: token has insufficient scope permission"]
+)
+def test_other_servers_words_for_a_missing_scope_are_known(words: str) -> None:
+    body = json.dumps({"error": words}).encode()
+    refusal = answer(403, body, Content_Type="application/json")
+    with serving({"/api/v1/statuses/1": refusal}) as server, pytest.raises(OutOfScope):
+        client_of(server.url).status("1")
+
+
+def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> None:
+    fail(world, POSTS, methods=("POST",), status=403, html=True, times=1)
+    question = world.ask()
+    client = world.client()
+    with pytest.raises(Transient) as caught:
+        client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+    assert not caught.value.outage
+    assert client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")

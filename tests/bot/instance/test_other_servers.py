@@ -1,0 +1,188 @@
+"""The bot at home on servers of the same API that are not Mastodon: other ids, other times, less to ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot import check
+from bot.app import Bot
+from bot.config import Settings
+from tests.bot.conftest import QUICK, settle, until
+from tests.bot.stranger import TOKEN, Stranger, Ways, at_home, number, ulid
+from tests.fakes import FakeDecoder, FakeLoader
+
+
+@contextmanager
+def bot_at(stranger: Stranger, data_dir: Path, **sections: dict[str, Any]) -> Iterator[Bot]:
+    """A running bot on a stranger's server."""
+    merged = {name: values | sections.get(name, {}) for name, values in QUICK.items()}
+    merged["mastodon"] = {"base_url": stranger.url} | merged["mastodon"]
+    settings = Settings.model_validate({"data_dir": data_dir} | merged)
+    bot = Bot(settings, TOKEN, FakeLoader(), FakeDecoder())
+    try:
+        bot.start()
+        yield bot
+    finally:
+        bot.stop()
+
+
+def answer(stranger: Stranger, question: int) -> dict[str, Any]:
+    """The one reply to a status, once it is there."""
+    until(lambda: stranger.answers(question))
+    (only,) = stranger.answers(question)
+    return only
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        Ways(),
+        Ways(id=number),
+        Ways(id=ulid),
+        Ways(time="%Y-%m-%dT%H:%M:%SZ"),
+        Ways(time="%Y-%m-%dT%H:%M:%S"),
+        Ways(time="%Y-%m-%dT%H:%M:%S.%f000+00:00"),
+        Ways(describes={"version": "2.7.2 (compatible; Pleroma 2.6)", "max_toot_chars": 5000, "urls": None}),
+        Ways(describes={"configuration": {"statuses": {"max_characters": "5000"}}}),
+        Ways(refuses_parameters=True),
+        Ways(refuses_relations=401),
+        Ways(refuses_relations=403),
+        Ways(streams="\n"),
+        Ways(streams="\r\n"),
+    ],
+    ids=str,
+)
+def test_a_mention_on_a_server_that_is_not_mastodon_is_answered_once(ways: Ways, tmp_path: Path) -> None:
+    with at_home(ways) as stranger, bot_at(stranger, tmp_path) as bot:
+        before = stranger.ask(tell=False)
+        reply = answer(stranger, before)
+        until(lambda: bot.stream.is_open or not ways.streams)
+        answer(stranger, stranger.ask())
+        settle(bot)
+        assert len(stranger.answers(before)) == 1
+    assert reply["content"].startswith("@alice This photo looks like the 🇯🇵 Japan gallery.")
+    assert reply["visibility"] == "direct"  # a server that does not say how far the question goes
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_stream_is_read_by_the_format_s_rules_not_by_mastodon_s_habits(end: str, tmp_path: Path) -> None:
+    patient = {"mastodon": {"poll_every_s": 60.0, "catch_up_every_s": 60.0}}
+    with at_home(Ways(streams=end, id=ulid)) as stranger, bot_at(stranger, tmp_path, **patient) as bot:
+        until(lambda: bot.stream.is_open)
+        for odd in ("this is no JSON", '{"status": 7}'):
+            stranger.say("notification", odd)
+        stranger.say("delete", "01JDNOTJSON")
+        stranger.say("something.new", "")
+        answer(stranger, stranger.ask())
+        assert bot.stream.n_connections == 1
+
+
+@pytest.mark.parametrize("scheme", ["ws:", "http:"])
+def test_a_stream_on_another_host_is_read_there(scheme: str, tmp_path: Path) -> None:
+    patient = {"mastodon": {"poll_every_s": 60.0, "catch_up_every_s": 60.0}}
+    with at_home(Ways(streams="\n")) as streaming:
+        address = scheme + streaming.url.removeprefix("http:")
+        home = Ways(describes={"urls": {"streaming_api": address}})
+        with at_home(home) as stranger, bot_at(stranger, tmp_path, **patient) as bot:
+            until(lambda: bot.stream.is_open)
+            question = stranger.ask(tell=False)
+            streaming.say("notification", json.dumps(stranger.notifications[-1][1]))
+            answer(stranger, question)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-RateLimit-Limit": "many", "X-RateLimit-Remaining": "some", "X-RateLimit-Reset": "soon"},
+        {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "299", "X-RateLimit-Reset": "2020-01-01T00:00:00Z"},
+        {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "\xb2", "X-RateLimit-Reset": "99999999999999999999"},
+    ],
+    ids=["words", "past", "numbers out of range"],
+)
+def test_rate_limit_headers_that_make_no_sense_hold_nothing_up(headers: dict[str, str], tmp_path: Path) -> None:
+    with at_home(Ways(headers=headers)) as stranger, bot_at(stranger, tmp_path) as bot:
+        question = stranger.ask()
+        answer(stranger, question)
+        settle(bot)
+        assert len(stranger.answers(question)) == 1
+        assert {entry.attempts for entry in bot.store.entries()} == {1}
+
+
+@pytest.mark.parametrize("knows_min_id", [True, False])
+def test_a_long_absence_is_read_from_end_to_end_on_any_server(knows_min_id: bool, tmp_path: Path) -> None:
+    with at_home(Ways(knows_min_id=knows_min_id)) as stranger:
+        with bot_at(stranger, tmp_path):
+            answer(stranger, stranger.ask())
+        asked = [stranger.ask() for _ in range(95)]
+        with bot_at(stranger, tmp_path, bot={"max_answers_per_hour": 1}) as bot:
+            until(lambda: sum(bot.store.counts().values()) == len(asked) + 1)
+
+
+def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_for_it(tmp_path: Path) -> None:
+    with at_home() as stranger, bot_at(stranger, tmp_path, bot={"max_attempts": 3}) as bot:
+        gone = stranger.ask()
+        stranger.forget(gone)
+        good = stranger.ask()
+        answer(stranger, good)
+        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
+        entry = bot.store.by_status(str(gone))
+    assert entry is not None
+    assert entry.reason == "the question is gone"
+
+
+def test_check_is_content_with_a_server_that_is_not_mastodon_and_leaves_nothing_there(tmp_path: Path) -> None:
+    with at_home() as stranger:
+        mastodon = {"base_url": stranger.url, "allow_http": True, "access_token": TOKEN}
+        settings = Settings.model_validate({"data_dir": tmp_path, "mastodon": mastodon})
+        results = list(check.online(settings))
+    assert [result.text for result in results if result.level == "fault"] == []
+    assert not any("could not be tried" in result.text for result in results)
+    assert stranger.statuses == {}
+
+
+def test_a_question_that_may_be_gone_does_not_keep_the_sweep_from_the_others(tmp_path: Path) -> None:
+    with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
+        doubtful = stranger.ask()
+        answer(stranger, doubtful)
+        answer(stranger, stranger.ask())
+        settle(bot)
+        stranger.forget(doubtful)
+        assert bot.cleanup.sweep() == 0
+        assert answer(stranger, doubtful)  # a page that is not the API's own is no proof
+
+
+def test_pictures_go_to_a_server_with_the_older_call_for_media_only(tmp_path: Path) -> None:
+    with at_home(Ways(media_path="/api/v1/media")) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
+        replies = [answer(stranger, stranger.ask()) for _ in range(2)]
+    assert [len(reply["media"]) for reply in replies] == [1, 1]
+    assert len(stranger.media) == 2
+
+
+@pytest.mark.parametrize(("looks", "n_pictures"), [(2, 1), (1000, 0)])
+def test_an_upload_that_waits_its_turn_is_waited_for_but_not_for_long(
+    looks: int, n_pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.instance.client.MEDIA_PAUSE_S", 0.01)
+    monkeypatch.setattr("bot.mentions.answer.UPLOAD_TIMEOUT_S", 0.5)
+    with at_home(Ways(looks_for_media=looks)) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
+        assert len(answer(stranger, stranger.ask())["media"]) == n_pictures
+
+
+def test_a_lone_401_does_not_end_a_bot_whose_token_is_good(tmp_path: Path) -> None:
+    with at_home(Ways(refuses_relations=401)) as stranger, bot_at(stranger, tmp_path) as bot:
+        answer(stranger, stranger.ask())
+        settle(bot)
+        assert bot.failure is None
+
+
+def test_stop_without_a_space_behind_the_name_is_understood(tmp_path: Path) -> None:
+    with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
+        reply = answer(stranger, stranger.ask("やめて！", photos=0, language="ja"))
+        assert "もうお返事しません" in reply["content"]
+        assert bot.store.opted_out("2")

@@ -1,0 +1,72 @@
+"""A bot that ends at any of its steps, just before or just after one, leaves nothing lost and nothing said twice.
+
+A step is a transaction of the database or a call to the instance. From that step on none takes place any more, as after
+`kill -9`; what was written stays. `benchmarks.chaos` kills a real process, at moments that nobody chooses.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bot.instance.client import Client
+from bot.storage.store import Store
+from tests.bot.conftest import World, settle, until
+
+WRITES = ("put", "take", "posting", "defer", "finish", "admit", "move_cursor", "revive", "belongs_to")
+
+
+class Killed(BaseException):
+    """No step takes place any more."""
+
+
+class Death:
+    """Comes at step `n`; `late`: when that step was done, though nobody hears of it."""
+
+    def __init__(self, n: int, *, late: bool) -> None:
+        self._n = n
+        self._late = late
+        self._count = 0
+        self._lock = threading.Lock()
+        self.has_come = False
+
+    def meet(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def met(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                self._count += 1
+                is_last = self._count == self._n
+                if self.has_come or (is_last and not self._late):
+                    self.has_come = True
+                    raise Killed
+            done = step(*args, **kwargs)
+            if is_last:
+                self.has_come = True
+                raise Killed
+            return done
+
+        return met
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("n", range(1, 38, 3))
+def test_a_bot_that_ends_at_any_step_answers_each_mention_once(world: World, n: int, *, late: bool) -> None:
+    questions = [world.ask(), world.ask(label=None), world.ask(visibility="direct")]
+    death = Death(n, late=late)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in WRITES:
+            patch.setattr(Store, name, death.meet(getattr(Store, name)))
+        patch.setattr(Client, "_call", death.meet(Client._call))
+        try:
+            with world.bot(bot={"concurrent_mentions": 2}) as bot:
+                until(lambda: death.has_come or bot.store.counts().get("answered") == len(questions))
+        except Killed:
+            pass
+    with world.bot() as bot:
+        until(lambda: bot.store.counts().get("answered") == len(questions))
+        settle(bot)
+    assert [len(world.answers(question)) for question in questions] == [1, 1, 1]

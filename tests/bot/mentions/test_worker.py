@@ -1,0 +1,177 @@
+"""What the worker does about failures: whom it holds back, for how long, and what it gives up on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bot.config import BotSettings
+from bot.entities import Account, Mention, Status
+from bot.errors import Transient
+from bot.instance.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
+from bot.mentions.worker import Worker
+from bot.storage.store import Entry, Outcome, Store
+from tests.bot.conftest import until
+
+START = 1_800_000_000.0
+N_HANDS = 16
+PATIENCE_S = 30.0
+Answer = Callable[[Entry, Mention | None], Outcome]
+Start = Callable[[Answer], Worker]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FunctionAnswerer:
+    """Answers by calling a function."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
+        return self._answer(entry, mention)
+
+
+def mention(number: int) -> Mention:
+    account = Account(str(number), f"asker{number}", bot=False, created_at=None, profile="")
+    status = Status(
+        id=str(1000 + number),
+        account=account,
+        created_at=datetime.fromtimestamp(START, UTC),
+        visibility="public",
+        text="which?",
+        language="en",
+        spoiler_text="",
+        sensitive=False,
+        attachments=(),
+        in_reply_to_id=None,
+        mentioned_ids=frozenset(),
+        is_boost=False,
+    )
+    return Mention(str(number), status)
+
+
+def answered(entry: Entry) -> Outcome:
+    return Outcome("answered", reply_id=f"9{entry.notification_id}")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    store = Store(tmp_path / "bot.sqlite3", now=clock)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def start(store: Store, clock: Clock) -> Iterator[Start]:
+    """Starts a worker whose mentions are answered by a function."""
+    workers = []
+
+    def make(answer: Answer) -> Worker:
+        settings = BotSettings(concurrent_mentions=N_HANDS)
+        worker = Worker(store, FunctionAnswerer(answer), settings, patience_s=PATIENCE_S, fatal=_none, now=clock)
+        workers.append(worker)
+        worker.start()
+        return worker
+
+    yield make
+    for worker in workers:
+        worker.stop(5.0)
+
+
+def _none(_: Exception) -> None:
+    return None
+
+
+def test_many_failures_in_one_outage_hold_the_bot_back_once(store: Store, clock: Clock, start: Start) -> None:
+    all_at_work = threading.Barrier(N_HANDS)
+    failures = iter(range(N_HANDS))
+
+    def answer(entry: Entry, _: Mention | None) -> Outcome:
+        if next(failures, None) is None:
+            return answered(entry)
+        all_at_work.wait(10)
+        raise Transient("HTTP 503", outage=True)
+
+    for number in range(N_HANDS):
+        store.put(mention(number), look_first=False)
+    worker = start(answer)
+    until(lambda: store.counts() == {"deferred": N_HANDS})
+    clock.now += 10.0  # the pause after a first failure, not after sixteen in a row
+    worker.wake()
+    until(lambda: store.counts() == {"answered": N_HANDS})
+
+
+def test_after_a_long_outage_it_takes_a_minute_at_most_to_see_that_the_server_is_back(
+    store: Store, clock: Clock, start: Start
+) -> None:
+    is_back = threading.Event()
+
+    def answer(entry: Entry, _: Mention | None) -> Outcome:
+        if is_back.is_set():
+            return answered(entry)
+        raise Transient("HTTP 503", outage=True)
+
+    store.put(mention(1), look_first=False)
+    worker = start(answer)
+    for _ in range(20):
+        until(lambda: store.counts() == {"deferred": 1} and worker.is_idle())
+        clock.now += 60.0
+        worker.wake()
+    is_back.set()
+    until(lambda: store.counts() == {"deferred": 1} or store.counts() == {"answered": 1})
+    clock.now += 60.0
+    worker.wake()
+    until(lambda: store.counts() == {"answered": 1})
+
+
+def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clock: Clock, start: Start) -> None:
+    store.put(mention(1), look_first=False)
+    store.put(mention(2), look_first=False)
+    store.take(2)
+    store.posting("1")  # and then it was killed, while the server was at work
+    start(lambda entry, _: answered(entry))
+    until(lambda: store.counts() == {"answered": 1, "deferred": 1})
+    waiting = store.entry("1")
+    assert waiting is not None
+    assert waiting.look_first
+    assert waiting.next_try_at == clock.now + PATIENCE_S
+
+
+def test_a_mention_that_ends_the_whole_process_again_and_again_is_set_aside(store: Store, start: Start) -> None:
+    store.put(mention(1), look_first=False)
+    for _ in range(BotSettings().max_attempts):
+        store.take(1)  # and then the process ended
+        store.revive([])
+    start(lambda entry, _: answered(entry))
+    until(lambda: store.counts() == {"failed": 1})
+    (entry,) = store.entries()
+    assert "ended suddenly" in entry.reason
+
+
+def test_limits_without_a_time_are_heeded_longer_each_time_in_a_row(clock: Clock) -> None:
+    limits = Limits(now=clock)
+    waits = []
+    for _ in range(8):
+        limits.note("call", {}, status=429)
+        waits.append((limits.blocked_until("call") or 0.0) - clock.now)
+    assert waits[:3] == [BLIND_WAIT_S, 2 * BLIND_WAIT_S, 4 * BLIND_WAIT_S]
+    assert waits[-1] == MAX_BLIND_WAIT_S
+    limits.note("call", {}, status=200)
+    limits.note("call", {}, status=429)
+    assert limits.blocked_until("call") == clock.now + BLIND_WAIT_S

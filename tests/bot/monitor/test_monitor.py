@@ -1,0 +1,219 @@
+"""A home for years: heartbeat, service manager, metrics, status page, tables, settings read again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from bot.admin.operations import changed
+from bot.monitor import health
+from bot.monitor.health import Heartbeat, problem
+from bot.monitor.pages import status_page
+from bot.storage.store import Tally
+from tests.bot.conftest import ROOT, World, settle, until
+from tests.fake_trainer import add_version
+
+NOW = 1_800_000_000.0
+
+
+def beating(tmp_path: Path, *, alive: bool = True, **environ: str) -> Heartbeat:
+    return Heartbeat(tmp_path, lambda: alive, environ=environ, now=lambda: NOW)
+
+
+def test_a_fresh_heartbeat_means_alive_and_an_old_one_does_not(tmp_path: Path) -> None:
+    assert "no heartbeat" in str(problem(tmp_path, now=NOW))
+    assert beating(tmp_path).beat()
+    assert problem(tmp_path, now=NOW + 60) is None
+    assert "hangs or was killed" in str(problem(tmp_path, now=NOW + health.STALE_AFTER_S + 1))
+
+
+def test_a_bot_with_a_dead_part_does_not_beat(tmp_path: Path) -> None:
+    assert not beating(tmp_path, alive=False).beat()
+    assert problem(tmp_path, now=NOW) is not None
+
+
+def test_systemd_hears_of_each_step(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        heart = beating(tmp_path, NOTIFY_SOCKET=str(path))
+        heart.notify("READY=1")
+        heart.beat()
+        heart.stop()
+        assert [systemd.recv(100).decode() for _ in range(3)] == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
+
+
+def test_a_service_manager_that_is_gone_does_no_harm(tmp_path: Path) -> None:
+    assert beating(tmp_path, NOTIFY_SOCKET=str(tmp_path / "gone")).beat()
+
+
+def test_a_running_bot_tells_its_health_and_a_stopped_one_too(world: World) -> None:
+    def check() -> tuple[int, str]:
+        command = [sys.executable, "-m", "bot", "health"]
+        done = subprocess.run(command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    with world.bot() as bot:
+        until(lambda: (world.data_dir / health.FILE_NAME).exists())
+        assert check() == (0, "alive\n")
+        assert bot.is_alive()
+    assert check()[0] == 1
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "dokocos.service").read_text()
+    for needed in ("Type=notify", "WatchdogSec=", "RestartPreventExitStatus=3", "OOMPolicy=continue"):
+        assert needed in text
+    here = text.replace("/srv/dokocos/.venv/bin/python", sys.executable)  # it must exist to be verified
+    unit = tmp_path / "dokocos.service"
+    unit.write_text(here)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],  # noqa: S607 - wherever it is
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "dokocos.service" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def samples(text: str) -> dict[tuple[str, str], float]:
+    """(name, value of the first label) -> value, read by Prometheus' own parser."""
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_port_tells_health_metrics_and_a_status_page(world: World) -> None:
+    world.data_dir.mkdir(parents=True)
+    version = add_version(world.data_dir, right=0.8, promoted=True, created_at=datetime(2026, 1, 2, tzinfo=UTC))
+    with world.bot(bot={"http_port": free_port()}) as bot:
+        assert bot.pages is not None
+        url = bot.pages.url
+        world.answer(world.ask())
+        world.answer(world.ask(label=None))
+        settle(bot)
+        assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+        assert requests.get(f"{url}/../etc/passwd", timeout=10).status_code == 404
+        found = samples(requests.get(f"{url}/metrics", timeout=10).text)
+        assert found["dokocos_mentions_total", ""] == 2
+        assert found["dokocos_answers_total", "answer"] == found["dokocos_answers_total", "help"] == 1
+        assert found["dokocos_answer_seconds_count", ""] == 2
+        assert found["dokocos_inbox_depth", ""] == 0
+        assert found["dokocos_champion_balanced_accuracy", ""] == pytest.approx(0.8)
+        assert found["dokocos_champion_info", version] == 1
+        page = requests.get(f"{url}/", timeout=10)
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert f"Champion {version}" in page.text
+        assert re.search(r"<td>brazil</td>\s*<td class=\"number\">0\.80</td>", page.text)
+        assert "alice" not in page.text
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/healthz", timeout=10)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool here")
+def test_promtool_finds_no_fault_with_the_metrics(world: World) -> None:
+    world.data_dir.mkdir(parents=True)
+    add_version(world.data_dir, right=0.8, promoted=True, created_at=datetime(2026, 1, 2, tzinfo=UTC))
+    with world.bot() as bot:
+        world.answer(world.ask())
+        settle(bot)
+        page = bot.metrics.page()
+    command = ["promtool", "check", "metrics"]  # wherever it is
+    done = subprocess.run(command, input=page, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_there_is_no_port_unless_it_is_asked_for(world: World) -> None:
+    with world.bot() as bot:
+        assert bot.pages is None
+
+
+def test_the_grafana_board_asks_for_metrics_that_exist(world: World) -> None:
+    board = json.loads((ROOT / "deploy" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    with world.bot() as bot:
+        world.answer(world.ask())
+        text = bot.metrics.page().decode()
+    named = {name for query in queries for name in re.findall(r"dokocos_\w+", query)}
+    conditional = {"dokocos_champion_recall", "dokocos_champion_balanced_accuracy"}  # with a champion on disk
+    assert {name for name in named - conditional if f"# TYPE {name}" not in text and f"\n{name}" not in text} == set()
+
+
+def test_the_curve_shows_the_last_days_to_those_who_see_it_and_those_who_do_not(world: World) -> None:
+    with world.bot() as bot:
+        view = bot.operations.status_reader.read()
+    jobs = ["train: <off> (last Jan 10 04:00, done, v2 is the champion now (better))"]
+    page = status_page(view, [Tally("2027-01-15", "answered", "", 4)], jobs, now=NOW).body.decode()
+    assert "2027-01-15 4 answered, 0 refused, 0 failed" in page
+    assert "<td>train</td><td>&lt;off&gt;</td><td>Jan 10 04:00, done, v2 is the champion now (better)</td>" in page
+
+
+def test_jobs_and_stats_are_shown_as_tables(world: World) -> None:
+    with world.bot() as bot:
+        world.answer(world.ask())
+        settle(bot)
+        bot.operations.schedule.ask("prune")
+        until(lambda: bot.operations.records.runs(limit=1, job="prune"))
+
+    def say(name: str) -> str:
+        command = [sys.executable, "-m", "bot", name]
+        return subprocess.run(
+            command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "0 mentions, 0 runs forgotten" in say("jobs")
+    assert "champion: none yet" in say("stats")
+
+
+def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World) -> None:
+    config = world.data_dir.parent / "config.yaml"
+    config.write_text("log: {level: INFO}\n")
+    script = (
+        "import bot.photos.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
+        "bot.photos.predict.ServingLoader = lambda settings: FakeLoader()\n"
+        f"bot.__main__.app(['run', '--config', {str(config)!r}])"
+    )
+    environ = world.environment(DOKOCOS_MASTODON__ACCESS_TOKEN=world.me.token)
+    with world.log.open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environ, stderr=log)
+        try:
+            until(lambda: "ready took_s" in world.log.read_text())
+            config.write_text("log: {level: INFO}\nbot: {max_images: 2, admins: [alice]}\n")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "a restart is needed for: bot.max_images" in world.log.read_text())
+            assert "admin acct=alice" in world.log.read_text()
+            config.write_text("bot: {max_images: many}\n")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "settings not reloaded, the old ones stay" in world.log.read_text())
+            world.client().accept_private_mentions()
+            assert "Inbox: " in world.answer(world.ask("@dokocos inbox", label=None, visibility="direct")).text
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_only_settings_that_wait_are_named(world: World) -> None:
+    before = world.settings()
+    after = world.settings(bot={"admins": ["bob"], "keep_days": 3}, schedule={"scrape": {"enabled": True}})
+    assert changed(before, after) == ["bot.keep_days"]

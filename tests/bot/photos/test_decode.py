@@ -1,0 +1,199 @@
+"""No file takes the bot down: decoding happens elsewhere, within limits, and every file gets its answer."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+
+from bot.config import BotSettings
+from bot.photos.decode import ROOT, Decoder
+from tests import hostile
+from tests.verdict import judge, peak_mib
+from trainer.config import VIEWS, ImageSettings
+from trainer.errors import ImageError, ProjectError
+from trainer.photos import images
+
+MIB = 1024 * 1024
+LIMITS = ImageSettings()
+PHOTO = hostile.encoded("JPEG")
+# Two million empty lines of a run-length BMP: legal, and slow enough to be caught at it.
+SLOW = next(file.data for file in hostile.bombs() if file.name == "bomb/rle.bmp")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the memory limit")
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    settings = BotSettings()
+    with Decoder(LIMITS, memory_bytes=settings.decode_max_bytes, deadline_s=settings.decode_timeout_s) as shared:
+        yield shared
+
+
+def outcome(decoder: Decoder, data: bytes) -> str:
+    """ "array", or the reason of the refusal."""
+    try:
+        seen = decoder.prepare(data)
+    except ImageError as error:
+        return error.reason
+    assert seen.shape == (224, 224, 3)
+    assert seen.dtype == np.uint8
+    return hostile.ARRAY
+
+
+def test_every_hostile_file_ends_in_an_array_or_a_refusal_that_fits() -> None:
+    ends, wrong = {}, {}
+    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30) as decoder:
+        before = decoder.pids()
+        for file in hostile.corpus():
+            ends[file.name], fault = judge(file, decoder.prepare)
+            if fault is not None:
+                wrong[file.name] = fault
+        assert decoder.pids() == before, "a child had to be replaced"
+        if sys.platform == "linux":
+            assert peak_mib(decoder.pids()) < 256
+    assert wrong == {}
+    assert len(ends) >= 200
+    assert set(ends.values()) >= {
+        hostile.ARRAY, "empty", "not_an_image", "unsupported", "truncated", "damaged", "too_large", "too_many_pixels",
+        "too_small", "animated_too_long",
+    }  # fmt: skip
+
+
+@linux_only
+def test_bombs_that_no_limit_stops_are_stopped_by_the_memory_limit() -> None:
+    unlimited = ImageSettings(max_pixels=10**12, max_bytes=10**9, max_frames=10**9)
+    with Decoder(unlimited, memory_bytes=256 * MIB, deadline_s=30) as decoder:
+        ends = {file.name: outcome(decoder, file.data) for file in hostile.bombs()}
+        assert peak_mib(decoder.pids()) < 256 + 64  # shared libraries do not count
+        assert outcome(decoder, PHOTO) == hostile.ARRAY
+    assert ends["bomb/13000x13000-rgb.png"] == "too_heavy"
+    assert ends["bomb/screen.gif"] in {"too_heavy", "too_many_pixels"}  # Pillow's own limit may come first
+
+
+@linux_only
+def test_a_file_that_is_itself_too_much_for_a_child_is_too_heavy() -> None:
+    with Decoder(ImageSettings(max_bytes=10**9), memory_bytes=96 * MIB, deadline_s=30) as decoder:
+        assert outcome(decoder, PHOTO + bytes(60 * MIB)) == "too_heavy"
+        assert outcome(decoder, PHOTO) == hostile.ARRAY
+
+
+def test_a_photo_that_takes_too_long_is_given_up_and_its_child_replaced() -> None:
+    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=0.05) as decoder:
+        before = set(decoder.pids())
+        with pytest.raises(ImageError, match=r"more than 0\.05 s") as caught:
+            decoder.prepare(SLOW)
+        assert caught.value.reason == "too_slow"
+        assert len(before & set(decoder.pids())) == len(before) - 1
+
+
+def test_a_child_that_hangs_is_replaced_and_the_next_photo_answered() -> None:
+    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=2) as decoder:
+        assert [outcome(decoder, PHOTO) for _ in decoder.pids()] == [hostile.ARRAY, hostile.ARRAY]
+        hung = decoder.pids()
+        for pid in hung:
+            os.kill(pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(len(hung)) as pool:
+            ends = list(pool.map(lambda _: outcome(decoder, PHOTO), hung))
+        assert ends == ["too_slow", "too_slow"]
+        assert outcome(decoder, PHOTO) == hostile.ARRAY
+
+
+def test_a_photo_whose_child_is_killed_by_somebody_else_is_answered_all_the_same() -> None:
+    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=60) as decoder, ThreadPoolExecutor(2) as pool:
+        assert [outcome(decoder, PHOTO) for _ in decoder.pids()] == [hostile.ARRAY, hostile.ARRAY]
+        stopped = decoder.pids()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        ends = [pool.submit(outcome, decoder, PHOTO) for _ in stopped]
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+        assert [end.result() for end in ends] == [hostile.ARRAY, hostile.ARRAY]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_child_sees_what_training_sees(decoder: Decoder, view: str) -> None:
+    (expected,) = images.prepare(PHOTO, LIMITS, [view])
+    assert np.array_equal(decoder.prepare(PHOTO, view), expected)
+    small = images.thumbnail(PHOTO, LIMITS, max_width=90, max_height=90)
+    assert np.array_equal(decoder.thumbnail(PHOTO, max_width=90, max_height=90), small)
+
+
+def test_many_threads_each_get_the_answer_to_their_own_photo(decoder: Decoder) -> None:
+    sides = [40 + 3 * number for number in range(24)]
+    photos = [hostile.save(hostile.drawing().resize((side, 300)), "PNG") for side in sides]
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(lambda data: decoder.thumbnail(data, max_width=500, max_height=300), photos))
+    assert [photo.shape for photo in seen] == [(300, side, 3) for side in sides]
+
+
+def test_a_child_has_no_token_and_no_setting_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
+    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30) as decoder:
+        environments = [psutil.Process(pid).environ() for pid in decoder.pids()]
+    assert environments
+    assert all("PATH" in environment for environment in environments)
+    assert not any(name.startswith("DOKOCOS") for environment in environments for name in environment)
+
+
+def test_the_children_end_with_the_bot_even_when_it_is_killed() -> None:
+    code = (
+        "import time; from bot.photos.decode import Decoder; from trainer.config import ImageSettings\n"
+        "decoder = Decoder(ImageSettings(), memory_bytes=2**29, deadline_s=9); decoder.start()\n"
+        "print(*decoder.pids(), flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as bot:
+        assert bot.stdout is not None
+        children = [psutil.Process(int(pid)) for pid in bot.stdout.readline().split()]
+        bot.kill()
+    assert len(children) == 2
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+
+def test_a_closed_decoder_says_so_and_leaves_no_process() -> None:
+    decoder = Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30)
+    decoder.start()
+    pids = decoder.pids()
+    decoder.close()
+    decoder.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    with pytest.raises(ProjectError, match="closed"):
+        decoder.prepare(PHOTO)
+
+
+def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
+    decoder = Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=60)
+    decoder.start()
+    outcome(decoder, PHOTO)
+    for pid in decoder.pids():
+        os.kill(pid, signal.SIGSTOP)
+    asked = threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        decoder.prepare(PHOTO)
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        asked.wait()
+        decoder.close()
+        assert isinstance(answer.exception(), ProjectError)
+        assert not isinstance(answer.exception(), ImageError)
+
+
+def test_what_can_be_refused_unopened_reaches_no_child() -> None:
+    never_started = Decoder(ImageSettings(max_bytes=1000), memory_bytes=768 * MIB, deadline_s=30)
+    assert outcome(never_started, PHOTO) == "too_large"
+    assert outcome(never_started, b"") == "empty"
+    assert never_started.pids() == []
+
+
+def test_an_unknown_view_is_a_fault_of_ours(decoder: Decoder) -> None:
+    with pytest.raises(ValueError, match="'left' is no view"):
+        decoder.prepare(PHOTO, "left")

@@ -1,0 +1,107 @@
+"""The texts: complete in every language, safe as templates, and clear about what is wrong with a file of them."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bot.reply.texts import DEFAULT_PATH, PLACEHOLDERS, REQUESTS, load_texts
+from trainer.errors import ConfigError
+
+BLOCKS: dict[str, Any] = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
+
+
+def write(tmp_path: Path, change: dict[str, Any], *, language: str = "en") -> Path:
+    """A file with a few texts of one language."""
+    path = tmp_path / "texts.yaml"
+    path.write_text(yaml.safe_dump({language: change}, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("language", sorted(BLOCKS))
+def test_every_language_has_every_text_with_the_same_placeholders(language: str) -> None:
+    for name, text in BLOCKS[language].items():
+        if name != "words":
+            found = {field for _, field, _, _ in string.Formatter().parse(text) if field}
+            assert found == PLACEHOLDERS[name], name
+
+
+def test_japanese_and_english_are_there() -> None:
+    assert {"en", "ja"} <= set(load_texts().templates)
+
+
+@pytest.mark.parametrize(
+    ("written", "request_"),
+    [
+        ("stop", "stop"),
+        ("STOP!!", "stop"),
+        ("  ｓｔｏｐ ", "stop"),
+        ("やめて", "stop"),
+        ("やめて。", "stop"),
+        ("Start", "start"),
+        ("消して", "delete"),
+        ("ok 👍", "agree"),
+        ("yes", "agree"),
+        ("いいよ！", "agree"),
+        ("please do not stop", None),
+        ("please stop 🙏🏽", "stop"),
+        ("opt-out", "stop"),
+        ("stop :blobcat_sad:", "stop"),
+        (":ablobbye: やめてね〜！", "stop"),
+        ("削除してください🙇", "delete"),
+        ("", None),
+        ("!!!", None),
+    ],
+)
+def test_requests_are_known_alone_in_a_mention(written: str, request_: str | None) -> None:
+    assert load_texts().request(written) == request_
+
+
+def test_a_file_of_ones_own_changes_the_texts_it_holds_and_leaves_the_others(tmp_path: Path) -> None:
+    texts = load_texts(write(tmp_path, {"help": "Show me!"}))
+    assert texts.say("en", "help") == "Show me!"
+    assert texts.say("en", "limit") == BLOCKS["en"]["limit"]
+    assert texts.say("ja", "help") == BLOCKS["ja"]["help"]
+
+
+def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
+    german = {name: text for name, text in BLOCKS["en"].items() if name != "hot"}
+    with pytest.raises(ConfigError, match=r"de\.hot: missing"):
+        load_texts(write(tmp_path, german, language="de"))
+    texts = load_texts(write(tmp_path, german | {"hot": "zählte viel"}, language="de"))
+    assert texts.language("de-AT", "") == "de"
+    assert texts.say("de", "hot") == "zählte viel"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"help": None}, "en.help: missing"),
+        ({"sure": "This is it."}, "en.sure: placeholders are [], must be ['gallery']"),
+        ({"sure": "{gallery} {name}"}, "en.sure: placeholders are ['gallery', 'name']"),
+        ({"sure": "{gallery.__class__}"}, "en.sure: missing, or not a text"),
+        ({"sure": "{gallery!r}"}, "en.sure: missing, or not a text"),
+        ({"sure": "{gallery:>99999999}"}, "en.sure: missing, or not a text"),
+        ({"sure": "{gallery"}, "en.sure: missing, or not a text"),
+        ({"sure": 5}, "en.sure: missing, or not a text"),
+        ({"shure": "x"}, "en.shure: no such text"),
+        ({"words": {"stop": ["stop"]}}, "en.words: must hold"),
+        ({"words": {name: [True] for name in REQUESTS}}, "en.words: must hold"),
+    ],
+)
+def test_a_faulty_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_texts(write(tmp_path, change))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "- a", "en: text", "ja: {}", "{", "\x00"])
+def test_a_file_that_holds_no_texts_says_so(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "texts.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"texts\.yaml"):
+        load_texts(path)

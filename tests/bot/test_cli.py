@@ -1,0 +1,354 @@
+"""The commands as a person types them: real processes where it matters, exit statuses that mean something."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from typer.testing import CliRunner
+
+import bot.__main__ as commands
+from bot.instance.credentials import write_private_json
+from bot.instance.login import SCOPES, Login
+from sandbox.faults import Fault
+from sandbox.instance import InstanceSettings
+from tests.bot.conftest import ROOT, World, photo, until
+from tests.web import Exchange, serving
+from tests.web import status as answer
+from trainer.errors import ModelError
+
+SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"  # pragma: allowlist secret
+
+
+@pytest.fixture
+def run(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a command in this process: its exit status and output."""
+
+    class Runs:
+        def __call__(self, *arguments: str, **more: str) -> tuple[int, str]:
+            for name, value in world.environment(**more).items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.chdir(tmp_path)
+            result = CliRunner().invoke(commands.app, list(arguments), input=self.typed)
+            if result.exception is not None and not isinstance(result.exception, SystemExit):
+                raise result.exception
+            return result.exit_code, result.output
+
+        typed: str | None = None
+
+    return Runs()
+
+
+@pytest.fixture
+def version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A champion to answer with, and a word about it for `check`."""
+    facts = SimpleNamespace(labels=("brazil", "china", "japan"))
+    monkeypatch.setattr("trainer.registry.serving.champion", lambda _: SimpleNamespace(name="v1", facts=facts))
+    monkeypatch.setattr("bot.photos.predict.ServingLoader", lambda _: world.loader)
+
+
+def test_help_and_offline_check_load_no_tensorflow(world: World) -> None:
+    code = (
+        "import sys\nfrom bot.__main__ import app\n"
+        "try: app(sys.argv[1:])\nfinally: print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    for arguments in (["--help"], ["run", "--help"], ["check", "--offline"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, env=world.environment(), capture_output=True, text=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.usefixtures("version")
+def test_check_is_content_with_a_bot_that_can_run(world: World, run: Any) -> None:
+    status, output = run("check", **{SECRET: world.me.token})
+    assert status == 0, output
+    assert "The bot can run." in output
+    assert "streaming: open" in output
+    assert "v1 is whole" in output
+
+
+def test_check_offline_names_what_is_missing(run: Any) -> None:
+    status, output = run("check", "--offline")
+    assert status == 1
+    assert "no access token yet; run `python -m bot login" in output
+    assert "run `python -m trainer train`" in output
+    assert "2 to mend" in output
+
+
+def test_check_names_the_key_of_a_wrong_setting(run: Any) -> None:
+    status, output = run("check", DOKOCOS_BOT__BATCH_SIZE="many")
+    assert status == 1
+    assert "DOKOCOS_BOT__BATCH_SIZE" in output
+
+
+@pytest.mark.usefixtures("version")
+def test_check_names_missing_scopes(world: World, run: Any) -> None:
+    token = world.instance.token(world.me, "read:accounts", "read:statuses", "read:notifications")
+    status, output = run("check", **{SECRET: token})
+    assert status == 1
+    for scope in ("read:follows", "write:statuses", "write:media"):
+        assert f"{scope} is missing" in output
+
+
+@pytest.mark.usefixtures("version")
+def test_check_needs_no_more_than_the_scopes_that_login_asks_for(world: World, run: Any) -> None:
+    status, output = run("check", **{SECRET: world.instance.token(world.me, *SCOPES)})
+    assert status == 0, output
+
+
+@pytest.mark.usefixtures("version")
+def test_check_tells_of_filtered_private_mentions_and_mends_that(world: World, run: Any) -> None:
+    _, output = run("check", "--fix", **{SECRET: world.me.token})
+    assert "NOTE  private mentions" in output
+    assert "changed" in output
+    _, output = run("check", **{SECRET: world.me.token})
+    assert "ok    private mentions" in output
+
+
+@pytest.mark.usefixtures("version")
+def test_check_tells_that_there_is_no_streaming(world: World, run: Any) -> None:
+    world.instance.settings = InstanceSettings(streaming=False)
+    status, output = run("check", **{SECRET: world.me.token})
+    assert status == 0
+    assert "the bot polls every 15 s" in output
+
+
+def test_check_tells_of_an_instance_out_of_reach(run: Any) -> None:
+    status, output = run("check", DOKOCOS_MASTODON__BASE_URL="http://127.0.0.1:9", **{SECRET: "t"})
+    assert status == 1
+    assert "instance: http://127.0.0.1:9" in output
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"status": 401}, "HTTP 401 Error; run `python -m bot login"),
+        ({"status": 404, "html": True}, "HTTP 404 Not Found; is that the address of a Mastodon server, and is it up?"),
+        ({"kind": "html"}, "the answer is text/html; charset=utf-8, not JSON"),
+        ({"kind": "cut"}, "is that the address of a Mastodon server, and is it up?"),
+    ],
+)
+def test_check_says_what_to_do_about_what_is_no_instance(
+    world: World, run: Any, fault: dict[str, Any], said: str
+) -> None:
+    world.instance.faults.add(Fault.model_validate({"kind": "answer", "path": "/api/.*"} | fault))
+    status, output = run("check", **{SECRET: world.me.token})
+    assert status == 1
+    assert said in output
+    assert "Max retries" not in output
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:9", "ConnectionRefusedError"),
+        ("http://127.0.0.1:9/about", "give an instance's address and nothing more"),
+        ("two words", "give an instance's address and nothing more"),
+    ],
+)
+def test_login_where_there_is_no_instance_says_what_is_wrong(run: Any, address: str, said: str) -> None:
+    status, output = run("login", address, "--no-browser")
+    assert status in (1, 3)
+    assert said in output
+    assert "Max retries" not in output
+
+
+def test_a_code_that_is_wrong_is_said_so(world: World, run: Any) -> None:
+    status, output = run("login", world.url, "--no-browser", "--code", "wrong")
+    assert status == 1
+    assert "no token for this code" in output
+    assert "run login again for a new one" in output
+    assert not (world.data_dir / "mastodon_token").exists()
+
+
+def test_a_token_without_a_word_about_its_scopes_is_kept(run: Any, world: World) -> None:
+    def grant(exchange: Exchange) -> None:
+        answers = {"/api/v1/apps": {"client_id": "a", "client_secret": "b"}, "/oauth/token": {"access_token": "s3cret"}}
+        exchange.reply(json.dumps(answers[exchange.path]).encode(), Content_Type="application/json")
+
+    with serving() as server:
+        server.posted = grant
+        status, output = run("login", server.url, "--no-browser", "--code", "good")
+    assert status == 0, output
+    assert json.loads((world.data_dir / "mastodon_token").read_text())["access_token"] == "s3cret"
+
+
+def test_an_instance_that_registers_no_app_is_told_in_plain_words(run: Any) -> None:
+    with serving() as server:
+        server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
+        status, output = run("login", server.url, "--no-browser")
+    assert status == 1
+    assert "no app can be registered: the answer holds no 'client_id'" in output
+
+
+@pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])
+def test_looking_at_a_damaged_database_leaves_it_to_the_bot(world: World, run: Any, command: str) -> None:
+    world.data_dir.mkdir()
+    database = world.data_dir / "bot.sqlite3"
+    database.write_bytes(b"this is no database" * 1000)
+    status, output = run(command)
+    assert status == 1
+    assert "the bot's next start sets it aside" in output
+    assert list(world.data_dir.glob("bot.sqlite3*")) == [database]
+
+
+def authorize(url: str) -> str:
+    """Say yes in the browser's stead; the code that the page shows."""
+    page = requests.get(url, timeout=10)
+    hidden = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
+    form = {name: html.unescape(value) for name, value in hidden.items()}
+    choice = {"account": "dokocos", "decision": "approve"}
+    shown = requests.post(url.partition("?")[0], data=form | choice, timeout=10)
+    found = re.search(r'class="oauth-code" readonly value="([^"]+)"', shown.text)
+    assert found, shown.text
+    return found[1]
+
+
+def test_run_without_a_token_says_how_to_get_one(world: World) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "run"], cwd=ROOT, env=world.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert "run `python -m bot login" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_with_a_token_that_is_refused_says_so_without_repeating_it(world: World) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "run"],
+        cwd=ROOT,
+        env=world.environment(**{SECRET: "wrong-token-abcdef"}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "wrong-token-abcdef" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@contextmanager
+def running(world: World, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = world.spawn(**more)
+    try:
+        until(lambda: world.instance.hub.listeners(world.me))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_run_answers_and_stops_cleanly_on_sigterm(world: World) -> None:
+    with running(world) as process:
+        world.answer(world.ask())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children  # the decoders; what they inherit, others may read
+        for child in children:
+            assert world.me.token.encode() not in Path(f"/proc/{child}/environ").read_bytes()
+        process.terminate()
+        assert process.wait(10) == 0
+    log = world.log.read_text(encoding="utf-8")
+    assert re.search(r"received notification=95 .*\n(.*\n)*.*replied notification=95 ", log)
+    assert "stopped clean=True" in log
+    assert world.me.token not in log
+
+
+def test_run_writes_json_lines_when_told_to_and_stops_on_ctrl_c(world: World) -> None:
+    with running(world, DOKOCOS_LOG__FORMAT="json") as process:
+        world.answer(world.ask())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    lines = [json.loads(line) for line in world.log.read_text(encoding="utf-8").splitlines()]
+    assert any(line["message"].startswith("replied notification=95") for line in lines)
+
+
+def test_a_killed_run_goes_on_where_it_was(world: World) -> None:
+    with running(world) as process:
+        world.answer(world.ask())
+        process.kill()
+    missed = world.ask()
+    with running(world):
+        world.answer(missed)
+    assert all(len(world.answers(each)) <= 1 for each in world.instance.statuses_of(world.alice))
+
+
+@pytest.mark.usefixtures("version")
+def test_predict_answers_for_files_and_fails_for_others(run: Any, tmp_path: Path) -> None:
+    good = tmp_path / "good.jpg"
+    good.write_bytes(photo("brazil"))
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    status, output = run("predict", str(good))
+    assert status == 0
+    assert "looks like the brazil gallery (version v1)" in output
+    status, output = run("predict", str(good), str(tmp_path / "bad.jpg"), str(tmp_path / "missing.jpg"))
+    assert status == 1
+    assert "looks like the brazil gallery" in output
+    assert "missing.jpg: cannot be read" in output
+
+
+def test_predict_without_a_version_says_what_to_do(run: Any, tmp_path: Path) -> None:
+    status, output = run("predict", str(tmp_path / "any.jpg"))
+    assert status == 3
+    assert "run `python -m trainer train`" in output
+
+
+def test_inbox_shows_what_was_set_aside_and_tries_it_again(world: World, run: Any) -> None:
+    def poison(data: bytes, view: str) -> Any:
+        raise RuntimeError(f"boom {len(data)} {view}")
+
+    world.decoder.prepare = poison  # type: ignore[method-assign]
+    with world.bot(bot={"max_attempts": 1}) as bot:
+        question = world.ask()
+        until(lambda: bot.store.counts().get("failed"))
+    status, output = run("inbox")
+    assert status == 0
+    assert "boom" in output
+    assert "1 failed" in output
+    assert run("inbox", "--retry", "all")[0] == 0
+    del world.decoder.prepare
+    with world.bot():
+        world.answer(question)
+    status, output = run("inbox")
+    assert "95" not in output
+    assert run("inbox", "--retry", "95") == (
+        1,
+        "0 to be tried again; a running bot sees it within a quarter of a minute.\n",
+    )
+
+
+def test_a_model_that_is_missing_ends_the_start(world: World) -> None:
+    world.loader.classifier = None
+    with pytest.raises(ModelError, match="trainer train"), world.bot():
+        pass
+
+
+def test_a_token_for_another_instance_is_refused_by_name(world: World, run: Any) -> None:
+    content = {"base_url": "https://elsewhere.example", "access_token": "s3cret"}
+    write_private_json(world.data_dir / "mastodon_token", content)
+    status, output = run("check", "--offline")
+    assert status == 1
+    assert "https://elsewhere.example" in output
+    assert "s3cret" not in output
+
+
+def test_login_keeps_a_token_that_only_we_can_read(world: World, run: Any) -> None:
+    step = Login(base_url=world.url, data_dir=world.data_dir, allow_http=True, user_agent="test", timeout_s=5)
+    code = authorize(step.url())
+    status, output = run("login", world.url, "--no-browser", "--code", code)
+    assert status == 0, output
+    file = world.data_dir / "mastodon_token"
+    assert file.stat().st_mode & 0o777 == 0o600
+    status, output = run("check")
+    assert "token: from" in output
+    assert "account: @" in output

@@ -1,0 +1,257 @@
+"""The head learns, repeats itself bit by bit, serves what Keras fitted, and does not learn small data by heart."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from trainer.config import HeadSettings
+from trainer.errors import ModelError, StorageError
+from trainer.evaluation.evaluate import balanced_accuracy
+from trainer.head.head import FILE_NAME, Floats, Head, Indexes, class_weights, fit_head, softmax
+from trainer.vgg16.backend import load_keras
+
+LABELS = ("brazil", "china", "japan")
+QUICK = HeadSettings(hidden_units=0, max_epochs=100)
+
+
+def drawn(counts: list[int], *, n_features: int = 40, seed: int = 1, n_views: int = 1) -> tuple[Floats, Indexes]:
+    """Photos of three equally hard classes, all views of a photo alike; features are positive and of unequal size."""
+    centres = np.array([[0.5 * (column % 3 == index) for column in range(n_features)] for index in range(3)])
+    rng = np.random.default_rng(seed)
+    indexes = np.repeat(np.arange(3), counts)
+    photos = centres[indexes] + rng.normal(0, 1, (len(indexes), n_features))
+    views = photos[:, None] + rng.normal(0, 0.1, (len(indexes), n_views, n_features))
+    sizes = 10.0 ** np.random.default_rng(2).uniform(-2, 2, n_features)
+    return ((views + 10) * sizes).astype(np.float32), indexes
+
+
+def fit(features: Floats, indexes: Indexes, chosen: HeadSettings = QUICK, **options: Any) -> Any:
+    validation, validation_indexes = drawn([30, 30, 30], n_features=features.shape[2], seed=2)
+    return fit_head(
+        features,
+        indexes,
+        validation_features=validation[:, 0],
+        validation_class_indexes=validation_indexes,
+        labels=LABELS,
+        settings=chosen,
+        **options,
+    )
+
+
+def random_head(seed: int, *, hidden_units: int, n_features: int = 6) -> Head:
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Floats:
+        return rng.normal(0, 1, shape).astype(np.float32)
+
+    sizes = [n_features, *([hidden_units] if hidden_units else []), 3]
+    layers = tuple((draw(n_in, n_out), draw(n_out)) for n_in, n_out in itertools.pairwise(sizes))
+    return Head(
+        LABELS, draw(n_features), np.abs(draw(n_features)) + np.float32(0.1), layers, temperature=1.7, doubt=0.1
+    )
+
+
+def test_a_head_learns_what_a_logistic_regression_learns() -> None:
+    features, indexes = drawn([40, 40, 40], n_features=200, n_views=2)
+    unseen, unseen_indexes = drawn([200, 200, 200], n_features=200, seed=3)
+    fitted = fit(features, indexes)
+    head = balanced_accuracy(unseen_indexes, fitted.head.scores(unseen[:, 0]).argmax(axis=1))
+    mean, scale = features[:, 0].mean(axis=0), features[:, 0].std(axis=0)
+    regression = LogisticRegression(C=0.01, max_iter=500).fit((features[:, 0] - mean) / scale, indexes)
+    reference = balanced_accuracy(unseen_indexes, regression.predict((unseen[:, 0] - mean) / scale))
+    assert head > reference - 0.02
+    assert head > 0.8
+
+
+@pytest.mark.parametrize("hidden_units", [0, 8])
+def test_the_same_photos_and_seed_give_the_same_head_bit_by_bit(tmp_path: Path, hidden_units: int) -> None:
+    features, indexes = drawn([20, 20, 20], n_views=2)
+    chosen = HeadSettings(hidden_units=hidden_units, max_epochs=5, batch_size=32)
+    contents = []
+    for name in ("first", "second"):
+        np.random.seed(len(name))  # what others did to the global generator does not matter
+        fit(features, indexes, chosen).head.save(tmp_path / name)
+        contents.append((tmp_path / name / FILE_NAME).read_bytes())
+    assert contents[0] == contents[1]
+    fit(features, indexes, chosen.model_copy(update={"seed": 1})).head.save(tmp_path / "third")
+    assert (tmp_path / "third" / FILE_NAME).read_bytes() != contents[0]
+
+
+@pytest.mark.parametrize("hidden_units", [0, 5])
+def test_scores_are_those_of_the_same_network_in_keras(hidden_units: int) -> None:
+    keras = load_keras()
+    head = random_head(0, hidden_units=hidden_units)
+    features = np.random.default_rng(1).normal(0, 3, (17, 6)).astype(np.float32)
+    layers = [keras.layers.Normalization(mean=head.mean, variance=head.scale**2)]
+    if hidden_units:
+        layers.append(keras.layers.Dense(hidden_units, activation="relu"))
+    network = keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)])
+    for layer, arrays in zip(network.layers[1:], head.layers, strict=True):
+        layer.set_weights(arrays)
+    shares = keras.ops.softmax(network(features) / head.temperature)
+    expected = (1 - head.doubt) * shares + head.doubt / 3
+    np.testing.assert_allclose(head.scores(features), np.asarray(expected), atol=1e-5)
+    assert head.hidden_units == hidden_units
+
+
+@given(seed=st.integers(0, 10_000), hidden_units=st.sampled_from([0, 4]))
+@settings(max_examples=30, deadline=None)
+def test_the_gradient_is_the_slope_of_the_logit(seed: int, hidden_units: int) -> None:
+    head = random_head(seed, hidden_units=hidden_units)
+    features = np.random.default_rng(seed).normal(0, 1, (2, 6)).astype(np.float32)
+    index = np.array([seed % 3, (seed + 1) % 3])
+    gradient = head.gradient(features, index)
+    step = 1e-6 * np.eye(6)
+    exact = replace(
+        head,
+        mean=head.mean.astype(np.float64),
+        layers=tuple((kernel.astype(np.float64), bias.astype(np.float64)) for kernel, bias in head.layers),
+    )
+    for row in range(2):
+        here = features[row].astype(np.float64)
+        slopes = (exact.logits(here + step) - exact.logits(here - step))[:, index[row]] / 2e-6
+        np.testing.assert_allclose(gradient[row], slopes, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_add_up_to_one_and_survive_large_logits() -> None:
+    scores = softmax(np.array([[1000.0, 0.0, -1000.0], [1.0, 1.0, 1.0]], dtype=np.float32))
+    np.testing.assert_allclose(scores, np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]), atol=1e-6)
+
+
+def test_more_photos_than_are_looked_at_at_a_time_have_the_same_scores() -> None:
+    head = random_head(0, hidden_units=4)
+    features = np.random.default_rng(0).normal(0, 1, (5000, 6)).astype(np.float32)
+    np.testing.assert_allclose(head.logits(features)[4500:], head.logits(features[4500:]), rtol=1e-5, atol=1e-5)
+    assert head.logits(features[:0]).shape == (0, 3)
+
+
+def test_a_head_that_was_saved_before_there_was_doubt_has_none(tmp_path: Path) -> None:
+    random_head(3, hidden_units=0).save(tmp_path)
+    with np.load(tmp_path / FILE_NAME) as file:
+        arrays = {name: file[name] for name in file.files if name != "doubt"}
+    np.savez(tmp_path / FILE_NAME, **arrays)
+    assert Head.load(tmp_path).doubt == 0
+
+
+@pytest.mark.parametrize("hidden_units", [0, 5])
+def test_a_saved_head_scores_the_same_when_loaded(tmp_path: Path, hidden_units: int) -> None:
+    head = random_head(3, hidden_units=hidden_units)
+    features = np.random.default_rng(1).normal(0, 3, (9, 6)).astype(np.float32)
+    head.save(tmp_path)
+    loaded = Head.load(tmp_path)
+    assert np.array_equal(loaded.scores(features), head.scores(features))
+    assert loaded.labels == LABELS
+
+
+def test_labels_of_any_script_are_kept(tmp_path: Path) -> None:
+    replace(random_head(0, hidden_units=0), labels=("日本", "a b/c", "é")).save(tmp_path)
+    assert Head.load(tmp_path).labels == ("日本", "a b/c", "é")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x80\x04K\x01."])
+def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(ModelError, match="roll back, or train anew"):
+        Head.load(tmp_path)
+
+
+def test_a_missing_file_is_an_error_too(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"head\.npz"):
+        Head.load(tmp_path)
+
+
+def test_a_head_that_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    with pytest.raises(StorageError):
+        random_head(0, hidden_units=0).save(tmp_path / "folder")
+
+
+def test_features_of_another_length_are_refused() -> None:
+    with pytest.raises(ModelError, match="trained on other layers"):
+        random_head(0, hidden_units=0).scores(np.zeros((1, 7), dtype=np.float32))
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, indexes = drawn([5, 5, 5])
+    features[3, 0, 2] = np.nan
+    with pytest.raises(ModelError, match="not finite"):
+        fit(features, indexes)
+
+
+def test_a_feature_that_never_varies_does_no_harm() -> None:
+    features, indexes = drawn([20, 20, 20])
+    features[:, :, 5] = 7.0
+    assert np.isfinite(fit(features, indexes).head.scores(features[:, 0])).all()
+
+
+def test_a_rare_class_is_found_as_often_as_the_others() -> None:
+    features, indexes = drawn([400, 400, 100], n_features=12)
+    unseen, unseen_indexes = drawn([500, 500, 500], n_features=12, seed=3)
+
+    def recalls(balance: str) -> list[float]:
+        chosen = QUICK.model_copy(update={"balance": balance, "learning_rate": 0.01})
+        answers = fit(features, indexes, chosen).head.scores(unseen[:, 0]).argmax(axis=1)
+        return [float((answers[unseen_indexes == index] == index).mean()) for index in range(3)]
+
+    weighted, plain = recalls("weights"), recalls("none")
+    assert weighted[2] > plain[2]
+    assert weighted[2] > (weighted[0] + weighted[1]) / 2 - 0.1
+
+
+def test_class_weights_make_every_class_count_the_same() -> None:
+    indexes = np.array([0] * 6 + [1] * 3 + [2])
+    weights = class_weights(indexes, n_classes=3, settings=HeadSettings())
+    totals = {index: n * weights[index] for index, n in Counter(indexes.tolist()).items()}
+    np.testing.assert_allclose(list(totals.values()), 10 / 3, rtol=1e-6)
+    with pytest.raises(ModelError, match="class 2 has no training photo"):
+        class_weights(indexes[:-1], n_classes=3, settings=HeadSettings())
+
+
+def test_fitting_stops_when_validation_no_longer_improves_and_keeps_the_best_epoch() -> None:
+    features, indexes = drawn([10, 10, 10], n_features=300)
+    fitted = fit(features, indexes, QUICK.model_copy(update={"learning_rate": 0.01, "patience": 3, "max_epochs": 100}))
+    losses = [epoch.validation_loss for epoch in fitted.history]
+    assert len(losses) < 100
+    assert fitted.best_epoch == int(np.argmin(losses)) == len(losses) - 4
+    assert fitted.validation_loss == min(losses)
+
+
+def test_a_hidden_layer_is_kept_only_where_it_helps() -> None:
+    chosen = HeadSettings(hidden_units=16, learning_rate=0.01, max_epochs=80, dropout=0.1)
+    linear, indexes = drawn([40, 40, 40])
+    assert fit(linear, indexes, chosen).head.hidden_units == 0
+
+    def corners(seed: int) -> tuple[Floats, Indexes]:
+        points = np.random.default_rng(seed).uniform(-1, 1, (400, 2)).astype(np.float32)
+        return points, (points[:, 0] * points[:, 1] > 0).astype(np.int64)  # no straight line parts these
+
+    (points, kinds), (other_points, other_kinds) = corners(0), corners(1)
+    fitted = fit_head(
+        points[:, None],
+        kinds,
+        validation_features=other_points,
+        validation_class_indexes=other_kinds,
+        labels=("even", "odd"),
+        settings=chosen,
+    )
+    assert fitted.head.hidden_units == 16
+
+
+def test_progress_counts_the_epochs_of_both_heads() -> None:
+    features, indexes = drawn([10, 10, 10])
+    seen: list[tuple[int, int]] = []
+    fit(
+        features,
+        indexes,
+        HeadSettings(hidden_units=4, max_epochs=3),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(done, 6) for done in range(1, 7)]

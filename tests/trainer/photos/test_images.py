@@ -1,0 +1,209 @@
+"""Any bytes end in the right picture, or in an `ImageError` that says why not."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from tests import hostile
+from tests.verdict import ALIKE, difference
+from trainer.config import VIEWS, ImageSettings
+from trainer.errors import ImageError
+from trainer.photos import filetype
+from trainer.photos.images import load_rgb, prepare, thumbnail, view
+
+LIMITS = ImageSettings()
+# Pillow warns of odd metadata; a photo is not refused for it.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+def outcome(data: bytes, limits: ImageSettings = LIMITS) -> str:
+    """ "array", or the reason of the refusal."""
+    try:
+        prepare(data, limits, ["whole"])
+    except ImageError as error:
+        return error.reason
+    return hostile.ARRAY
+
+
+def refusal(data: bytes, limits: ImageSettings = LIMITS) -> str:
+    """What the refusal says."""
+    with pytest.raises(ImageError) as caught:
+        prepare(data, limits, ["whole"])
+    return str(caught.value)
+
+
+def bands(*colours: str, size: tuple[int, int] = (200, 600)) -> bytes:
+    """A photo of equal stripes across its longer side."""
+    strip = Image.new("RGB", (len(colours), 1))
+    for place, colour in enumerate(colours):
+        strip.paste(colour, (place, 0, place + 1, 1))
+    if size[1] > size[0]:
+        strip = strip.transpose(Image.Transpose.ROTATE_270)
+    return hostile.save(strip.resize(size, Image.Resampling.NEAREST), "PNG")
+
+
+def test_the_drawing_is_seen_alike_in_every_guise() -> None:
+    off = {
+        file.name: difference(prepare(file.data, LIMITS, ["whole"])[0], file.expected)
+        for file in hostile.corpus()
+        if file.expected is not None
+    }
+    assert len(off) > 100
+    assert {name: how_much for name, how_much in off.items() if how_much > ALIKE} == {}
+
+
+def test_a_drawing_turned_the_wrong_way_would_have_been_noticed() -> None:
+    seen = prepare(hostile.encoded("PNG"), LIMITS, ["whole"])[0]
+    assert min(difference(seen, hostile.drawing().transpose(turn)) for turn in Image.Transpose) > 5 * ALIKE
+
+
+@pytest.mark.parametrize("name", hostile.FORMATS)
+def test_prepare_is_view_of_load_rgb(name: str) -> None:
+    large = hostile.drawing().resize((1300, 2000))
+    for data in (hostile.encoded(name), hostile.save(large, name)):
+        rgb = load_rgb(data, LIMITS, side_px=64)
+        one_by_one = np.stack([view(rgb, each, side_px=64) for each in VIEWS])
+        assert np.array_equal(prepare(data, LIMITS, VIEWS, side_px=64), one_by_one)
+
+
+def test_views_come_in_the_order_asked_for_and_a_view_may_come_twice() -> None:
+    data = hostile.encoded("PNG")
+    first, second, third = prepare(data, LIMITS, ["mirror", "top", "mirror"])
+    assert np.array_equal(first, third)
+    assert np.array_equal(second, prepare(data, LIMITS, ["top"])[0])
+
+
+@given(st.integers(32, 90), st.integers(32, 90), st.integers(0, 2**32 - 1))
+def test_the_mirror_view_is_the_exact_mirror_image(width: int, height: int, seed: int) -> None:
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert np.array_equal(view(rgb, "mirror", side_px=32), view(rgb, "whole", side_px=32)[:, ::-1])
+
+
+@pytest.mark.parametrize("size", [(200, 600), (600, 200)])
+def test_squares_are_taken_along_the_longer_side(size: tuple[int, int]) -> None:
+    seen = prepare(bands("red", "lime", "blue", size=size), LIMITS, ["top", "middle", "bottom"])
+    assert [tuple(square.reshape(-1, 3).mean(0).round()) for square in seen] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def test_the_whole_view_shows_the_whole_photo() -> None:
+    whole = prepare(bands("red", "lime", "blue"), LIMITS, ["whole"])[0]
+    assert [tuple(row) for row in whole[[5, 112, 218], 112].tolist()] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize("shape", [(50, 50), (50, 50, 4), (50, 50, 3, 1)])
+def test_a_view_of_anything_but_an_rgb_photo_is_a_fault_of_ours(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        view(np.zeros(shape, np.uint8), "whole")
+    with pytest.raises(ValueError, match="float64"):
+        view(np.zeros((50, 50, 3)), "whole")  # type: ignore[arg-type]
+
+
+def test_an_unknown_view_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match="'left' is no view; known: whole, mirror"):
+        prepare(hostile.encoded("PNG"), LIMITS, ["left"])
+
+
+def test_a_large_jpeg_is_decoded_small_when_only_views_are_wanted() -> None:
+    data = hostile.save(hostile.drawing().resize((2000, 3000)), "JPEG")
+    assert load_rgb(data, LIMITS).shape == (3000, 2000, 3)
+    height, width, _ = load_rgb(data, LIMITS, side_px=224).shape
+    assert (width, height) == (500, 750)
+
+
+def test_a_thumbnail_keeps_the_proportions_and_is_never_enlarged() -> None:
+    data = hostile.save(hostile.drawing().resize((1000, 1500)), "JPEG")
+    assert thumbnail(data, LIMITS, max_width=300, max_height=300).shape == (300, 200, 3)
+    assert thumbnail(hostile.encoded("GIF"), LIMITS, max_width=999, max_height=999).shape == (270, 180, 3)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(64, axis=0)
+    seen = load_rgb(hostile.save(Image.fromarray(ramp), "PNG"), LIMITS)
+    assert np.array_equal(seen[0, :, 0], np.arange(256))
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed", "reason"),
+    [
+        ("max_bytes", len(hostile.encoded("PNG")), "too_large"),
+        ("max_pixels", 180 * 270, "too_many_pixels"),
+        ("min_side_px", 180, "too_small"),
+    ],
+)
+def test_a_limit_lets_pass_what_just_meets_it(setting: str, allowed: int, reason: str) -> None:
+    data = hostile.encoded("PNG")
+    step = 1 if setting.startswith("min") else -1
+    assert outcome(data, ImageSettings(**{setting: allowed})) == hostile.ARRAY
+    assert outcome(data, ImageSettings(**{setting: allowed + step})) == reason
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_may_have_as_many_frames_as_allowed(name: str) -> None:
+    images = [hostile.drawing().copy(), *(hostile.drawing().rotate(angle) for angle in (90, 180, 270))]
+    data = hostile.save(images[0], name, save_all=True, append_images=images[1:])
+    assert outcome(data, ImageSettings(max_frames=4)) == hostile.ARRAY
+    assert outcome(data, ImageSettings(max_frames=3)) == "animated_too_long"
+
+
+@pytest.mark.parametrize("action", ["error", "ignore", "default"])
+def test_a_bomb_is_refused_whatever_is_done_about_warnings(action: str) -> None:
+    data = hostile.png((10_000, 10_000), 1, 0, hostile.zeros(10_000 * 1251))
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter(action)  # type: ignore[arg-type]
+        assert outcome(data) == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "0 bytes"),
+        (b"<!DOCTYPE html><p>Not found", "an HTML page (27 bytes) instead of an image; use JPEG"),
+        (b"8BPS" + bytes(96), "a Photoshop file (100 bytes) is not decoded here; save it as JPEG"),
+        (b"hello", "text (5 bytes)"),
+        (hostile.encoded("PNG")[:900], "the PNG ends early, after 900 bytes; fetch or send it again"),
+        (hostile.encoded("BMP")[:14] + bytes(145_840), "the BMP (145,854 bytes) is damaged"),
+        (hostile.save(Image.new("F", (50, 50)), "TIFF"), "no agreed range"),
+    ],
+)
+def test_a_refusal_says_what_the_file_is_and_what_to_do(data: bytes, words: str) -> None:
+    assert words in refusal(data)
+
+
+def test_a_refusal_for_its_size_names_the_size_and_the_setting() -> None:
+    said = refusal(hostile.encoded("PNG"), ImageSettings(max_pixels=999))
+    assert "180 x 270 pixels" in said
+    assert "images.max_pixels allows 999" in said
+
+
+def test_pillow_is_left_as_it_was_found() -> None:
+    outcome(hostile.encoded("JPEG")[:900])
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
+
+
+@pytest.mark.parametrize("name", hostile.FORMATS)
+def test_a_file_that_is_whole_is_not_called_cut_short(name: str) -> None:
+    assert not filetype.is_cut_short(hostile.encoded(name))
+
+
+SMALL = ImageSettings(max_pixels=1_000_000, max_frames=50)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(hostile.FORMATS), st.data())
+def test_wrong_bits_end_in_an_array_or_an_image_error(name: str, data: st.DataObject) -> None:
+    damaged = bytearray(hostile.encoded(name))
+    places = st.integers(0, len(damaged) - 1) | st.integers(0, 150)
+    for place, bit in data.draw(st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=20)):
+        damaged[place] ^= 1 << bit
+    assert outcome(bytes(damaged), SMALL) in hostile.FLIPPED
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(hostile.FORMATS), st.integers(0, 64), st.binary(max_size=400))
+def test_noise_behind_a_good_beginning_ends_in_an_image_error(name: str, kept: int, noise: bytes) -> None:
+    assert outcome(hostile.encoded(name)[:kept] + noise, SMALL) != hostile.ARRAY

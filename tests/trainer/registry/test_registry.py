@@ -1,0 +1,322 @@
+"""Versions are written whole or not at all; the champion is always one whose files are as they were saved."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.errors import ModelError, StorageError
+from trainer.registry import registry as registry_module
+from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Registry, Reign, VersionFacts, version_order
+
+START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
+FACTS_OF_ALL = VersionFacts(
+    labels=("brazil", "china", "japan"),
+    weights="random",
+    weights_seed=0,
+    fingerprint="f" * 64,
+    layers=("block4_conv3", "block5_conv3"),
+    view="whole",
+    precision="float32",
+    threshold=0.6,
+    temperature=1.2,
+    seed=0,
+    n_photos=192,
+    created_at=START.isoformat(),
+    libraries={"python": "3.11.9"},
+    settings={"head": {"seed": 0}},
+    tuned=None,
+)
+
+
+def fill(folder: Path) -> None:
+    (folder / "head.npz").write_bytes(b"arrays")
+    (folder / "photos.txt").write_text("a\nb\n")
+
+
+def clock() -> Callable[[], datetime]:
+    times = iter(START + timedelta(minutes=n) for n in range(10_000))
+    return lambda: next(times)
+
+
+def add(registry: Registry, n: int = 1) -> list[str]:
+    return [registry.add(FACTS_OF_ALL, {"n": n}, fill).name for _ in range(n)]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path, now=clock())
+
+
+def test_a_version_comes_back_as_it_was_added(registry: Registry) -> None:
+    (name,) = add(registry)
+    version = registry.load(name)
+    assert (version.name, version.facts, version.metrics) == ("2026-11-23-1", FACTS_OF_ALL, {"n": 1})
+    assert (version.folder / "photos.txt").read_text() == "a\nb\n"
+
+
+def test_names_are_unique_and_sort_as_they_came(registry: Registry) -> None:
+    names = add(registry, 11)
+    assert names[0] == "2026-11-23-1"
+    assert names[-1] == "2026-11-23-11"
+    assert registry.names() == names == sorted(names, key=version_order)
+
+
+def test_the_name_of_a_champion_that_was_deleted_is_not_given_again(registry: Registry) -> None:
+    (name,) = add(registry)
+    registry.promote(name, reason="first")
+    for path in sorted((registry.folder / name).iterdir()):
+        path.unlink()
+    (registry.folder / name).rmdir()
+    assert add(registry) == ["2026-11-23-2"]
+
+
+def test_a_version_that_cannot_be_finished_leaves_nothing_behind(registry: Registry) -> None:
+    def full(folder: Path) -> None:
+        fill(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        registry.add(FACTS_OF_ALL, {}, full)
+    assert list(registry.folder.iterdir()) == []
+    assert registry.names() == []
+
+
+def test_a_process_killed_while_it_saves_leaves_no_version_and_the_next_one_cleans_up(
+    tmp_path: Path, registry: Registry
+) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from tests.trainer.registry.test_registry import FACTS_OF_ALL, fill\n"
+        "from trainer.registry.registry import Registry\n"
+        "def slow(folder):\n"
+        "    fill(folder); print('writing', flush=True); time.sleep(60)\n"
+        "Registry(Path(sys.argv[1])).add(FACTS_OF_ALL, {}, slow)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert [path.name.startswith(UNFINISHED) for path in registry.folder.iterdir()] == [True]
+    assert registry.names() == []
+    (name,) = add(registry)
+    assert [path.name for path in registry.folder.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("damage", ["change", "truncate", "delete", "add"])
+@pytest.mark.parametrize("file", ["head.npz", FACTS, "metrics.json"])
+def test_a_version_whose_files_are_not_those_that_were_saved_is_not_loaded(
+    registry: Registry, damage: str, file: str
+) -> None:
+    (name,) = add(registry)
+    path = registry.folder / name / file
+    if damage == "change":
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    elif damage == "truncate":
+        path.write_bytes(b"")
+    elif damage == "delete":
+        path.unlink()
+    else:
+        path = path.with_name("more.npz")
+        path.write_bytes(b"")
+    with pytest.raises(ModelError, match=path.name):
+        registry.load(name)
+
+
+@pytest.mark.parametrize("name", ["2026-11-23-9", "../versions", "", ".unfinished-2026-11-23-1", "registry.json"])
+def test_a_version_that_does_not_exist_is_an_error_that_names_those_that_do(registry: Registry, name: str) -> None:
+    add(registry, 2)
+    with pytest.raises(ModelError, match="no such version; there are: 2026-11-23-1, 2026-11-23-2"):
+        registry.load(name)
+
+
+def test_there_is_no_champion_before_the_first(registry: Registry) -> None:
+    assert registry.champion() is None
+    assert registry.champion_name() is None
+    assert registry.names() == []
+
+
+def test_the_history_tells_who_served_when_and_why(registry: Registry) -> None:
+    first, second = add(registry, 2)
+    registry.promote(first, reason="it is the first")
+    registry.promote(second, reason="better")
+    registry.promote(second, reason="again")
+    assert registry.history() == [
+        Reign(first, "2026-11-23T21:02:00+00:00", "2026-11-23T21:03:00+00:00", "it is the first"),
+        Reign(second, "2026-11-23T21:03:00+00:00", None, "better"),
+    ]
+
+
+def test_a_damaged_version_cannot_be_promoted(registry: Registry) -> None:
+    first, second = add(registry, 2)
+    registry.promote(first, reason="first")
+    (registry.folder / second / "head.npz").write_bytes(b"")
+    with pytest.raises(ModelError):
+        registry.promote(second, reason="better")
+    assert registry.champion_name() == first
+
+
+def test_rolling_back_twice_goes_two_back_whatever_the_reasons(registry: Registry) -> None:
+    names = add(registry, 3)
+    for name in names:
+        registry.promote(name, reason="better")
+    assert registry.rollback(reason="alice said so").name == names[1]
+    assert registry.rollback(reason="bob said so").name == names[0]
+    with pytest.raises(ModelError, match="no champion before this one"):
+        registry.rollback()
+    assert registry.champion_name() == names[0]
+
+
+def test_a_version_promoted_after_a_rollback_rolls_back_to_where_it_came_from(registry: Registry) -> None:
+    first, second, third = add(registry, 3)
+    registry.promote(first, reason="first")
+    registry.promote(second, reason="better")
+    registry.rollback()
+    registry.promote(third, reason="better")
+    assert registry.rollback().name == first
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_rolling_back_as_often_as_possible_ends_at_a_first_champion(steps: list[str]) -> None:
+    history: list[Reign] = []
+    for step in steps:
+        succession = registry_module._succession(history)
+        if step == "back" and len(succession) > 1:
+            history.append(Reign(succession[-2], "", "", "", kind="rollback"))
+            assert registry_module._succession(history) == succession[:-1]
+        elif step != "back":
+            history.append(Reign(step, "", "", ""))
+            assert registry_module._succession(history)[-1] == step
+    succession = registry_module._succession(history)
+    assert len(set(succession)) == len(succession)
+
+
+def test_a_damaged_champion_is_replaced_by_the_one_before_it_loudly_and_for_good(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = add(registry, 2)
+    registry.promote(first, reason="first")
+    registry.promote(second, reason="better")
+    (registry.folder / second / "head.npz").unlink()
+    with caplog.at_level(logging.ERROR):
+        champion = registry.champion()
+    assert champion is not None
+    assert champion.name == first
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    last = registry.history()[-1]
+    assert (last.version, last.kind) == (first, "fallback")
+    assert "head.npz: is missing" in last.reason
+
+
+def test_a_champion_rolled_back_from_does_not_come_back_when_another_is_damaged(registry: Registry) -> None:
+    first, second, third = add(registry, 3)
+    for name in (first, second, third):
+        registry.promote(name, reason="better")
+    registry.rollback()
+    (registry.folder / second / "head.npz").unlink()
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.name == first
+
+
+def test_when_no_champion_is_whole_the_error_names_each_fault(registry: Registry) -> None:
+    first, second = add(registry, 2)
+    for name in (first, second):
+        registry.promote(name, reason="better")
+        (registry.folder / name / "head.npz").unlink()
+    with pytest.raises(ModelError, match=rf"no champion is whole: .*{second}.*; .*{first}"):
+        registry.champion()
+
+
+def test_the_earlier_champion_serves_also_where_nothing_can_be_written(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = add(registry, 2)
+    registry.promote(first, reason="first")
+    registry.promote(second, reason="better")
+    (registry.folder / second / "head.npz").unlink()
+
+    def full(*_: Any) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(registry_module, "write_file", full)
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.name == first
+    assert registry.champion_name() == second
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "history": [{"version": 1}]}'])
+def test_a_damaged_registry_file_says_what_to_do(registry: Registry, tmp_path: Path, content: str) -> None:
+    (tmp_path / "registry.json").write_text(content)
+    with pytest.raises(ModelError, match=r"registry\.json: cannot be read .* move it away and run"):
+        registry.champion()
+
+
+def test_changes_from_several_processes_at_once_are_all_kept(tmp_path: Path) -> None:
+    names = add(Registry(tmp_path), 4)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(Registry(tmp_path).promote, name, reason=name) for name in names]:
+            future.result()
+    history = Registry(tmp_path).history()
+    assert sorted(reign.version for reign in history) == names
+    assert [reign.until is None for reign in history] == [False, False, False, True]
+
+
+def test_a_version_of_an_earlier_format_is_brought_up_to_date(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (name,) = add(registry)
+    registry.promote(name, reason="first")
+    migrations = (*registry_module.VERSION_MIGRATIONS, lambda facts: {**facts, "threshold": 0.9})
+    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", migrations)
+    monkeypatch.setattr(
+        registry_module,
+        "REGISTRY_MIGRATIONS",
+        (lambda content: {"history": [{**reign, "reason": "migrated"} for reign in content["history"]]},),
+    )
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.facts.threshold == 0.9
+    assert registry.history()[0].reason == "migrated"
+
+
+def test_a_version_from_before_block5_could_be_fine_tuned_serves_vgg16s_own(registry: Registry) -> None:
+    (name,) = add(registry)
+    folder = registry.folder / name
+    facts = json.loads((folder / FACTS).read_text())
+    del facts["format"]
+    del facts["tuned"]
+    (folder / FACTS).write_text(json.dumps({"format": 1, **facts}))  # as it was written then
+    lines = [line for line in (folder / SUMS).read_text().splitlines(keepends=True) if FACTS not in line]
+    digest = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()
+    (folder / SUMS).write_text("".join([*lines, f"{digest}  {FACTS}\n"]))
+    version = registry.load(name)
+    assert version.facts == FACTS_OF_ALL
+    assert version.facts.tuned is None
+    assert version.block5() is None
+
+
+def test_a_version_of_a_later_format_is_refused_with_a_reason(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", (dict, dict))
+    (name,) = add(registry)
+    assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == 3
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match="made by a later dokocos"):
+        registry.load(name)

@@ -1,0 +1,196 @@
+"""A run that ends without a word is told from its last lines, in plain words, by the next one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import ModelError
+from trainer.training import journal as journal_module
+from trainer.training.crash_report import explain_sudden_end
+from trainer.training.host_metrics import Reading, boot_id, read_machine
+from trainer.training.journal import FILE_NAME, Journal, Run
+
+START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
+CALM = Reading(load=1.9, cpus=2, memory_free=4_000_000_000, memory_total=8_000_000_000)
+GPU_BUSY = Reading(load=1.0, cpus=8, gpu_busy=0.98, gpu_power_w=210, gpu_limit_w=220, gpu_temperature_c=81)
+
+
+def clock(*, step: timedelta = timedelta(seconds=1)) -> Callable[[], datetime]:
+    times = iter(START + n * step for n in range(10_000))
+    return lambda: next(times)
+
+
+def sudden(reading: Reading = CALM, *, boot: str = "first", minutes: float = 3, number: int = 0) -> Run:
+    started = START + timedelta(days=number)
+    return Run(
+        run_id=str(number),
+        command="train",
+        started=started,
+        boot_id=boot,
+        gentle=False,
+        last_seen=started + timedelta(minutes=minutes),
+        step="features",
+        reading=reading,
+        gpu_under_load=reading.gpu_under_load,
+    )
+
+
+def explained(*runs: Run, boot: str) -> str:
+    text = explain_sudden_end(runs, current_boot_id=boot)
+    assert text is not None
+    return text
+
+
+def test_a_run_that_ended_in_order_is_not_explained(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, read=lambda: CALM)
+    with journal.run("train"):
+        journal.step("features")
+    assert [(run.command, run.step, run.ended) for run in journal.runs()] == [("train", "features", "done")]
+    assert explain_sudden_end(journal.runs()) is None
+    assert explain_sudden_end([]) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (ModelError("no weights"), "error: no weights"),
+        (ZeroDivisionError("oops"), "crash: ZeroDivisionError: oops"),
+    ],
+)
+def test_what_ended_a_run_is_noted_and_goes_on(tmp_path: Path, error: BaseException, ended: str) -> None:
+    journal = Journal(tmp_path, read=lambda: CALM)
+    with pytest.raises(type(error)), journal.run("train"):
+        raise error
+    assert [run.ended for run in journal.runs()] == [ended]
+
+
+def test_a_killed_process_leaves_its_step_and_its_last_reading(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from trainer.training.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "with journal.run('train', gentle=True):\n"
+        "    journal.step('features'); print('working', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"working\n"
+        while not any(run.reading.memory_total for run in Journal(tmp_path).runs()):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    (run,) = Journal(tmp_path).runs()
+    assert (run.ended, run.step, run.gentle, run.boot_id) == (None, "features", True, boot_id())
+    text = explain_sudden_end([run])
+    assert text is not None
+    assert "The last run, `train` of" in text
+    assert 'in the step "features"' in text
+    assert "GB memory free" in text
+    assert "The machine ran on: the process alone was ended from outside" in text
+
+
+def test_a_torn_line_costs_nothing_else(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, read=lambda: CALM)
+    with journal.run("train"):
+        pass
+    with (tmp_path / FILE_NAME).open("a") as file:
+        file.write('{"run": "x", "at": "2026-')
+    with journal.run("features"):
+        pass
+    assert [(run.command, run.ended) for run in journal.runs()] == [("train", "done"), ("features", "done")]
+
+
+def test_lines_that_make_no_sense_are_passed_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, read=lambda: CALM)
+    with journal.run("train"):
+        pass
+    noise = [
+        b"\xff\xfe\x00",
+        b"[]",
+        b"1",
+        b'{"event": "end"}',
+        b'{"run": "?", "at": "2026-01-01", "event": "end"}',
+        b"",
+    ]
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(b"\n".join([*noise, content]))
+    assert [run.ended for run in journal.runs()] == ["done"]
+
+
+def test_a_journal_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "MAX_BYTES", 2000)
+    journal = Journal(tmp_path, now=clock(), read=lambda: CALM)
+    for _ in range(3 * journal_module.KEEP_RUNS):
+        with journal.run("train"):
+            pass
+    assert len(journal.runs()) == journal_module.KEEP_RUNS + 1
+    assert {run.ended for run in journal.runs()} == {"done"}
+
+
+def test_the_text_tells_when_where_how_long_and_the_last_readings() -> None:
+    text = explained(sudden(GPU_BUSY), boot="second")
+    assert "`train` of 2026-11-23 21:00 UTC" in text
+    assert 'last seen at 21:03:00 UTC, after 3 min 0 s, in the step "features".' in text
+    assert "load 1.0 on 8 CPUs, GPU 98% busy at 210 of 220 W and 81 °C" in text
+
+
+def test_the_third_sudden_end_within_minutes_under_gpu_load_suggests_the_power_supply() -> None:
+    runs = [sudden(GPU_BUSY, boot=str(number), number=number) for number in range(3)]
+    second, third = explained(*runs[:2], boot="2"), explained(*runs, boot="3")
+    assert "nvidia-smi" not in second
+    assert "third sudden end within minutes under GPU load, which suggests the power supply" in third
+    assert "`nvidia-smi -pl 176`" in third
+    assert "--gentle" in third
+
+
+def test_a_clean_end_in_between_starts_the_count_anew() -> None:
+    runs = [sudden(GPU_BUSY, boot=str(number), number=number) for number in range(4)]
+    runs[1].ended = "done"
+    assert "nvidia-smi" not in explained(*runs, boot="4")
+
+
+def test_ends_after_hours_do_not_point_to_the_power_supply() -> None:
+    runs = [sudden(GPU_BUSY, boot=str(number), number=number, minutes=200) for number in range(3)]
+    assert "third" not in explained(*runs, boot="3")
+
+
+def test_a_machine_that_ran_on_had_no_power_cut() -> None:
+    runs = [sudden(GPU_BUSY, number=number) for number in range(3)]
+    assert "power" not in explained(*runs, boot="first")
+
+
+def test_little_memory_at_the_end_points_to_the_systems_memory_killer() -> None:
+    reading = Reading(memory_free=100_000_000, memory_total=8_000_000_000)
+    assert "Set features.batch_size lower" in explained(sudden(reading), boot="first")
+
+
+def test_a_hot_machine_that_went_down_points_to_its_fans() -> None:
+    assert "97 °C: check fans" in explained(sudden(Reading(temperature_c=97.0)), boot="second")
+
+
+def test_a_machine_that_went_down_without_a_gpu_may_have_had_a_power_cut() -> None:
+    assert "a power cut" in explained(sudden(CALM), boot="second")
+
+
+def test_a_reading_survives_json_and_fields_of_later_versions() -> None:
+    stored = json.loads(json.dumps({"gpu_busy": 0.5, "fan_rpm": 900}))
+    assert Reading.from_json(stored) == Reading(gpu_busy=0.5)
+
+
+def test_values_that_are_no_numbers_are_left_out_of_a_reading() -> None:
+    found = Reading.from_json({"load": "high", "cpus": 2, "memory_free": None, "gpu_busy": [1]})
+    assert found == Reading(cpus=2)
+    assert found.in_words() == "none"
+
+
+def test_this_machine_can_be_read() -> None:
+    reading = read_machine()
+    assert reading.memory_total is not None
+    assert reading.load is not None
+    assert "GB memory free" in reading.in_words()

@@ -1,0 +1,149 @@
+"""The report is one file that a browser can show without network, whatever the photos are called."""
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.trainer.collection import Silent, gather, paint_photos, settings_for
+from trainer.config import Settings
+from trainer.training.charts import Chart, line_chart
+from trainer.training.report import N_EXAMPLES, _points_above, render
+from trainer.training.train import REPORT, Outcome, train
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
+    """Two versions from photos of which one label has a name that is markup."""
+    folder = tmp_path_factory.mktemp("photos")
+    paint_photos(folder, labels=("brazil", EVIL.replace("/", "∕"), "日本"))
+    settings = settings_for(folder, tmp_path_factory.mktemp("data"))
+    gather(settings)
+    train(settings, Silent(), now=lambda: datetime(2026, 11, 23, tzinfo=UTC))
+    return settings, train(settings, Silent(), now=lambda: datetime(2026, 11, 24, tzinfo=UTC))
+
+
+@pytest.fixture(scope="module")
+def page(trained: tuple[Settings, Outcome]) -> str:
+    return (trained[1].version.folder / REPORT).read_text(encoding="utf-8")
+
+
+class Parser(HTMLParser):
+    """Collects tags, their attributes and what stays open."""
+
+    VOID = frozenset({"meta", "img", "br", "use", "path", "rect"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_no_network(page: str) -> None:
+    parser = Parser()
+    parser.feed(page)
+    assert parser.open == []
+    assert all(link.startswith(("data:image/jpeg;base64,", "#")) for link in parser.links)
+    assert "url(http" not in page
+    assert not {"script", "link", "iframe"} & set(parser.tags)
+
+
+def test_a_label_that_is_markup_is_shown_as_text(page: str) -> None:
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "日本" in page
+
+
+def test_it_shows_what_there_is_to_know(page: str, trained: tuple[Settings, Outcome]) -> None:
+    _, outcome = trained
+    for words in (
+        f"Version {outcome.version.name}",
+        "It was kept, and does not serve",
+        "Not surely better",
+        "Beside 2026-11-23-1",
+        "balanced accuracy",
+        "macro F1",
+        "What is taken for what",
+        "majority class",
+        "colour histogram",
+        "How far its scores can be believed",
+        "Surest and right",
+        "photos it learned from",
+        "prefers-color-scheme: dark",
+        "width=device-width",
+        "VGG16 had seeded random weights",
+        "min_photos_per_label: 10",
+        outcome.version.facts.fingerprint[:16],
+    ):
+        assert words in page, words
+    assert len(re.findall('<svg role="img" aria-label="', page)) == 4
+    assert 1 <= page.count("data:image/jpeg") <= 3 * 2 * N_EXAMPLES
+
+
+def test_a_photo_that_is_gone_is_left_out_of_the_examples(trained: tuple[Settings, Outcome], tmp_path: Path) -> None:
+    settings, outcome = trained
+    for item in outcome.training_data.dataset.split("holdout"):
+        item.path.rename(tmp_path / item.sha256)
+    try:
+        page = render(
+            "1",
+            outcome.version.facts,
+            outcome.training_data,
+            outcome.trained,
+            outcome.verdict,
+            None,
+            limits=settings.images,
+        )
+    finally:
+        for item in outcome.training_data.dataset.split("holdout"):
+            (tmp_path / item.sha256).rename(item.path)
+    assert "data:image/jpeg" not in page
+    assert "Version 1" in page
+
+
+@pytest.mark.parametrize(
+    ("share", "other", "words"),
+    [
+        (0.96, 0.834, "13 points above"),
+        (0.5, 0.51, "1 point below"),
+        (0.7, 0.7, "0 points above"),
+        (None, 0.5, "beside"),
+    ],
+)
+def test_a_distance_is_that_of_the_percentages_shown(share: float | None, other: float | None, words: str) -> None:
+    assert _points_above(share, other) == words
+
+
+def test_charts_follow_the_colours_of_the_page_and_repeat_themselves() -> None:
+    chart = Chart("a < b", "x & y", "z", lines={"one": ([1, 2], [0.5, 0.7])}, reference=("two", [1, 2], [1, 1]))
+    svg = line_chart(chart)
+    assert svg == line_chart(chart)
+    assert "currentColor" in svg
+    assert "#000000" not in svg
+    assert 'aria-label="a &lt; b"' in svg
+    ElementTree.fromstring(svg)  # noqa: S314 - our own text
+
+
+def test_a_fit_of_one_epoch_has_its_charts_too() -> None:
+    ElementTree.fromstring(line_chart(Chart("t", "x", "y", lines={"one": ([1], [0.5])}, mark_x=1)))  # noqa: S314

@@ -1,0 +1,357 @@
+"""VGG16's features are Keras' own, the same bits in whichever batch, and each is computed once."""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.config import FeatureSettings, ImageSettings
+from trainer.errors import ImageError, ModelError
+from trainer.photos.images import load_rgb, view
+from trainer.vgg16 import precision as precision_module
+from trainer.vgg16.backbone import Backbone, choose_batch_size
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.features import Computed, choose_precision, compute_features
+from trainer.vgg16.precision import measure
+from trainer.vgg16.weights import CONVOLUTIONS, Convolution, kernel_shape, load_weights
+
+SIDE_PX = 64
+LIMITS = ImageSettings()
+SETTINGS = FeatureSettings(weights="random", layers=("block4_conv3", "block5_conv3"), views=("whole", "mirror"))
+
+
+@dataclass(frozen=True)
+class Photo:
+    sha256: str
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone.load(SETTINGS, precision="float32", side_px=SIDE_PX)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Convolution]:
+    return load_weights(SETTINGS, keras=load_keras())
+
+
+def noise(n: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (n, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+
+
+def save_photos(folder: Path, n: int) -> list[Photo]:
+    rng = np.random.default_rng(n)
+    photos = []
+    for number in range(n):
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (90, 60, 3), dtype=np.uint8)).save(out, "JPEG")
+        path = folder / f"{number}.jpg"
+        path.write_bytes(out.getvalue())
+        photos.append(Photo(hashlib.sha256(out.getvalue()).hexdigest(), path))
+    return photos
+
+
+def open_cache(folder: Path, backbone: Backbone, views: Sequence[str] = SETTINGS.views) -> FeatureCache:
+    return FeatureCache(folder / backbone.key, views=views, n_features=backbone.n_features)
+
+
+def compute(photos: list[Photo], backbone: Backbone, cache: FeatureCache, **options: Any) -> Computed:
+    return compute_features(photos, backbone=backbone, cache=cache, limits=LIMITS, batch_size=4, **options)
+
+
+def test_features_are_the_average_of_what_keras_own_vgg16_computes(
+    backbone: Backbone, weights: dict[str, Convolution]
+) -> None:
+    keras = load_keras()
+    reference = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE_PX, SIDE_PX, 3))
+    for name, arrays in weights.items():
+        reference.get_layer(name).set_weights(arrays)
+    images = noise(3)
+    pixels = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
+    outputs = [reference.get_layer(name).output for name in SETTINGS.layers]
+    maps = [np.asarray(part) for part in keras.Model(reference.input, outputs)(pixels)]
+
+    extracted = backbone.extract(images, batch_size=4, with_map=True)
+
+    pooled = np.concatenate([part.mean(axis=(1, 2)) for part in maps], axis=1)
+    np.testing.assert_allclose(extracted.features, pooled, rtol=1e-3, atol=1e-3 * pooled.max())
+    assert extracted.last_map is not None
+    np.testing.assert_allclose(extracted.last_map, maps[-1], rtol=1e-3, atol=1e-3 * maps[-1].max())
+    assert extracted.features.dtype == extracted.last_map.dtype == np.float32
+
+
+def test_all_thirteen_convolutions_are_there_and_only_as_many_as_needed_run() -> None:
+    assert len(CONVOLUTIONS) == 13
+    shallow = Backbone.load(
+        FeatureSettings(weights="random", layers=("block1_conv1",)), precision="float32", side_px=SIDE_PX
+    )
+    extracted = shallow.extract(noise(1), with_map=True)
+    assert shallow.n_features == 64
+    assert extracted.last_map is not None
+    assert extracted.last_map.shape == (1, SIDE_PX, SIDE_PX, 64)
+
+
+def test_the_average_of_the_last_map_is_the_last_columns(backbone: Backbone) -> None:
+    extracted = backbone.extract(noise(2), with_map=True)
+    assert extracted.last_map is not None
+    last = extracted.features[:, backbone.last_columns]
+    np.testing.assert_allclose(last, extracted.last_map.mean(axis=(1, 2)), rtol=1e-4)
+
+
+def test_an_image_has_the_same_features_bit_by_bit_in_any_batch(backbone: Backbone) -> None:
+    images = noise(11)
+    together = backbone.extract(images, batch_size=4).features
+    order = np.random.default_rng(1).permutation(len(images))
+    assert np.array_equal(backbone.extract(images[order], batch_size=4).features, together[order])
+    apart = [backbone.extract(images[i : i + 1], batch_size=4).features[0] for i in range(len(images))]
+    assert np.array_equal(np.stack(apart), together)
+
+
+def test_a_few_images_have_the_same_features_as_many_but_for_rounding(backbone: Backbone) -> None:
+    images = noise(7)
+    few, many = backbone.extract(images).features, backbone.extract(images, batch_size=16).features
+    np.testing.assert_allclose(few, many, rtol=1e-4, atol=1e-4 * many.max())
+
+
+def test_no_images_give_no_features(backbone: Backbone) -> None:
+    assert backbone.extract(noise(0)).features.shape == (0, backbone.n_features)
+
+
+def test_an_image_of_another_shape_is_refused_by_name(backbone: Backbone) -> None:
+    with pytest.raises(ImageError, match=r"\(1, 32, 32, 3\) uint8"):
+        backbone.extract(np.zeros((1, 32, 32, 3), dtype=np.uint8))
+    with pytest.raises(ImageError, match="float32"):
+        backbone.extract(noise(1).astype(np.float32))
+
+
+def test_bfloat16_gives_nearly_the_same_features_and_touches_no_other_layer(backbone: Backbone) -> None:
+    keras = load_keras()
+    before = keras.config.dtype_policy().name
+    half = Backbone.load(SETTINGS, precision="bfloat16", side_px=SIDE_PX)
+    assert keras.config.dtype_policy().name == before
+    exact, rounded = backbone.extract(noise(2)).features, half.extract(noise(2)).features
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-5 < error < 0.03
+    assert rounded.dtype == np.float32
+    assert half.key != backbone.key
+
+
+def test_random_weights_depend_on_the_seed_alone_and_say_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    keras = load_keras()
+    with caplog.at_level(logging.WARNING):
+        first = load_weights(FeatureSettings(weights="random"), keras=keras)
+    assert "not for real answers" in caplog.text
+    keras.utils.set_random_seed(5)
+    again = load_weights(FeatureSettings(weights="random"), keras=keras)
+    other = load_weights(FeatureSettings(weights="random", weights_seed=1), keras=keras)
+    assert all(np.array_equal(first[name][0], again[name][0]) for name in CONVOLUTIONS)
+    assert not np.array_equal(first["block1_conv1"][0], other["block1_conv1"][0])
+
+
+def write_h5(path: Path, weights: dict[str, Convolution], *, names: str, top: bool = False) -> None:
+    """A weights file as Keras 1 ("block1_conv1_W_1:0"), Keras 2 ("kernel:0") or Keras 3 (counted layers) wrote it."""
+    with h5py.File(path, "w") as file:
+        for position, (layer, (kernel, bias)) in enumerate(weights.items()):
+            counted = "conv2d" if position == 0 else f"conv2d_{position}"
+            kernel_name, bias_name = {
+                "keras1": (f"{layer}/{layer}_W_1:0", f"{layer}/{layer}_b_1:0"),
+                "keras2": (f"{layer}/{layer}/kernel:0", f"{layer}/{layer}/bias:0"),
+                "keras3": (f"layers/{counted}/vars/0", f"layers/{counted}/vars/1"),
+            }[names]
+            file[kernel_name], file[bias_name] = kernel, bias
+        if top:
+            file["fc1/fc1_W_1:0"], file["fc1/fc1_b_1:0"] = np.zeros((8, 4)), np.zeros(4)
+            file["layers/dense/vars/1"] = np.zeros(4)
+
+
+@pytest.mark.parametrize(("names", "top"), [("keras1", False), ("keras1", True), ("keras2", False), ("keras3", True)])
+def test_weights_files_of_every_keras_are_read(
+    names: str, top: bool, weights: dict[str, Convolution], tmp_path: Path
+) -> None:
+    write_h5(tmp_path / "weights.h5", weights, names=names, top=top)
+    loaded = load_weights(FeatureSettings(weights=str(tmp_path / "weights.h5")), keras=load_keras())
+    assert all(np.array_equal(a, b) for name in CONVOLUTIONS for a, b in zip(loaded[name], weights[name], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 on NumPy 2
+def test_weights_that_keras_saved_itself_are_read(weights: dict[str, Convolution], tmp_path: Path) -> None:
+    keras = load_keras()
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for name, pair in weights.items():
+        model.get_layer(name).set_weights(pair)
+    model.save_weights(tmp_path / "vgg16.weights.h5")
+    arrays: dict[str, Any] = {f"{name}/kernel": kernel for name, (kernel, _) in weights.items()}
+    arrays |= {f"{name}/bias": bias for name, (_, bias) in weights.items()}
+    np.savez(tmp_path / "vgg16.npz", **arrays)
+    for file in ("vgg16.weights.h5", "vgg16.npz"):
+        settings = FeatureSettings(weights=str(tmp_path / file), layers=SETTINGS.layers)
+        loaded = Backbone.load(settings, precision="float32", side_px=SIDE_PX)
+        assert loaded.key == Backbone.load(SETTINGS, precision="float32", side_px=SIDE_PX).key
+
+
+def test_a_file_of_another_network_is_refused(weights: dict[str, Convolution], tmp_path: Path) -> None:
+    wrong = dict(weights)
+    wrong["block3_conv2"] = (np.zeros((3, 3, 256, 128), dtype=np.float32), np.zeros(128, dtype=np.float32))
+    write_h5(tmp_path / "wrong.h5", wrong, names="keras2")
+    (tmp_path / "text.h5").write_text("not found")
+    (tmp_path / "text.npz").write_text("not found")
+    objects: dict[str, Any] = {"block1_conv1/kernel": np.array([{}], dtype=object)}
+    np.savez(tmp_path / "pickle.npz", **objects)
+    for name, said in {
+        "wrong.h5": "block3_conv2.*128",
+        "text.h5": "cannot be read",
+        "text.npz": "cannot be read",
+        "pickle.npz": "cannot be read",
+        "none.h5": "no such file",
+    }.items():
+        with pytest.raises(ModelError, match=said):
+            load_weights(FeatureSettings(weights=str(tmp_path / name)), keras=load_keras())
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keras = load_keras()
+    monkeypatch.setattr("trainer.vgg16.weights.URL", "http://127.0.0.1:9/vgg16.h5")
+    monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path), raising=True)
+    with pytest.raises(ModelError, match=r"set features\.weights to the file's path"):
+        load_weights(FeatureSettings(weights="imagenet"), keras=keras)
+
+
+def test_shapes_follow_configuration_d() -> None:
+    n_weights = sum(int(np.prod(kernel_shape(name))) + kernel_shape(name)[3] for name in CONVOLUTIONS)
+    assert n_weights == 14_714_688  # as Model.summary() and the paper's table have it
+
+
+def test_each_photo_is_computed_once_ever(backbone: Backbone, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path, 5)
+    first = compute([*photos[:3], photos[0]], backbone, open_cache(tmp_path, backbone))
+    second = compute(photos, backbone, open_cache(tmp_path, backbone))
+    third = compute(photos, backbone, open_cache(tmp_path, backbone))
+    assert (first.n_photos, second.n_photos, third.n_photos) == (3, 2, 0)
+
+
+def test_cached_features_are_those_of_the_views_that_serving_sees(backbone: Backbone, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path, 3)
+    cache = open_cache(tmp_path, backbone)
+    compute(photos, backbone, cache)
+    for number, name in enumerate(SETTINGS.views):
+        seen = [view(load_rgb(photo.path.read_bytes(), LIMITS), name, side_px=SIDE_PX) for photo in photos]
+        expected = backbone.extract(np.stack(seen), batch_size=4).features
+        assert np.array_equal(cache.load([photo.sha256 for photo in photos])[:, number], expected)
+
+
+def test_a_run_that_was_interrupted_ends_in_the_same_bits(backbone: Backbone, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path, 9)
+    whole = open_cache(tmp_path / "whole", backbone)
+    compute(photos, backbone, whole)
+
+    def stop(done: int, _: int, __: float) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    clock = iter(range(0, 1000, 10))  # each batch is stored at once
+    with pytest.raises(KeyboardInterrupt):
+        compute(photos, backbone, open_cache(tmp_path / "cut", backbone), progress=stop, clock=lambda: next(clock))
+    resumed = open_cache(tmp_path / "cut", backbone)
+    assert 0 < len(resumed.missing(photo.sha256 for photo in photos)) < 9
+    compute(photos, backbone, resumed)
+    sha256s = [photo.sha256 for photo in photos]
+    assert np.array_equal(resumed.load(sha256s), whole.load(sha256s))
+
+
+def test_photos_that_cannot_be_read_are_reported_and_stop_nothing(backbone: Backbone, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path, 4)
+    photos[0].path.write_bytes(photos[1].path.read_bytes())
+    photos[2].path.unlink()
+    page = b"<html>404</html>"
+    (tmp_path / "page.jpg").write_bytes(page)
+    photos.append(Photo(hashlib.sha256(page).hexdigest(), tmp_path / "page.jpg"))
+    cache = open_cache(tmp_path, backbone)
+    computed = compute(photos, backbone, cache)
+    assert computed.n_photos == 2
+    assert [refused.path for refused in computed.refused] == [photos[0].path, photos[2].path, photos[4].path]
+    assert "SHA-256" in computed.refused[0].reason
+    assert cache.missing([photos[1].sha256, photos[3].sha256]) == []
+
+
+def test_a_new_view_costs_a_pass_of_that_view_alone(backbone: Backbone, tmp_path: Path) -> None:
+    photos = save_photos(tmp_path, 2)
+    compute(photos, backbone, open_cache(tmp_path, backbone))
+    cache = open_cache(tmp_path, backbone, views=("whole", "mirror", "top"))
+    before = len(cache)
+    compute(photos, backbone, cache)
+    assert len(cache) == before + 2
+
+
+def test_progress_ends_at_all_photos(backbone: Backbone, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    compute(
+        save_photos(tmp_path, 5),
+        backbone,
+        open_cache(tmp_path, backbone),
+        progress=lambda done, total, _: seen.append((done, total)),
+    )
+    assert [total for _, total in seen] == [5] * len(seen)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (5, 5)
+
+
+def test_paths_are_found_in_the_data_dir(backbone: Backbone, tmp_path: Path) -> None:
+    photos = [Photo(photo.sha256, Path(photo.path.name)) for photo in save_photos(tmp_path, 1)]
+    assert compute(photos, backbone, open_cache(tmp_path, backbone), data_dir=tmp_path).n_photos == 1
+
+
+def test_the_precision_is_measured_once_and_then_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured: list[FeatureSettings] = []
+
+    def fast_bfloat16(settings: FeatureSettings) -> dict[str, float]:
+        measured.append(settings)
+        return {"float32": 4.0, "bfloat16": 9.0}
+
+    monkeypatch.setattr(precision_module, "measure", fast_bfloat16)
+    assert choose_precision(SETTINGS, tmp_path) == "bfloat16"
+    monkeypatch.setattr(precision_module, "measure", lambda _: {"float32": 9.0, "bfloat16": 4.0})
+    assert choose_precision(SETTINGS, tmp_path) == "bfloat16"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert choose_precision(SETTINGS, tmp_path) == "float32"
+    assert len(measured) == 1
+    known = json.loads((tmp_path / "precision.json").read_text(encoding="utf-8"))
+    for damaged in ("{", "[]", json.dumps({machine: ["float32"] for machine in known})):
+        (tmp_path / "precision.json").write_text(damaged, encoding="utf-8")
+        assert choose_precision(SETTINGS, tmp_path) == "float32"
+
+
+def test_a_precision_that_was_set_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(precision_module, "measure")
+    for precision in ("float32", "bfloat16"):
+        assert choose_precision(SETTINGS.model_copy(update={"precision": precision}), tmp_path) == precision
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_little_faster_is_not_enough_to_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(precision_module, "measure", lambda _: {"float32": 9.0, "bfloat16": 9.5})
+    assert choose_precision(SETTINGS, tmp_path) == "float32"
+
+
+def test_measuring_times_both_precisions() -> None:
+    rates = measure(FeatureSettings(layers=("block1_pool",)))
+    assert set(rates) == {"float32", "bfloat16"}
+    assert all(rate > 0 for rate in rates.values())
+
+
+@pytest.mark.parametrize(("available", "expected"), [(64 * 2**30, 16), (2**30, 4), (2**27, 2)])
+def test_the_batch_fits_the_memory(available: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.vgg16.backbone.on_gpu", lambda: False)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": available}))
+    assert choose_batch_size(SETTINGS) == expected
+    assert choose_batch_size(SETTINGS.model_copy(update={"batch_size": 5})) == 5

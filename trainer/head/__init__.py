@@ -1,0 +1,1 @@
+"""The small classifier on VGG16's features: fit, calibration, fine-tuning of block5, checkpoints."""

@@ -1,0 +1,1 @@
+"""Photo files and which of them we hold: decoding, duplicates, manifest, splits."""

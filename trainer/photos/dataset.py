@@ -1,0 +1,209 @@
+"""Manifest -> labelled photos in three splits, so that what is measured on one split was not learned on another.
+
+- All photos of a member stay in one split, which a hash of the member decides: new photos never move old ones.
+- A photo without a member goes with the photo it is nearly the same as, or else by a hash of its own.
+- A photo that is nearly the same as an earlier one in another split is left out. So is every photo that is nearly the
+  same as one with another label: one of the two labels is wrong, and nobody knows which.
+- While a label has photos of a few members only, a new member goes to a split that has none of the label yet, once the
+  split's share of the members comes to one. This looks back only, so later photos do not change it either.
+- A source that brings its own split keeps it; of two splits with nearly the same photo, holdout keeps it, then
+  validation. Where it brings no validation or no holdout, that share of its training photos is split off as above.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainer.config import SplitSettings
+from trainer.errors import DatasetError
+from trainer.photos.duplicates import Neighbours, find_neighbours
+from trainer.photos.manifest import Photo
+
+Split = Literal["train", "validation", "holdout"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
+# Which split keeps a photo that is in two of a source's own splits.
+KEEPS_FIRST: dict[str | None, int] = {"holdout": 0, "validation": 1, "train": 2, None: 0}
+
+EPSILON = 1e-9  # a fifth of five is one
+
+OTHER_SPLIT = "nearly the same as a photo in another split"
+OTHER_LABEL = "nearly the same as a photo with another label"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A photo as training sees it.
+
+    Attributes:
+        path: of the file, absolute or relative to the working folder.
+        class_index: the label's place in `Dataset.labels`.
+        group: the member, or the family of near-duplicates, whose photos stay together.
+    """
+
+    sha256: str
+    path: Path
+    label: str
+    class_index: int
+    group: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Labelled photos in three splits.
+
+    Attributes:
+        labels: sorted; a label's place is its class index.
+        items: in the order of admission.
+        excluded: (sha256, reason) of photos that are left out, in the order of admission.
+    """
+
+    labels: tuple[str, ...]
+    items: tuple[Item, ...]
+    excluded: tuple[tuple[str, str], ...]
+
+    def split(self, name: str) -> tuple[Item, ...]:
+        """The photos of one split, in the order of admission."""
+        return tuple(item for item in self.items if item.split == name)
+
+
+def build_dataset(
+    photos: Iterable[Photo], *, split: SplitSettings, data_dir: Path, labels: Collection[str] = ()
+) -> Dataset:
+    """Sort photos into splits.
+
+    Args:
+        photos: in the order of admission. More photos at the end move none of those before them to another split.
+        data_dir: what a photo's relative path starts from.
+        labels: those that must be there; more may be.
+
+    Raises:
+        DatasetError: a label has too few photos, or none in one of the splits; it says how many are missing.
+    """
+    listed = list(photos)
+    neighbours = find_neighbours([photo.phash for photo in listed], max_bits=split.near_duplicate_bits)
+    places = _places(listed, neighbours, split)
+    conflicting = _with_two_labels(listed, neighbours)
+    names = tuple(sorted({photo.label for photo in listed} | set(labels)))
+    indexes = {name: index for index, name in enumerate(names)}
+    items: list[Item] = []
+    excluded: list[tuple[str, str]] = []
+    for at, (photo, place) in enumerate(zip(listed, places, strict=True)):
+        if at in conflicting:
+            excluded.append((photo.sha256, OTHER_LABEL))
+        elif place is None:
+            excluded.append((photo.sha256, OTHER_SPLIT))
+        else:
+            group, where = place
+            path = data_dir / photo.path
+            items.append(Item(photo.sha256, path, photo.label, indexes[photo.label], group, where))
+    _check(names, items, split)
+    return Dataset(labels=names, items=tuple(items), excluded=tuple(excluded))
+
+
+def _places(photos: Sequence[Photo], neighbours: Neighbours, settings: SplitSettings) -> list[tuple[str, Split] | None]:
+    """(group, split) of each photo; None for one that would be in two splits at once."""
+    splitter = _Splitter(settings, own={photo.split for photo in photos})
+    places: list[tuple[str, Split] | None] = [None] * len(photos)
+    placed: dict[int, tuple[int, str, Split]] = {}  # distinct hash -> (turn, group, split) of its earliest photo
+    order = sorted(range(len(photos)), key=lambda at: KEEPS_FIRST[photos[at].split])
+    for turn, at in enumerate(order):
+        photo, number = photos[at], int(neighbours.ids[at])
+        near = [placed[other] for other in neighbours.near(number).tolist() if other in placed]
+        if photo.member_id is not None:
+            group = f"{photo.source}:{photo.member_id}"
+        else:
+            group = min(near)[1] if near else f"file:{photo.sha256}"
+        where = splitter.choose(group, photo)
+        if all(split == where for _, _, split in near):
+            splitter.settle(group, photo.label, where)
+            placed.setdefault(number, (turn, group, where))
+            places[at] = (group, where)
+    return places
+
+
+class _Splitter:
+    """Decides splits group by group, looking back only."""
+
+    def __init__(self, settings: SplitSettings, *, own: Collection[str | None]) -> None:
+        """`own`: the splits that the source brings along, None among them for photos without one."""
+        holdout = 0.0 if "holdout" in own else settings.holdout
+        validation = 0.0 if "validation" in own else settings.validation
+        self._shares: dict[Split, float] = {
+            "train": 1 - holdout - validation,
+            "validation": validation,
+            "holdout": holdout,
+        }
+        self._splits: dict[str, Split] = {}
+        self._n_groups: defaultdict[str, Counter[Split]] = defaultdict(Counter)
+
+    def choose(self, group: str, photo: Photo) -> Split:
+        """The split for a photo of a group."""
+        if photo.split == "holdout":
+            return "holdout"
+        if photo.split == "validation":
+            return "validation"
+        split = self._splits.get(group) or self._for_new(group, photo.label)
+        return split if self._shares[split] else "train"
+
+    def settle(self, group: str, label: str, split: Split) -> None:
+        """Note that a photo was put where `choose` said; its group stays there."""
+        if group not in self._splits:
+            self._splits[group] = split
+            self._n_groups[label][split] += 1
+
+    def _for_new(self, group: str, label: str) -> Split:
+        by_hash = self._by_hash(group)
+        had = self._n_groups[label]
+        n_groups = had.total() + 1
+        due = [split for split in SPLITS if not had[split] and self._shares[split] * n_groups >= 1 - EPSILON]
+        return by_hash if by_hash in due or not due else due[0]
+
+    def _by_hash(self, group: str) -> Split:
+        at = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
+        if at < self._shares["holdout"]:
+            return "holdout"
+        return "validation" if at < self._shares["holdout"] + self._shares["validation"] else "train"
+
+
+def _with_two_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int]:
+    """The places in `photos` of those that are nearly the same as one with another label."""
+    labels: defaultdict[int, set[str]] = defaultdict(set)
+    numbers: list[int] = neighbours.ids.tolist()
+    for number, photo in zip(numbers, photos, strict=True):
+        labels[number].add(photo.label)
+    around = {number: neighbours.near(number).tolist() for number in labels}
+    doubtful = {number for number, near in around.items() if len(set().union(*(labels[other] for other in near))) > 1}
+    return {at for at, number in enumerate(numbers) if number in doubtful}
+
+
+def _check(labels: Sequence[str], items: Sequence[Item], settings: SplitSettings) -> None:
+    if len(labels) < 2:
+        held = f"there are photos of {labels[0]} only" if labels else "there are no photos"
+        raise DatasetError(f"{held}; two labels are needed at least. Run `python -m trainer scrape`")
+    n_photos = Counter(item.label for item in items)
+    wanted = settings.min_photos_per_label
+    few = [
+        f"{label} has {n_photos[label]}, {wanted - n_photos[label]} are missing"
+        for label in labels
+        if n_photos[label] < wanted
+    ]
+    if few:
+        raise DatasetError(
+            f"each label needs {wanted} usable photos (split.min_photos_per_label): {'; '.join(few)}. "
+            "Run `python -m trainer scrape`, or add photos to the folder"
+        )
+    filled = {(item.label, item.split) for item in items}
+    empty = [f"{label} has none for {split}" for label in labels for split in SPLITS if (label, split) not in filled]
+    if empty:
+        n_groups = Counter(label for label, _ in {(item.label, item.group) for item in items})
+        members = ", ".join(f"{label}: {n_groups[label]}" for label in labels)
+        raise DatasetError(
+            f"each split needs photos of each label: {'; '.join(empty)}. Photos of one member, and nearly the same "
+            f"photos, stay in one split (members by label: {members}); gather photos of more members"
+        )

@@ -1,0 +1,294 @@
+"""Bytes -> RGB array -> the square views that VGG16 sees; the one way in for training and serving alike.
+
+Every failure of every library, for any bytes, comes out as `ImageError` with one of these reasons:
+
+    empty               no bytes at all
+    not_an_image        HTML, SVG, text, PDF, a video, ...
+    unsupported         an image, of a format or a kind of pixel that is not decoded here
+    truncated           the end is missing
+    damaged             the bytes contradict the format
+    too_large           more bytes than images.max_bytes
+    too_many_pixels     more pixels than images.max_pixels; said by the header, before memory is spent
+    too_small           a side shorter than images.min_side_px
+    animated_too_long   more frames or pages than images.max_frames
+    too_heavy           decoding ran out of memory
+
+Decisions someone may question:
+
+- Transparency is laid on white, as most software does that turns such a picture into a JPEG; training photos are JPEGs.
+- Samples of 16 bits keep their upper eight: Pillow reads 16-bit colour so, and 16-bit grey follows it here.
+- Embedded colour profiles are not applied: at 224 px they change little, and they open one more parser to strangers.
+- Of an animation, or of a file with pages, the first picture counts.
+- Half a picture is not judged: `LOAD_TRUNCATED_IMAGES` stays off.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    # Importing a plugin registers it. For a format without one, Image.open would load all plugins that Pillow has.
+    AvifImagePlugin,  # noqa: F401
+    ExifTags,
+    Image,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+from pillow_heif import register_heif_opener
+
+from trainer.config import VIEWS, ImageSettings
+from trainer.errors import ImageError
+from trainer.photos import filetype
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
+FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, AVIF, HEIC, BMP or TIFF"
+WHITE = (255, 255, 255)
+# More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
+MAX_JPEG_SCANS = 500
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the slack that lies before the square
+
+
+def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) -> Pixels:
+    """Decode one photo, turned as its EXIF says.
+
+    Args:
+        data: the file's bytes; nothing about them is trusted.
+        limits: checked before memory is spent.
+        side_px: when only views of this side are wanted, a large JPEG is decoded at a half, quarter or eighth of its
+            size, with both sides still at least twice `side_px`; None: at full size.
+
+    Returns:
+        (h, w, 3) uint8, RGB, writable.
+
+    Raises:
+        ImageError: for whatever reason; the module's docstring lists them.
+    """
+    return np.array(_decode(data, limits, side_px=side_px))
+
+
+def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
+    """One square view of a photo.
+
+    `whole` is the whole photo, squashed into the square: cropping would cut off heads, shoes and props of a portrait
+    photo, padding would spend two fifths of each pass on bars whose width gives the orientation away; pooled features
+    bear the squashing, and the recipe that is compared with does the same. `mirror` is `whole`, mirrored exactly.
+    `top`, `middle` and `bottom` are the largest squares at these places of a portrait photo; at the left, in the
+    middle and at the right of a landscape one; all three the whole of a square one.
+
+    Args:
+        rgb: (h, w, 3) uint8.
+        name: one of `trainer.config.VIEWS`.
+
+    Returns:
+        (side_px, side_px, 3) uint8, antialiased bilinear, as torchvision prepares photos for its VGG16; the same input
+        gives the same bytes.
+
+    Raises:
+        ValueError: an unknown name, or an array of another shape or type.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise ValueError(f"an (h, w, 3) uint8 array is needed, not {rgb.shape} {rgb.dtype}")
+    seen: Pixels = _views(Image.fromarray(rgb), [name], side_px)[0]
+    return seen
+
+
+def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224) -> Pixels:
+    """The views of one photo, straight from its bytes; training and serving both come through here.
+
+    The same, byte for byte, as `view` of `load_rgb(data, limits, side_px=side_px)`, in less memory.
+
+    Returns:
+        (len(views), side_px, side_px, 3) uint8, in the order given.
+
+    Raises:
+        ImageError: as `load_rgb`.
+        ValueError: an unknown view.
+    """
+    return _views(_decode(data, limits, side_px=side_px), views, side_px)
+
+
+def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height: int) -> Pixels:
+    """The whole photo in its own proportions, as large as fits into a box; never enlarged.
+
+    Returns:
+        (h, w, 3) uint8 with h <= max_height and w <= max_width.
+
+    Raises:
+        ImageError: as `load_rgb`.
+    """
+    image = _decode(data, limits, side_px=max(max_width, max_height))
+    image.thumbnail((max_width, max_height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.array(image)
+
+
+def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image.Image:
+    check_bytes(data, limits)
+    _register_heif()
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(image, limits)
+        _check_frames(image, limits)
+        if side_px is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * side_px, 2 * side_px))
+        image.load()
+        return _turn(_to_rgb(image), _orientation(image))
+    except ImageError:
+        raise
+    except Exception as error:  # the libraries raise whatever they like: KeyError, struct.error, SystemError, ...
+        raise _explain(error, data) from error
+
+
+@cache
+def _register_heif() -> None:
+    """Thumbnails off: an embedded one may show another picture than the photo."""
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+
+
+def check_bytes(data: bytes, limits: ImageSettings) -> None:
+    """Refuse what can be refused before any library sees the bytes.
+
+    Raises:
+        ImageError: "empty", "too_large", and for some formats "too_many_pixels", "damaged".
+    """
+    if not data:
+        raise ImageError("the file is empty (0 bytes); fetch or send it again", reason="empty")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            f"the file has {len(data):,} bytes, images.max_bytes allows {limits.max_bytes:,}; save it smaller",
+            reason="too_large",
+        )
+    kind = filetype.family(data)
+    if kind == "WebP":
+        _check_pixels(*(filetype.webp_canvas(data) or (0, 0)), limits)
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo anew", reason="damaged")
+
+
+def _check_pixels(width: int, height: int, limits: ImageSettings) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"the photo has {width} x {height} pixels, images.max_pixels allows {limits.max_pixels:,} in all; "
+            "scale it down",
+            reason="too_many_pixels",
+        )
+
+
+def _check_size(image: Image.Image, limits: ImageSettings) -> None:
+    _check_pixels(*image.size, limits)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, however little of it is picture
+        tags = image.tag_v2
+        _check_pixels(tags.get(TiffImagePlugin.TILEWIDTH, 1), tags.get(TiffImagePlugin.TILELENGTH, 1), limits)
+    if min(image.size) < limits.min_side_px:
+        raise ImageError(
+            f"the photo has {image.width} x {image.height} pixels, each side needs at least {limits.min_side_px}; "
+            "use a larger one",
+            reason="too_small",
+        )
+
+
+def _check_frames(image: Image.Image, limits: ImageSettings) -> None:
+    if _has_frame(image, limits.max_frames):
+        raise ImageError(
+            f"the file has more than {limits.max_frames:,} frames or pages (images.max_frames); use a still picture",
+            reason="animated_too_long",
+        )
+
+
+def _has_frame(image: Image.Image, index: int) -> bool:
+    """Whether there is a frame number `index`, from 0, without decoding any."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return getattr(image, "n_frames", 1) > index
+    try:
+        image.seek(index)  # `n_frames` would walk all pages, which takes hours for a file made to do so
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise ImageError(
+            f"{image.format} with pixels of kind {image.mode} has no agreed range of brightness; save it as 8-bit RGB",
+            reason="unsupported",
+        )
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    cutout = image.convert("RGBA")
+    laid_on_white = Image.new("RGB", cutout.size, WHITE)
+    laid_on_white.paste(cutout, mask=cutout)
+    return laid_on_white
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 when there is none or it cannot be read: a photo is not refused for that."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
+    """Each box is resampled once: `mirror` shares it with `whole`, and the three squares of a square photo are one."""
+    boxes = [view_box(image.size, name) for name in names]
+    resized = {
+        box: np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
+        for box in set(boxes)
+    }
+    return np.stack([resized[box][:, :: -1 if name == "mirror" else 1] for box, name in zip(boxes, names, strict=True)])
+
+
+def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what a view shows of a photo."""
+    if name not in VIEWS:
+        raise ValueError(f"{name!r} is no view; known: {', '.join(VIEWS)}")
+    width, height = size
+    if name not in _SQUARES:
+        return 0, 0, width, height
+    side = min(size)
+    left, top = (round((length - side) * _SQUARES[name]) for length in size)
+    return left, top, left + side, top + side
+
+
+def _explain(error: Exception, data: bytes) -> ImageError:
+    """Whatever a library raised -> what is wrong with the file, and what to do about it."""
+    kind, about = filetype.family(data), f"{len(data):,} bytes"
+    if isinstance(error, MemoryError):
+        return ImageError(f"decoding the {kind} ({about}) takes too much memory; scale it down", reason="too_heavy")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError(f"the {kind} ({about}) has too many pixels: {error}; scale it down", reason="too_many_pixels")
+    if kind is None and (name := filetype.other_image(data)):
+        return ImageError(f"{name} ({about}) is not decoded here; save it as {FORMATS_IN_WORDS}", reason="unsupported")
+    if kind is None:
+        name = filetype.other_file(data)
+        return ImageError(f"{name} ({about}) instead of an image; use {FORMATS_IN_WORDS}", reason="not_an_image")
+    if "truncated" in str(error).lower() or filetype.is_cut_short(data):
+        return ImageError(f"the {kind} ends early, after {about}; fetch or send it again", reason="truncated")
+    fault = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
+    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo anew", reason="damaged")

@@ -1,0 +1,1 @@
+"""Finished versions on disk, and the champion in memory."""

@@ -1,0 +1,239 @@
+"""The champion in memory: 224 px images -> scores, and a map of what the head looked at.
+
+Beside it what the bot may know of the trainer's work: versions with their figures, and how many photos are new.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import FeatureSettings, Settings
+from trainer.errors import ModelError
+from trainer.head.head import Head
+from trainer.photos.manifest import FILE_NAME, Manifest
+from trainer.registry.registry import BLOCK5, Registry
+from trainer.registry.registry import Version as Version  # part of the seam
+from trainer.vgg16.backbone import Backbone, Pixels, Precision
+from trainer.vgg16.backend import load_keras
+from trainer.vgg16.weights import load_block5
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a version says about one image.
+
+    Attributes:
+        scores: (k,) float32 in the order of the version's labels, calibrated; they add up to one.
+        heatmap: (h, w) float32 in 0..1, where the last layer spoke for the best label; all zero when nowhere.
+    """
+
+    scores: Floats
+    heatmap: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """The photos at hand.
+
+    Attributes:
+        n_by_label: label -> how many are held.
+        n_new: how many came since the newest version was trained; all of them before the first.
+    """
+
+    n_by_label: dict[str, int]
+    n_new: int
+
+
+class Classifier:
+    """One version, ready to answer. It belongs to the thread that calls `predict`."""
+
+    def __init__(self, version: Version, *, backbone: Backbone, head: Head) -> None:
+        """Use `load`."""
+        self.version = version.name
+        self.labels = version.facts.labels
+        self.view = version.facts.view
+        self.threshold = version.facts.threshold
+        self._backbone = backbone
+        self._head = head
+
+    @classmethod
+    def load(cls, settings: Settings, version: str | None = None) -> Classifier:
+        """Load a version and run it once, so that the first answer is as fast as the others.
+
+        Args:
+            settings: `data_dir` counts; how features are made is what the version recorded.
+            version: its name; None means the champion.
+
+        Raises:
+            ModelError: there is no such version, or none yet; it is damaged; or it was trained on other VGG16 weights
+                than can be had here.
+        """
+        started = time.monotonic()
+        load_keras(small_batches=True)
+        found = _find(settings, version)
+        facts = found.facts
+        backbone = _load_backbone(
+            facts.weights,
+            facts.weights_seed,
+            facts.layers,
+            facts.precision,
+            facts.fingerprint,
+            found.folder / BLOCK5 if facts.tuned else None,
+        )
+        classifier = cls(found, backbone=backbone, head=Head.load(found.folder))
+        classifier._check_fit()
+        classifier._warm_up()
+        logger.info("version loaded name=%s took_s=%.1f", found.name, time.monotonic() - started)
+        return classifier
+
+    def predict(self, images: Pixels) -> list[Scored]:
+        """Scores and heat maps, in one pass, in the order given.
+
+        Args:
+            images: (n, 224, 224, 3) uint8, RGB, the version's view of each photo (see `trainer.photos.images.view`).
+
+        Raises:
+            ImageError: another shape or dtype.
+        """
+        extracted = self._backbone.extract(images, with_map=True)
+        assert extracted.last_map is not None  # noqa: S101 - asked for
+        scores = self._head.scores(extracted.features)
+        slopes = self._head.gradient(extracted.features, scores.argmax(axis=1))[:, self._backbone.last_columns]
+        return [Scored(*one) for one in zip(scores, grad_cam(extracted.last_map, slopes), strict=True)]
+
+    def _check_fit(self) -> None:
+        if self._head.labels != self.labels or self._head.n_features != self._backbone.n_features:
+            raise ModelError(
+                f"{self.version}: its head has {len(self._head.labels)} labels and {self._head.n_features} features, "
+                f"the version {len(self.labels)} and {self._backbone.n_features}; promote another version"
+            )
+
+    def _warm_up(self) -> None:
+        """One image, then two: after a second size, no further one is compiled anew."""
+        for n in (1, 2):
+            self.predict(np.zeros((n, self._backbone.side_px, self._backbone.side_px, 3), dtype=np.uint8))
+
+
+def champion(settings: Settings) -> Version | None:
+    """The version that would serve, its files checked but not loaded; None before the first.
+
+    Raises:
+        ModelError: no version in the registry is whole.
+    """
+    return Registry(settings.data_dir).champion()
+
+
+def versions(settings: Settings) -> list[Version]:
+    """All versions that are whole, oldest first; those that are not are said so in the log."""
+    registry = Registry(settings.data_dir)
+    whole = []
+    for name in registry.names():
+        try:
+            whole.append(registry.load(name))
+        except ModelError as error:
+            logger.warning("version not whole name=%s reason=%s", name, error)
+    return whole
+
+
+def champion_name(settings: Settings) -> str | None:
+    """The version that shall serve, its files unchecked; None before the first. Raises ModelError."""
+    return Registry(settings.data_dir).champion_name()
+
+
+def holdings(settings: Settings) -> Holdings:
+    """What there is to learn from. Raises StorageError where the manifest cannot be read."""
+    path = settings.data_dir / FILE_NAME
+    if not path.exists():
+        return Holdings({}, 0)
+    with Manifest(path) as manifest:
+        photos = list(manifest.photos(settings.source.kind))
+    trained_at = [datetime.fromisoformat(version.facts.created_at) for version in versions(settings)]
+    since = max(trained_at, default=None)
+    n_new = sum(since is None or photo.fetched_at > since for photo in photos)
+    return Holdings(dict(sorted(Counter(photo.label for photo in photos).items())), n_new)
+
+
+def grad_cam(maps: Floats, slopes: Floats) -> Floats:
+    """Where a layer's output speaks for a label.
+
+    The head sees each channel's average over the map, so the label's logit has the same slope at all positions of a
+    channel, and Grad-CAM needs no second pass. What the average divides by falls away with the maximum.
+
+    Args:
+        maps: (n, h, w, c), a layer's output.
+        slopes: (n, c), d logit / d average of the channel.
+
+    Returns:
+        (n, h, w) float32; the maximum of each is 1, or 0 where nothing speaks for the label.
+
+    Source: arXiv:1610.02391.
+    """
+    heat = np.maximum(np.einsum("nhwc,nc->nhw", maps, slopes, dtype=np.float32), 0)
+    highest = heat.max(axis=(1, 2), keepdims=True)
+    normalised: Floats = np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0)
+    return normalised
+
+
+def describe_champion(settings: Settings) -> str:
+    """One line about the version that would serve, its files checked; Keras is not loaded for it.
+
+    Raises:
+        ModelError: there is none yet, or none is whole.
+    """
+    version = _find(settings, None)
+    facts = version.facts
+    tuned = ", block5 fine-tuned" if facts.tuned else ""
+    drawn = ", random weights: for trying out only" if facts.weights == "random" else ""
+    return (
+        f"version {version.name}, {', '.join(facts.labels)}, learned from {facts.n_photos} photos, "
+        f"not sure below {facts.threshold:.2f}{tuned}{drawn}"
+    )
+
+
+def _find(settings: Settings, name: str | None) -> Version:
+    registry = Registry(settings.data_dir)
+    version = registry.champion() if name is None else registry.load(name)
+    if version is None:
+        raise ModelError(f"{settings.data_dir}: no version to serve yet; run `python -m trainer train`")
+    return version
+
+
+@lru_cache(maxsize=1)  # a new champion mostly has the old one's backbone: swapping then takes no time and no memory
+def _load_backbone(
+    weights: str,
+    weights_seed: int,
+    layers: tuple[str, ...],
+    precision: Precision,
+    fingerprint: str,
+    block5: Path | None,
+) -> Backbone:
+    """The backbone that a version was trained on, and no other.
+
+    Args:
+        block5: the file of a finished version with the weights that it was fine-tuned to; None: VGG16's own.
+
+    Raises:
+        ModelError: its weights cannot be had here, or they are others now.
+    """
+    settings = FeatureSettings(weights=weights, weights_seed=weights_seed, layers=layers)
+    tuned = load_block5(block5) if block5 else None
+    backbone = Backbone.load(settings, precision=precision, block5=tuned)
+    if backbone.fingerprint != fingerprint:
+        raise ModelError(
+            f"features.weights: {weights} now holds other VGG16 weights ({backbone.fingerprint[:16]}) than the version "
+            f"was trained on ({fingerprint[:16]}); bring the old file back, or train anew"
+        )
+    return backbone

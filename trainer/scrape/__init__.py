@@ -1,0 +1,1 @@
+"""From a source's pages to photos in the manifest."""

@@ -1,0 +1,92 @@
+"""What simpler ways to answer reach: what a head must be better than to be worth its name.
+
+The colours of a photo are cached beside its features, so that a later training looks at new photos only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import Settings
+from trainer.errors import ImageError
+from trainer.evaluation.evaluate import balanced_accuracy
+from trainer.photos.dataset import Dataset, Item
+from trainer.photos.images import prepare
+from trainer.training.training_data import class_indexes, features_dir
+from trainer.vgg16.cache import FeatureCache
+
+Floats = npt.NDArray[np.float32]
+
+BINS = 4  # steps of each colour channel: 64 colours
+SIDE_PX = 64
+KEY = f"colours{BINS}-{SIDE_PX}"
+MAX_PHOTOS = 3000  # of each split, evenly spread: enough for a regression on 64 numbers
+STORE_EVERY = 200  # photos
+
+
+def baselines(
+    dataset: Dataset, settings: Settings, *, progress: Callable[[int, int], None] = lambda *_: None
+) -> dict[str, float]:
+    """Balanced accuracy on the holdout, 0..1, of the most frequent label and of a regression on colour histograms.
+
+    Args:
+        progress: called with (photos done, photos to do) while new photos are looked at.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, holdout = (_spread(dataset.split(name)) for name in ("train", "holdout"))
+    cache = FeatureCache(features_dir(settings) / KEY, views=["whole"], n_features=BINS**3)
+    _compute_missing([*train, *holdout], cache, settings, progress)
+    unread = set(cache.missing(item.sha256 for item in [*train, *holdout]))
+    train, holdout = ([item for item in items if item.sha256 not in unread] for items in (train, holdout))
+    majority = np.bincount(class_indexes(train)).argmax()
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000, C=0.1))
+    model.fit(_load(train, cache), class_indexes(train))
+    return {
+        "majority class": balanced_accuracy(class_indexes(holdout), np.full(len(holdout), majority)),
+        "colour histogram": balanced_accuracy(class_indexes(holdout), model.predict(_load(holdout, cache))),
+    }
+
+
+def colour_histogram(data: bytes, settings: Settings) -> Floats:
+    """(64,) share of a photo's pixels in each of 64 colours. Raises ImageError."""
+    pixels = prepare(data, settings.images, ["whole"], side_px=SIDE_PX)[0].reshape(-1, 3)
+    colours = (pixels // (256 // BINS)).astype(np.int64) @ np.array([BINS * BINS, BINS, 1])
+    return (np.bincount(colours, minlength=BINS**3) / len(pixels)).astype(np.float32)
+
+
+def _spread(items: Sequence[Item]) -> list[Item]:
+    if len(items) <= MAX_PHOTOS:
+        return list(items)
+    return [items[at] for at in np.linspace(0, len(items) - 1, MAX_PHOTOS).astype(int)]
+
+
+def _compute_missing(
+    items: Sequence[Item], cache: FeatureCache, settings: Settings, progress: Callable[[int, int], None]
+) -> None:
+    """Add the histograms that the cache lacks; a photo that cannot be read any more is passed over."""
+    paths = {item.sha256: item.path for item in items}
+    missing = cache.missing(paths)
+    for start in range(0, len(missing), STORE_EVERY):
+        found = {}
+        for sha256 in missing[start : start + STORE_EVERY]:
+            try:
+                found[sha256] = colour_histogram(paths[sha256].read_bytes(), settings)
+            except (OSError, ImageError):
+                continue
+        if found:
+            cache.append(list(found), np.stack(list(found.values()))[:, None])
+        progress(min(start + STORE_EVERY, len(missing)), len(missing))
+    cache.compact()
+
+
+def _load(items: Sequence[Item], cache: FeatureCache) -> Floats:
+    return cache.load([item.sha256 for item in items])[:, 0]

@@ -1,0 +1,148 @@
+"""Photos with features -> a head that was fitted, calibrated and judged; nothing is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import Settings
+from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
+from trainer.head.calibration import Threshold, choose_threshold, fit_calibration
+from trainer.head.fine_tuning import Rows, Tuning, fine_tune
+from trainer.head.head import FittedHead, Head, fit_head
+from trainer.photos.dataset import Item
+from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+
+CHECKPOINT = "fine-tuning.npz"  # of a second stage that may be cut off
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A head that was fitted, calibrated and judged, before it is a version.
+
+    Attributes:
+        holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
+        tuning: what the second stage came to; None where it was not asked for. Where it is kept, `head` goes with its
+            block5, and `fitted` is what it began with.
+    """
+
+    fitted: FittedHead
+    head: Head
+    threshold: Threshold
+    report: Report
+    holdout_scores: Floats
+    tuning: Tuning | None = None
+
+
+def fit_and_judge(
+    training_data: TrainingData, settings: Settings, watcher: Watcher, *, baselines: dict[str, float] | None = None
+) -> Trained:
+    """Fit on the training split, fine-tune where that is asked for, calibrate on validation, judge on the holdout.
+
+    Photos are taken in the order of their hashes, so that the order in which they came does not matter.
+    """
+    view = settings.features.views[0]
+    train_items, validation_items = (_by_hash(training_data.dataset.split(name)) for name in ("train", "validation"))
+    holdout_items = training_data.dataset.split("holdout")
+    train_features = training_data.features(train_items)
+    validation_features = training_data.features(validation_items, views=[view])[:, 0]
+    watcher.step("head")
+    fitted = fit_head(
+        train_features,
+        class_indexes(train_items),
+        validation_features=validation_features,
+        validation_class_indexes=class_indexes(validation_items),
+        labels=training_data.dataset.labels,
+        settings=settings.head,
+        progress=watcher.update,
+    )
+    head, train_seen, holdout_seen = fitted.head, train_features[:, 0], training_data
+    tuning = None
+    if settings.head.fine_tune != "none":
+        train = _rows(train_items, training_data.cache.views, train_features)
+        validation = _rows(validation_items, [view], validation_features[:, None])
+        tuning = _fine_tune(fitted.head, training_data, train, validation, settings, watcher)
+    if tuning is not None and tuning.is_kept:
+        head, holdout_seen = tuning.head, training_data.tuned(tuning.block5, settings, watcher)
+        validation_features, train_seen = (
+            holdout_seen.features(items)[:, 0] for items in (validation_items, train_items)
+        )
+    watcher.step("evaluation")
+    head = head.calibrated(fit_calibration(head.logits(validation_features), class_indexes(validation_items)))
+    threshold = choose_threshold(
+        head.scores(validation_features),
+        class_indexes(validation_items),
+        target_precision=settings.evaluate.target_precision,
+    )
+    scores = head.scores(holdout_seen.features(holdout_items, views=[view])[:, 0])
+    report = evaluate(
+        scores,
+        class_indexes(holdout_items),
+        groups(holdout_items),
+        labels=training_data.dataset.labels,
+        threshold=threshold.value,
+        settings=settings.evaluate,
+        train_accuracy=balanced_accuracy(class_indexes(train_items), head.scores(train_seen).argmax(axis=1)),
+        baselines=baselines,
+    )
+    return Trained(fitted, head, threshold, report, scores, tuning)
+
+
+def _fine_tune(
+    head: Head, training_data: TrainingData, train: Rows, validation: Rows, settings: Settings, watcher: Watcher
+) -> Tuning:
+    """The second stage, from block4's maps."""
+    assert training_data.maps is not None  # noqa: S101 - gathered with the features where the settings ask for a second stage
+    watcher.step("fine-tuning")
+    tuning = fine_tune(
+        head,
+        training_data.backbone,
+        train,
+        validation,
+        maps=training_data.maps,
+        settings=settings.head,
+        checkpoint=settings.data_dir / CHECKPOINT,
+        progress=watcher.update,
+    )
+    logger.info("%s", tuning.in_words())
+    return tuning
+
+
+def _rows(items: Sequence[Item], views: Sequence[str], features: Floats) -> Rows:
+    """Photos with (n, n_views, d) features, view by view."""
+    return Rows(
+        keys=[(item.sha256, view) for item in items for view in views],
+        features=features.reshape(-1, features.shape[-1]),
+        class_indexes=np.repeat(class_indexes(items), len(views)),
+    )
+
+
+def repeat(
+    training_data: TrainingData, settings: Settings, watcher: Watcher, *, n: int, first: Trained
+) -> dict[int, Trained]:
+    """The same training under `n` seeds: how far apart its figures lie by chance alone.
+
+    Args:
+        first: what was trained under the configured seed; it is not trained again.
+
+    Returns:
+        seed -> what it came to; nothing of it becomes a version. Where the settings ask for fine-tuning, each seed is
+        fine-tuned, which takes as long as the first time.
+    """
+    found = {settings.head.seed: first}
+    for seed in range(settings.head.seed + 1, settings.head.seed + n):
+        head = settings.head.model_copy(update={"seed": seed})
+        found[seed] = fit_and_judge(training_data, settings.model_copy(update={"head": head}), watcher)
+    return found
+
+
+def _by_hash(items: Sequence[Item]) -> list[Item]:
+    return sorted(items, key=lambda item: item.sha256)

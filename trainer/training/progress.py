@@ -1,0 +1,214 @@
+"""How a training is shown: a bar for each step at a terminal, else a log line now and then; tables after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import mean, stdev
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from trainer.evaluation.evaluate import Figure, Report
+from trainer.evaluation.promotion import Verdict
+from trainer.photos.dataset import SPLITS, Dataset
+from trainer.registry.registry import Reign, Version
+from trainer.training.fitting import Trained
+from trainer.training.training_data import Watcher
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY_S = 5.0
+SHOWN_LABELS = 5  # of one version in the table of all
+WHAT = {
+    "photos": "sorting photos",
+    "network": "loading VGG16",
+    "features": "features",
+    "head": "fitting the head",
+    "fine-tuning": "fine-tuning block5",
+    "baselines": "colours of the photos",
+    "evaluation": "judging it",
+    "comparison": "beside the champion",
+    "version": "saving the version",
+}
+
+
+@contextmanager
+def watch(console: Console) -> Iterator[Watcher]:
+    """A watcher that shows each step while the context lasts."""
+    if not console.is_terminal:
+        yield _LogLines()
+        return
+    columns = (
+        TextColumn("{task.description:>21}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        watcher = _Bars(bars)
+        yield watcher
+        watcher.finish()
+
+
+class _Bars:
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+
+    def step(self, name: str, total: int | None = None) -> None:
+        self.finish()
+        if total != 0:
+            self._bars.add_task(WHAT[name], total=total, rate="")
+
+    def update(self, done: int, total: int) -> None:
+        task = self._bars.tasks[-1]
+        rate = f"{task.speed:.1f}/s" if task.speed else ""
+        self._bars.update(task.id, completed=done, total=total, rate=rate)
+
+    def finish(self) -> None:
+        """The step at hand is over; a fit may stop before its last epoch."""
+        if self._bars.tasks:
+            task = self._bars.tasks[-1]
+            done = int(task.completed) or 1
+            self._bars.update(task.id, completed=done, total=done)
+
+
+class _LogLines:
+    def __init__(self) -> None:
+        self._name = ""
+        self._done_before: int | None = None
+        self._started_at = self._logged_at = time.monotonic()
+
+    def step(self, name: str, total: int | None = None) -> None:
+        self._name = name
+        self._done_before = None
+        self._started_at = self._logged_at = time.monotonic()
+        logger.info("%s%s", WHAT[name], "" if total is None else f" total={total}")
+
+    def update(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self._done_before is None:  # a step that goes on where it was cut off does not begin at nothing
+            self._done_before = done
+            self._started_at = now
+            return
+        if now - self._logged_at < LOG_EVERY_S:
+            return
+        self._logged_at = now
+        rate = (done - self._done_before) / max(now - self._started_at, 1e-9)
+        logger.info("%s done=%d of=%d rate=%.1f/s s_left=%.0f", WHAT[self._name], done, total, rate,
+                    (total - done) / max(rate, 1e-9))  # fmt: skip
+
+
+def dataset_table(dataset: Dataset) -> RenderableType:
+    """How many photos each label has in each split, and what was left out."""
+    counts = Counter((item.label, item.split) for item in dataset.items)
+    members = {label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels}
+    table = Table("label", title="Photos to learn from", title_justify="left")
+    for name in (*SPLITS, "members"):
+        table.add_column(name, justify="right")
+    for label in dataset.labels:
+        table.add_row(label, *(f"{counts[label, split]:,}" for split in SPLITS), f"{members[label]:,}")
+    reasons = Counter(reason for _, reason in dataset.excluded)
+    return Group(table, *(Text(f"left out: {n:,} {reason}", style="dim") for reason, n in sorted(reasons.items())))
+
+
+def report_table(report: Report, *, title: str) -> RenderableType:
+    """Figures of each class and of all, on held-out members; pooled accuracy last."""
+    table = Table("label", title=title, title_justify="left")
+    for name in ("recall", "precision", "photos", "members"):
+        table.add_column(name, justify="right")
+    for one in report.classes:
+        recall, precision = figure(one.recall), figure(one.precision)
+        table.add_row(one.label, recall, precision, f"{one.n_photos:,}", f"{one.n_members:,}")
+    lines = [f"balanced accuracy {figure(report.balanced_accuracy)}, macro F1 {figure(report.macro_f1)}"]
+    if report.train_accuracy is not None:
+        lines.append(f"on the photos it learned from: {report.train_accuracy:.2f}")
+    lines += [f"{name} instead: {value:.2f}" for name, value in report.baselines.items()]
+    answered = "" if report.answered_accuracy is None else f", and then right in {report.answered_accuracy:.0%}"
+    lines.append(f"sure enough to answer in {report.coverage:.0%} of the photos{answered}")
+    lines.append(
+        f"calibration error {report.expected_calibration_error:.3f}, pooled accuracy {figure(report.accuracy)}"
+    )
+    return Group(table, *(Text(line) for line in lines))
+
+
+def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
+    """The figures of one training under several seeds, and how far apart they lie."""
+    labels = [one.label for one in next(iter(trained.values())).report.classes]
+    table = Table(title="The same training under other seeds", title_justify="left")
+    table.add_column("seed", no_wrap=True)
+    for name in ("balanced accuracy", *(f"recall of {label}" for label in labels)):
+        table.add_column(name, justify="right")
+    rows = {
+        seed: [one.report.balanced_accuracy.value or 0.0, *(label.recall.value or 0.0 for label in one.report.classes)]
+        for seed, one in trained.items()
+    }
+    for seed, row in rows.items():
+        table.add_row(str(seed), *(f"{value:.3f}" for value in row))
+    table.add_section()
+    columns = list(zip(*rows.values(), strict=True))
+    table.add_row("mean", *(f"{mean(column):.3f}" for column in columns))
+    table.add_row("std. deviation", *(f"{stdev(column):.3f}" for column in columns))
+    table.add_row("range", *(f"{max(column) - min(column):.3f}" for column in columns))
+    advice = "A change that moves a figure by less than this, or within its interval above, may have done nothing."
+    return Group(table, Text(advice, style="dim"))
+
+
+def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
+    """Whether the new version serves now, and why."""
+    head = f"{version.name} is the champion now" if verdict.promoted else f"{version.name} is kept, but does not serve"
+    return Text(f"{head}: {'; '.join(verdict.reasons)}")
+
+
+def versions_table(versions: Sequence[Version], history: Sequence[Reign], damaged: dict[str, str]) -> RenderableType:
+    """All versions, oldest first, and when each served."""
+    table = Table(title="Versions", title_justify="left")
+    table.add_column("version", no_wrap=True)
+    table.add_column("labels")
+    table.add_column("block5")
+    table.add_column("photos", justify="right")
+    table.add_column("balanced accuracy", justify="right")
+    table.add_column("sure from", justify="right")
+    table.add_column("served, UTC")
+    for version in versions:
+        served = [reign for reign in history if reign.version == version.name]
+        champion = bool(history) and history[-1].version == version.name
+        times = "\n".join(f"{_minute(reign.since)} to {_minute(reign.until)}" for reign in served)
+        accuracy = Figure(**version.metrics["report"]["balanced_accuracy"])
+        table.add_row(
+            Text(f"{version.name} *", style="bold") if champion else version.name,
+            _first_few(version.facts.labels),
+            "tuned" if version.facts.tuned else "VGG16's",
+            f"{version.facts.n_photos:,}",
+            figure(accuracy),
+            f"{version.facts.threshold:.2f}",
+            times,
+        )
+    star = [Text("* the champion", style="dim")] if history else []
+    return Group(table, *star, *(Text(f"damaged: {fault}", style="red") for fault in damaged.values()))
+
+
+def _first_few(labels: Sequence[str]) -> str:
+    """The labels, or some of them and how many more there are."""
+    if len(labels) <= SHOWN_LABELS:
+        return ", ".join(labels)
+    return f"{', '.join(labels[: SHOWN_LABELS - 1])} and {len(labels) - SHOWN_LABELS + 1:,} more"
+
+
+def _minute(time: str | None) -> str:
+    """E.g. "11-23 21:05" of an ISO 8601 time."""
+    return "now" if time is None else time[5:16].replace("T", " ")
+
+
+def figure(value: Figure) -> str:
+    """A share with its interval, e.g. "0.71 (0.64 to 0.78)"."""
+    if value.value is None:
+        return "-"
+    return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"

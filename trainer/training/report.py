@@ -1,0 +1,257 @@
+"""A version's report: one HTML file with everything in it, for a phone or a wide screen, dark or light, no network.
+
+What is drawn by matplotlib is drawn in `currentColor`, so that it follows the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image
+
+from trainer.config import ImageSettings
+from trainer.errors import ImageError
+from trainer.evaluation.evaluate import Figure
+from trainer.evaluation.promotion import Verdict
+from trainer.head.calibration import coverage_curve, reliability
+from trainer.head.fine_tuning import Tuning
+from trainer.photos.dataset import SPLITS, Item
+from trainer.photos.images import thumbnail
+from trainer.registry.registry import Version, VersionFacts
+from trainer.training.charts import Chart, line_chart
+from trainer.training.fitting import Trained
+from trainer.training.training_data import TrainingData, class_indexes
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+Floats = npt.NDArray[np.float32]
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+N_EXAMPLES = 6  # of each kind, for each label
+THUMBNAIL_PX = 180
+WORD_JOINER = "\N{WORD JOINER}"  # keeps a narrow table from breaking a line there
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A photo of the holdout, and what was said of it."""
+
+    picture: str  # a data URI
+    answer: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """One label's photos: the surest right answers, and the surest wrong ones."""
+
+    label: str
+    right: tuple[Example, ...]
+    wrong: tuple[Example, ...]
+
+
+def render(
+    name: str,
+    facts: VersionFacts,
+    training_data: TrainingData,
+    trained: Trained,
+    verdict: Verdict,
+    champion: Version | None,
+    *,
+    limits: ImageSettings,
+) -> str:
+    """The report of a version, as an HTML page.
+
+    Args:
+        name: of the version.
+        champion: that it was compared with; None where there was none.
+        limits: for the thumbnails; a photo that cannot be read any more is left out.
+    """
+    dataset = training_data.dataset
+    holdout = dataset.split("holdout")
+    scores, indexes = trained.holdout_scores, class_indexes(holdout)
+    counts = Counter((item.label, item.split) for item in dataset.items)
+    return _template().render(
+        name=name,
+        facts=facts,
+        report=trained.report,
+        verdict=verdict,
+        champion=champion,
+        champion_figures=_figures_of(champion),
+        threshold=trained.threshold,
+        doubt=trained.head.doubt,
+        splits=SPLITS,
+        counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
+        members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
+        excluded=sorted(Counter(reason for _, reason in dataset.excluded).items()),
+        learning=_learning_charts(trained),
+        tuning=trained.tuning,
+        tuning_chart=_tuning_chart(trained.tuning) if trained.tuning else "",
+        calibration=_calibration_chart(scores, indexes),
+        coverage=_coverage_chart(scores, indexes, trained.threshold.value),
+        examples=[
+            _examples(label, index, holdout, scores, dataset.labels, limits)
+            for index, label in enumerate(dataset.labels)
+        ],
+        config=yaml.safe_dump(facts.settings, allow_unicode=True, sort_keys=False),
+    )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": _percent,
+        "figure": _figure,
+        "interval": _interval,
+        "points_above": _points_above,
+    }
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f}%"
+
+
+def _figure(figure: Figure) -> str:
+    """E.g. "71% (64–78)"."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "–"
+    return f"{100 * figure.value:.0f}% ({_interval(figure)})"
+
+
+def _interval(figure: Figure) -> str:
+    """E.g. "64–78", never broken over two lines."""
+    if figure.low is None or figure.high is None:
+        return "–"
+    return f"{100 * figure.low:.0f}{WORD_JOINER}–{WORD_JOINER}{100 * figure.high:.0f}"
+
+
+def _points_above(share: float | None, other: float | None) -> str:
+    """E.g. "12 points above"; of percentages as they are shown."""
+    if share is None or other is None:
+        return "beside"
+    points = round(100 * share) - round(100 * other)
+    return f"{abs(points)} point{'s' if abs(points) != 1 else ''} {'above' if points >= 0 else 'below'}"
+
+
+def _figures_of(champion: Version | None) -> dict[str, Figure]:
+    """What the champion's own report said in its time, by name; empty where it has none."""
+    found: dict[str, Any] = champion.metrics.get("report", {}) if champion else {}
+    return {name: Figure(**found[name]) for name in ("balanced_accuracy", "macro_f1") if name in found}
+
+
+def _learning_charts(trained: Trained) -> tuple[str, str]:
+    history, best = trained.fitted.history, trained.fitted.best_epoch
+    epochs = list(range(1, len(history) + 1))
+    charts = (
+        ("loss", "loss, nats", [(epoch.train_loss, epoch.validation_loss) for epoch in history]),
+        ("accuracy", "accuracy", [(epoch.train_accuracy, epoch.validation_accuracy) for epoch in history]),
+    )
+    loss, accuracy = (
+        line_chart(
+            Chart(
+                title=f"{title} by epoch; the head is from epoch {best + 1}",
+                x_label="epoch",
+                y_label=y_label,
+                lines={
+                    "photos it learned from": (epochs, [pair[0] for pair in pairs]),
+                    "validation": (epochs, [pair[1] for pair in pairs]),
+                },
+                mark_x=best + 1,
+            )
+        )
+        for title, y_label, pairs in charts
+    )
+    return loss, accuracy
+
+
+def _tuning_chart(tuning: Tuning) -> str:
+    epochs = list(range(1, len(tuning.history) + 1))
+    return line_chart(
+        Chart(
+            title="validation loss by epoch of fine-tuning; 0 is the head alone",
+            x_label="epoch",
+            y_label="loss, nats",
+            lines={"validation": ([0, *epochs], [tuning.before[0], *(one.validation_loss for one in tuning.history)])},
+            mark_x=0 if tuning.best_epoch is None else tuning.best_epoch + 1,
+        )
+    )
+
+
+def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
+    bins = reliability(scores, indexes)
+    return line_chart(
+        Chart(
+            title="how often answers of a score were right",
+            x_label="score",
+            y_label="share that was right",
+            lines={"holdout": ([part.mean_score for part in bins], [part.accuracy for part in bins])},
+            reference=("perfect", [0, 1], [0, 1]),
+            sizes={"holdout": [part.n_photos for part in bins]},
+            x_range=(0, 1),
+            y_range=(0, 1),
+        )
+    )
+
+
+def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], threshold: float) -> str:
+    _, precision, coverage = coverage_curve(scores, indexes)
+    answered = float((scores.max(axis=1) >= threshold).mean())
+    return line_chart(
+        Chart(
+            title="how many answers are right when only the surest are given",
+            x_label="share of the photos that is answered",
+            y_label="share of the answers that is right",
+            lines={"holdout": (coverage.tolist(), precision.tolist())},
+            mark_x=answered,
+            x_range=(0, 1),
+            y_range=(0, 1.02),
+        )
+    )
+
+
+def _examples(
+    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], limits: ImageSettings
+) -> Examples:
+    answers, best = scores.argmax(axis=1), scores.max(axis=1)
+    of_label = [at for at in np.argsort(-best, kind="stable").tolist() if items[at].class_index == index]
+
+    def shown(places: list[int]) -> tuple[Example, ...]:
+        found: list[Example] = []
+        for at in places:
+            picture = _data_uri(items[at].path, limits)
+            if picture is not None:
+                found.append(Example(picture, labels[answers[at]], float(best[at])))
+            if len(found) == N_EXAMPLES:
+                break
+        return tuple(found)
+
+    return Examples(
+        label,
+        right=shown([at for at in of_label if answers[at] == index]),
+        wrong=shown([at for at in of_label if answers[at] != index]),
+    )
+
+
+def _data_uri(path: Path, limits: ImageSettings) -> str | None:
+    try:
+        pixels = thumbnail(path.read_bytes(), limits, max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
+    except (OSError, ImageError):
+        return None
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=70)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"

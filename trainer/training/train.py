@@ -1,0 +1,264 @@
+"""One training: photos -> features -> head -> verdict. Every step can be interrupted, and the next run goes on.
+
+What was computed stays: photos in the manifest, features in the cache. Fitting a head takes seconds and starts anew.
+The same photos, settings and seed end in the same head and figures, bit for bit, interrupted or not.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer.config import Settings
+from trainer.errors import ModelError
+from trainer.evaluation.evaluate import Report, evaluate
+from trainer.evaluation.promotion import Verdict, compare
+from trainer.files import write_file
+from trainer.registry.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
+from trainer.training.baselines import baselines
+from trainer.training.fitting import CHECKPOINT, Trained, fit_and_judge
+from trainer.training.report import render
+from trainer.training.training_data import (
+    TrainingData,
+    Watcher,
+    class_indexes,
+    drop_tuned_features,
+    groups,
+    read_photos,
+    scores_of,
+    sort_photos,
+    training_data_for,
+)
+from trainer.vgg16.weights import fingerprint, save_weights
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = ("keras", "numpy", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu", "torch")
+PHOTOS = "photos.txt"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a training came to."""
+
+    training_data: TrainingData
+    trained: Trained
+    version: Version
+    verdict: Verdict
+
+
+def train(
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Outcome:
+    """Train a challenger on the photos at hand, and promote it if it is better than the champion.
+
+    Raises:
+        DatasetError: too few photos, or a split lacks a label.
+        ModelError: the weights cannot be had, or the registry cannot be read.
+        StorageError: the disk is full; versions and champion are as they were.
+    """
+    registry = Registry(settings.data_dir, now=now)
+    registry.history()  # raises now, not after hours, when the new version could not become the champion
+    training_data = TrainingData.gather(settings, watcher)
+    watcher.step("baselines")
+    simpler = baselines(training_data.dataset, settings, progress=watcher.update)
+    trained = fit_and_judge(training_data, settings, watcher, baselines=simpler)
+    watcher.step("comparison")
+    champion, verdict = _compare_with_champion(registry, trained, training_data, settings, watcher)
+    watcher.step("version")
+    facts = _facts(training_data, trained, settings, now())
+
+    def write(folder: Path) -> None:
+        trained.head.save(folder)
+        if trained.tuning is not None and trained.tuning.is_kept:
+            save_weights(folder / BLOCK5, trained.tuning.block5)
+        _write_photos(folder, training_data)
+        page = render(
+            folder.name.removeprefix(UNFINISHED),
+            facts,
+            training_data,
+            trained,
+            verdict,
+            champion,
+            limits=settings.images,
+        )
+        write_file(folder / REPORT, lambda file: file.write(page.encode()))
+
+    version = registry.add(facts, _metrics(trained, verdict, champion), write)
+    if verdict.promoted:
+        registry.promote(version.name, reason=verdict.reasons[0])
+    clear_up(settings)
+    logger.info(
+        "trained version=%s photos=%d balanced_accuracy=%.3f promoted=%s",
+        version.name,
+        len(training_data.dataset.items),
+        trained.report.balanced_accuracy.value,
+        verdict.promoted,
+    )
+    return Outcome(training_data, trained, version, verdict)
+
+
+def clear_up(settings: Settings) -> None:
+    """Delete what only a fit that is not a version yet, or a version that nobody asks for any more, had a use for.
+
+    Raises:
+        StorageError: something cannot be deleted.
+    """
+    (settings.data_dir / CHECKPOINT).unlink(missing_ok=True)
+    try:
+        drop_tuned_features(settings)
+    except ModelError as error:
+        logger.warning("features of past versions not deleted reason=%s", error)
+
+
+def judge_challenger(
+    champion: Version, trained: Trained, training_data: TrainingData, settings: Settings, watcher: Watcher
+) -> Verdict:
+    """Compare with the champion on today's holdout, less the photos that the champion learned from.
+
+    Where the two tell different labels, those of today count: a label that the champion does not know, it cannot get
+    right.
+
+    Raises:
+        ModelError: the champion cannot answer any more.
+        StorageError: the disk is full.
+    """
+    labels = training_data.dataset.labels
+    learned = set((champion.folder / PHOTOS).read_text(encoding="utf-8").split())
+    answers = {
+        item.sha256: int(scores.argmax())
+        for item, scores in zip(training_data.dataset.split("holdout"), trained.holdout_scores, strict=True)
+    }
+    fresh = tuple(item for item in training_data.dataset.split("holdout") if item.sha256 not in learned)
+    if len({item.label for item in fresh}) < len(labels):
+        return Verdict(False, ("the champion learned from too many photos of today's holdout; promote by hand",))
+    seen = training_data_for(
+        champion, replace(training_data.dataset, items=fresh), settings, watcher, known=training_data
+    )
+    items = seen.dataset.items  # less those that cannot be read any more
+    places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
+    return compare(
+        places[scores_of(champion, seen).argmax(axis=1)],
+        np.array([answers[item.sha256] for item in items]),
+        class_indexes(items),
+        groups(items),
+        labels=labels,
+        settings=settings.evaluate,
+    )
+
+
+def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> tuple[Version, Report]:
+    """Judge a version, the champion by default, on today's holdout, less the photos that it learned from.
+
+    Raises:
+        DatasetError: too few photos.
+        ModelError: there is no such version, or none at all, or its labels are not those of today's photos.
+    """
+    registry = Registry(settings.data_dir)
+    version = registry.load(name) if name else registry.champion()
+    if version is None:
+        raise ModelError("there is no champion yet; run `python -m trainer train`")
+    watcher.step("photos")
+    dataset = sort_photos(read_photos(settings), settings)
+    if dataset.labels != version.facts.labels:
+        raise ModelError(
+            f"{version.name} tells {', '.join(version.facts.labels)}; the photos at hand are of "
+            f"{', '.join(dataset.labels)}: nothing to judge it by"
+        )
+    learned = set((version.folder / PHOTOS).read_text(encoding="utf-8").split())
+    unseen = tuple(item for item in dataset.split("holdout") if item.sha256 not in learned)
+    if not unseen:
+        raise ModelError(f"{version.name} learned from all photos of today's holdout: nothing to judge it by")
+    training_data = training_data_for(version, replace(dataset, items=unseen), settings, watcher)
+    items = training_data.dataset.items
+    watcher.step("evaluation")
+    report = evaluate(
+        scores_of(version, training_data),
+        class_indexes(items),
+        groups(items),
+        labels=dataset.labels,
+        threshold=version.facts.threshold,
+        settings=settings.evaluate,
+    )
+    return version, report
+
+
+def _compare_with_champion(
+    registry: Registry, trained: Trained, training_data: TrainingData, settings: Settings, watcher: Watcher
+) -> tuple[Version | None, Verdict]:
+    """The champion, None where there is none, and the verdict; one that cannot answer does not stop a training."""
+    try:
+        champion = registry.champion()
+    except ModelError as error:
+        return None, Verdict(True, (f"there is nothing to compare with: {error}",))
+    if champion is None:
+        return None, Verdict(True, ("it is the first version",))
+    try:
+        return champion, judge_challenger(champion, trained, training_data, settings, watcher)
+    except ModelError as error:
+        logger.warning("champion not judged name=%s reason=%s", champion.name, error)
+        return champion, Verdict(False, (f"the champion cannot be judged: {error}; promote by hand",))
+
+
+def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
+    """What metrics.json holds."""
+    return {
+        "report": trained.report.as_json(),
+        "verdict": verdict.as_json(),
+        "compared_with": champion.name if champion else None,
+        "threshold": asdict(trained.threshold),
+        "doubt": trained.head.doubt,
+        "history": [asdict(epoch) for epoch in trained.fitted.history],
+        "best_epoch": trained.fitted.best_epoch,
+        "hidden_units": trained.head.hidden_units,
+        "fine_tuning": trained.tuning.as_json() if trained.tuning else None,
+    }
+
+
+def _facts(training_data: TrainingData, trained: Trained, settings: Settings, now: datetime) -> VersionFacts:
+    backbone = training_data.backbone
+    return VersionFacts(
+        labels=training_data.dataset.labels,
+        weights=settings.features.weights,
+        weights_seed=settings.features.weights_seed,
+        fingerprint=backbone.fingerprint,
+        layers=backbone.layers,
+        view=settings.features.views[0],
+        precision=backbone.precision,
+        threshold=trained.threshold.value,
+        temperature=trained.head.temperature,
+        seed=settings.head.seed,
+        n_photos=len(training_data.dataset.items),
+        created_at=now.isoformat(timespec="seconds"),
+        libraries=_libraries(),
+        settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
+        tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
+    )
+
+
+def _libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_photos(folder: Path, training_data: TrainingData) -> None:
+    """The photos that the version learned from, or was tuned on, by hash."""
+    learned = sorted(item.sha256 for item in training_data.dataset.items if item.split != "holdout")
+    write_file(folder / PHOTOS, lambda file: file.write("".join(f"{sha256}\n" for sha256 in learned).encode()))

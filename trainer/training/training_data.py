@@ -1,0 +1,254 @@
+"""What a head is fitted on and judged by: photos in splits, and their features."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import FeatureSettings, Settings
+from trainer.errors import DatasetError, ModelError
+from trainer.files import storage_error
+from trainer.head.head import Head
+from trainer.photos.dataset import Dataset, Item, build_dataset
+from trainer.photos.manifest import FILE_NAME, Manifest, Photo
+from trainer.registry.registry import Registry, Version
+from trainer.vgg16.backbone import TUNED
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.features import Backbone, choose_batch_size, choose_precision, compute_features, missing_views
+from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
+from trainer.vgg16.weights import Convolution
+
+Floats = npt.NDArray[np.float32]
+Indexes = npt.NDArray[np.int64]
+
+
+class Watcher(Protocol):
+    """Is told how far a training is; shows it, or writes it down."""
+
+    def step(self, name: str, total: int | None = None) -> None:
+        """A step begins; `total` is in the step's own units, None where it cannot be said."""
+
+    def update(self, done: int, total: int) -> None:
+        """So much of the step is done."""
+
+
+def read_photos(settings: Settings) -> list[Photo]:
+    """The manifest's photos of the configured source and labels, in the order of admission.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    source = settings.source.kind
+    labels = wanted_labels(settings)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        photos = [photo for photo in manifest.photos(source) if photo.label in labels]
+        n_refused = sum(1 for _ in manifest.refusals(source))
+    if photos:
+        return photos
+    if n_refused:
+        raise DatasetError(f"all {n_refused:,} photos were refused; `python -m trainer scrape` shows the reasons")
+    raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
+
+
+def wanted_labels(settings: Settings) -> set[str]:
+    """The labels that are to be told apart, also those of which no photo could be used."""
+    if settings.source.kind == "worldcosplay":
+        return set(settings.source.worldcosplay.countries)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        return manifest.labels(settings.source.kind)
+
+
+def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
+    """Photos in splits; all wanted labels must be among theirs. Raises DatasetError for too few."""
+    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=wanted_labels(settings))
+
+
+def class_indexes(items: Sequence[Item]) -> Indexes:
+    """(n,) int64."""
+    return np.array([item.class_index for item in items], dtype=np.int64)
+
+
+def groups(items: Sequence[Item]) -> list[str]:
+    """(n,) whose the photos are."""
+    return [item.group for item in items]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Photos with their features.
+
+    Attributes:
+        dataset: without the photos that have no features.
+        refused: (sha256, reason) of those.
+        n_new: photos whose features were computed for it.
+        maps: block4's maps of the photos; None where they were not asked for.
+    """
+
+    dataset: Dataset
+    backbone: Backbone
+    cache: FeatureCache
+    refused: tuple[tuple[str, str], ...]
+    n_new: int
+    maps: FeatureCache | None = None
+
+    @classmethod
+    def gather(cls, settings: Settings, watcher: Watcher) -> Self:
+        """Sort photos into splits, and compute the features that are missing; with maps, where the head shall be
+        fine-tuned.
+
+        Raises:
+            DatasetError: too few photos that can be read.
+            ModelError: the backbone's weights cannot be had.
+            StorageError: the disk is full; what was computed before is kept.
+        """
+        watcher.step("photos")
+        photos = read_photos(settings)
+        dataset = sort_photos(photos, settings)
+        watcher.step("network")
+        backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
+        with_maps = settings.head.fine_tune != "none"
+        maps = open_maps(features_dir(settings), backbone, settings.features.views) if with_maps else None
+        training_data = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+        gone: dict[str, str] = {}
+        n_new = training_data.n_new
+        while training_data.refused:  # without them another photo may have a place, or a label too few
+            gone |= dict(training_data.refused)
+            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
+            training_data = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+            n_new += training_data.n_new
+        complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))
+        return replace(training_data, dataset=complete, n_new=n_new)
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        backbone: Backbone,
+        views: Sequence[str],
+        settings: Settings,
+        watcher: Watcher,
+        *,
+        maps: FeatureCache | None = None,
+    ) -> Self:
+        """Compute the features that a data set misses of a backbone; raises as `gather`.
+
+        Args:
+            maps: opened for the backbone: those that are missing there are computed too. None: none are.
+        """
+        cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
+        wanted = WantedMaps.of(dataset, maps) if maps is not None else None
+        lacks = missing_views(cache, wanted)
+        watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
+        computed = compute_features(
+            dataset.items,
+            backbone=backbone,
+            cache=cache,
+            maps=wanted,
+            limits=settings.images,
+            batch_size=choose_batch_size(settings.features),
+            progress=lambda done, total, _: watcher.update(done, total),
+        )
+        refused = {photo.sha256: photo.reason for photo in computed.refused}
+        kept = tuple(item for item in dataset.items if item.sha256 not in refused)
+        return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos, maps)
+
+    def tuned(self, block5: dict[str, Convolution], settings: Settings, watcher: Watcher) -> Self:
+        """The same photos as a fine-tuned block5 sees them, in the first view; raises as `gather`."""
+        backbone = Backbone.load(settings.features, precision=self.backbone.precision, block5=block5)
+        return self.of_tuned(self.dataset, backbone, self.cache.views[0], settings, watcher, frozen=self)
+
+    @classmethod
+    def of_tuned(
+        cls,
+        dataset: Dataset,
+        backbone: Backbone,
+        view: str,
+        settings: Settings,
+        watcher: Watcher,
+        *,
+        frozen: TrainingData | None = None,
+    ) -> Self:
+        """As `of`, for a fine-tuned backbone: where maps are held, they spare all of VGG16 but block5.
+
+        Args:
+            frozen: photos with features and maps of the same backbone with VGG16's own block5, where they are at hand;
+                else what the disk holds of these is opened.
+        """
+        folder = features_dir(settings)
+        cache = FeatureCache(folder / backbone.key, views=[view], n_features=backbone.n_features)
+        if frozen is not None and frozen.maps is not None and frozen.backbone.key == backbone.frozen_key:
+            untuned, maps = frozen.cache, frozen.maps
+        else:
+            untuned = FeatureCache(folder / backbone.frozen_key, views=[view], n_features=backbone.n_features)
+            maps = open_maps(folder, backbone, [view])
+        sha256s = [item.sha256 for item in dataset.items]
+        watcher.step("features", len(cache.missing(sha256s)))
+        fill_from_maps(sha256s, backbone, cache, frozen=untuned, maps=maps, progress=watcher.update)
+        return cls.of(dataset, backbone, [view], settings, watcher)
+
+    def features(self, items: Sequence[Item], *, views: Sequence[str] | None = None) -> Floats:
+        """(n, n_views, d) in the order of the items; all views, or those named."""
+        return self.cache.load([item.sha256 for item in items], views=views)
+
+
+def training_data_for(
+    version: Version, dataset: Dataset, settings: Settings, watcher: Watcher, *, known: TrainingData | None = None
+) -> TrainingData:
+    """The same photos as a version sees them, with features of its own kind.
+
+    Args:
+        known: features and maps that are at hand already.
+
+    Raises:
+        ModelError: its backbone's weights cannot be had any more.
+        StorageError: the disk is full.
+    """
+    facts = version.facts
+    backbone = Backbone.load(
+        FeatureSettings(weights=facts.weights, weights_seed=facts.weights_seed, layers=facts.layers),
+        precision=facts.precision,
+        block5=version.block5(),
+    )
+    if backbone.fingerprint != facts.fingerprint:
+        raise ModelError(f"{version.name}: {facts.weights} holds other VGG16 weights now than it was trained on")
+    if backbone.tuned is not None:
+        return TrainingData.of_tuned(dataset, backbone, facts.view, settings, watcher, frozen=known)
+    return TrainingData.of(dataset, backbone, [facts.view], settings, watcher)
+
+
+def scores_of(version: Version, training_data: TrainingData) -> Floats:
+    """(n, k) what a version says of all photos of a `training_data` that was made by `training_data_for`."""
+    features = training_data.features(training_data.dataset.items, views=[version.facts.view])[:, 0]
+    return Head.load(version.folder).scores(features)
+
+
+def drop_tuned_features(settings: Settings) -> None:
+    """Delete the features of every fine-tuned block5 that neither the champion nor the newest version has.
+
+    There is such a folder for each version that was fine-tuned; with the maps, its features are soon computed again.
+
+    Raises:
+        ModelError: the registry, or one of the two versions, cannot be read; nothing was deleted.
+        StorageError: a folder cannot be deleted.
+    """
+    registry = Registry(settings.data_dir)
+    names = registry.names()
+    in_use = {name for name in names if name in (registry.champion_name(), names[-1])}
+    endings = tuple(f"{TUNED}{tuned[:16]}" for name in in_use if (tuned := registry.load(name).facts.tuned))
+    for folder in features_dir(settings).glob(f"*{TUNED}*"):
+        if not folder.name.endswith(endings):
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise storage_error(folder, error) from error
+
+
+def features_dir(settings: Settings) -> Path:
+    """The folder with a folder of cached features for each way to compute them."""
+    return settings.data_dir / "features"

@@ -1,0 +1,1 @@
+"""The network: weights, features and maps, and their cache on disk."""

@@ -1,0 +1,247 @@
+"""Photos -> cached bottleneck features: what is missing is computed, and nothing twice.
+
+Decoding runs in threads beside the convolutions, a bounded number of photos ahead. What is computed is on the disk
+after each batch (at most every two seconds), so kill -9 costs no more than that. A photo that cannot be read is
+reported and stops nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config import ImageSettings
+from trainer.errors import ImageError
+from trainer.photos.images import prepare
+from trainer.vgg16.backbone import Backbone, Extracted, Pixels, Precision, choose_batch_size
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
+from trainer.vgg16.precision import choose_precision
+
+__all__ = [
+    "Backbone",
+    "Computed",
+    "Extracted",
+    "Precision",
+    "Refused",
+    "choose_batch_size",
+    "choose_precision",
+    "compute_features",
+]
+
+logger = logging.getLogger(__name__)
+
+STORE_BYTES = 64 * 1024 * 1024  # or earlier than that, when so much waits to be stored
+
+Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
+
+
+class Stored(Protocol):
+    """A photo on disk: a `Photo` of the manifest or an `Item` of the data set."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A photo that has no features, and why."""
+
+    sha256: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What one call of `compute_features` did.
+
+    Attributes:
+        n_photos: photos computed now; those that were held before do not count.
+        refused: photos that could not be read, in the order given.
+        took_s: seconds of wall time.
+    """
+
+    n_photos: int
+    refused: tuple[Refused, ...]
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One view of one photo, on its way to the network; whether it is the photo's last."""
+
+    sha256: str
+    view: str
+    pixels: Pixels
+    ends_photo: bool
+
+
+class _Unstored:
+    """What was computed of some rows and is not on the disk yet."""
+
+    def __init__(self, cache: FeatureCache, missing_views: Callable[[str], tuple[str, ...]]) -> None:
+        self._cache = cache
+        self._missing_views = missing_views
+        self._rows: list[tuple[str, str]] = []
+        self._values: list[npt.NDArray[Any]] = []
+
+    @property
+    def n_bytes(self) -> int:
+        """How much memory it takes."""
+        return sum(values.nbytes for values in self._values)
+
+    def add(self, batch: Sequence[_Row], values: npt.NDArray[Any]) -> None:
+        """Of each row of the batch that the cache lacks."""
+        lacking = [at for at, row in enumerate(batch) if row.view in self._missing_views(row.sha256)]
+        self._rows += [(batch[at].sha256, batch[at].view) for at in lacking]
+        self._values.append(values.reshape(len(batch), -1)[lacking])
+
+    def store(self) -> None:
+        """Store it as one shard, and forget it."""
+        if self._rows:
+            self._cache.append_rows(self._rows, np.concatenate(self._values))
+        self._rows.clear()
+        self._values.clear()
+
+
+def compute_features(
+    photos: Iterable[Stored],
+    *,
+    backbone: Backbone,
+    cache: FeatureCache,
+    limits: ImageSettings,
+    batch_size: int,
+    maps: WantedMaps | None = None,
+    data_dir: Path = Path(),
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Computed:
+    """Compute the features that the cache does not hold yet, and the maps that are wanted, in one pass.
+
+    Args:
+        photos: in any order; one that comes twice is computed once.
+        backbone: what to compute them with.
+        cache: opened for this backbone's key; its views are computed.
+        limits: what counts as a photo.
+        batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
+        maps: of block4, wanted besides; of the cache's views.
+        data_dir: paths that are not absolute start here.
+        progress: called after each batch; may take its time, to pace the work.
+        clock: seconds, for rates and for when to store.
+
+    Raises:
+        StorageError: the disk is full; what was stored before is whole.
+    """
+    views = missing_views(cache, maps)
+    missing = {photo.sha256: photo for photo in photos if views(photo.sha256)}
+    refused: list[Refused] = []
+    unstored = [_Unstored(cache, cache.missing_views)]
+    if maps is not None:
+        unstored.append(_Unstored(maps.cache, maps.missing_views))
+    started = stored = clock()
+    n_finished = 0
+    rows = _decode(list(missing.values()), views, limits, data_dir, backbone.side_px, 2 * batch_size, refused)
+    while batch := list(islice(rows, batch_size)):
+        pixels = np.stack([row.pixels for row in batch])
+        extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=maps is not None)
+        for one, values in zip(unstored, (extracted.features, extracted.block4_map), strict=False):
+            assert values is not None  # noqa: S101 - asked for
+            one.add(batch, values)
+        n_finished += sum(row.ends_photo for row in batch)
+        now = clock()
+        if now - stored >= STORE_EVERY_S or sum(one.n_bytes for one in unstored) >= STORE_BYTES:
+            for one in unstored:
+                one.store()
+            stored = now
+        if progress is not None:
+            done = len(refused) + n_finished
+            progress(done, len(missing), done / max(now - started, 1e-9))
+    for one in unstored:
+        one.store()
+    for filled in (cache, *([maps.cache] if maps is not None else [])):
+        filled.compact()
+    took_s = clock() - started
+    for photo in refused:
+        logger.warning("photo skipped path=%s reason=%s", photo.path, photo.reason)
+    n_photos = len(missing) - len(refused)
+    logger.info(
+        "features computed photos=%d refused=%d took_s=%.1f key=%s", n_photos, len(refused), took_s, backbone.key
+    )
+    return Computed(n_photos=n_photos, refused=tuple(refused), took_s=took_s)
+
+
+def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callable[[str], tuple[str, ...]]:
+    """Tells which views of a photo lack features or a map that is wanted."""
+
+    def views(sha256: str) -> tuple[str, ...]:
+        lacking = {*cache.missing_views(sha256), *(maps.missing_views(sha256) if maps is not None else ())}
+        return tuple(view for view in cache.views if view in lacking)
+
+    return views
+
+
+def _decode(
+    photos: Sequence[Stored],
+    missing_views: Callable[[str], tuple[str, ...]],
+    limits: ImageSettings,
+    data_dir: Path,
+    side_px: int,
+    ahead: int,
+    refused: list[Refused],
+) -> Iterator[_Row]:
+    """The missing views of all photos in order, decoded by threads that keep up to `ahead` photos ready.
+
+    Photos that cannot be read are added to `refused` instead.
+    """
+
+    def rows_of(photo: Stored) -> list[_Row]:
+        views = missing_views(photo.sha256)
+        pixels = prepare(_read(photo, data_dir), limits, views, side_px=side_px)
+        return [
+            _Row(photo.sha256, view, image, ends_photo=view == views[-1])
+            for view, image in zip(views, pixels, strict=True)
+        ]
+
+    waiting: deque[tuple[Stored, Future[list[_Row]]]] = deque()
+    upcoming = iter(photos)
+    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="decode") as pool:
+        try:
+            while True:
+                waiting.extend((photo, pool.submit(rows_of, photo)) for photo in islice(upcoming, ahead - len(waiting)))
+                if not waiting:
+                    return
+                photo, future = waiting.popleft()
+                try:
+                    yield from future.result()
+                except ImageError as error:
+                    refused.append(Refused(photo.sha256, photo.path, str(error)))
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _read(photo: Stored, data_dir: Path) -> bytes:
+    """A photo's bytes, if they are still those that its SHA-256 was taken of."""
+    try:
+        data = (data_dir / photo.path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}", reason="missing") from error
+    if hashlib.sha256(data).hexdigest() != photo.sha256:
+        raise ImageError("the file is not the one that was admitted; its SHA-256 differs", reason="changed")
+    return data

@@ -1,0 +1,255 @@
+"""The one door to the web, for the scraper and the bot alike.
+
+A fetch ends in time, however slowly an answer drips; takes no more memory than it was given, compressed or not; goes
+to public addresses only, on each redirect too; names itself honestly; carries no cookies, proxies or credentials; and
+tries again by kind: as long as the server says, longer each time when the network fails, never when that is no use.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from trainer import __version__
+from trainer.config import WebSettings
+from trainer.errors import FetchError
+from trainer.web.connections import GuardedAdapter, innermost
+
+logger = logging.getLogger(__name__)
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Answers after which the same request may well succeed: too early, too often, or the server's own fault.
+PASSING = frozenset({408, 425, 429})
+# A longer wait is not slept through in here: it is the caller's to plan, from `FetchError.retry_after_s`.
+MAX_PAUSE_S = 300.0
+READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One answer, read to its end.
+
+    Attributes:
+        url: where it came from in the end, after redirects.
+        status: 200 to 299.
+        headers: names in lower case; a header that came several times is joined by commas.
+        body: decompressed.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def user_agent(web: WebSettings) -> str:
+    """What we call ourselves, e.g. "dokocos/0.1.0 (+mailto:alice@example.social)"."""
+    return f"dokocos/{__version__}" + (f" (+{web.contact})" if web.contact else "")
+
+
+def safe_url(url: str) -> str:
+    """A URL as it may stand in a log line: no credentials, no query, nothing unprintable, not endless."""
+    try:
+        parts = urlsplit(url)
+        host = f"{parts.hostname or ''}{'' if parts.port is None else f':{parts.port}'}"
+    except ValueError:
+        return "(not a URL)"
+    text = f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+    return "".join(char if char.isprintable() else "?" for char in text)[:200]
+
+
+class Fetcher:
+    """Fetches by GET. Threads may share one; use it as a context manager, or `close` it."""
+
+    def __init__(
+        self,
+        web: WebSettings,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._web = web
+        self._sleep = sleep
+        self._now = now
+        self._jitter = random.SystemRandom()
+        self._adapter = GuardedAdapter(allow_private=web.allow_private_addresses)
+        self._headers = {"User-Agent": user_agent(web), "Accept": "*/*", "Accept-Encoding": "identity"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._adapter.close()
+
+    def get(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        allowed_hosts: Collection[str] | None = None,
+        deadline_s: float | None = None,
+    ) -> Fetched:
+        """Fetch one URL, trying up to `web.max_attempts` times.
+
+        Args:
+            max_bytes: of the body, as sent and as decompressed.
+            allowed_hosts: "host" or "host:port", checked on each redirect; None or empty allows any.
+            deadline_s: seconds for one try, redirects included; None means `web.total_timeout_s`.
+
+        Raises:
+            FetchError: nothing was fetched. Its `retry_after_s` is None when trying again is no use.
+        """
+        attempt = 1
+        while True:
+            try:
+                return self._follow(url, max_bytes, allowed_hosts, deadline_s or self._web.total_timeout_s)
+            except FetchError as error:
+                asked_s = error.retry_after_s
+                if asked_s is None or asked_s > MAX_PAUSE_S or attempt >= self._web.max_attempts:
+                    raise
+                pause_s = max(asked_s, self._web.backoff_s * 2 ** (attempt - 1)) * self._jitter.uniform(1.0, 1.25)
+                logger.warning("trying again attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)
+            self._sleep(pause_s)
+            attempt += 1
+
+    def _follow(self, url: str, max_bytes: int, allowed_hosts: Collection[str] | None, total_s: float) -> Fetched:
+        deadline = time.monotonic() + total_s
+        for _ in range(self._web.max_redirects + 1):
+            request = self._prepare(url, allowed_hosts)
+            left_s = deadline - time.monotonic()
+            try:
+                response = self._send(request, left_s)
+                with response:
+                    target = response.headers.get("Location") if response.status_code in REDIRECTS else None
+                    if target is None:
+                        self._check_status(response, url)
+                        body = _read(response, url, max_bytes)
+                        headers = {name.lower(): value for name, value in response.headers.items()}
+                        return Fetched(url=url, status=response.status_code, headers=headers, body=body)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise self._network_error(error, url, total_s) from error
+            url = _join(url, target)
+        raise FetchError(f"{safe_url(url)}: more than {self._web.max_redirects} redirects; not followed further")
+
+    def _prepare(self, url: str, allowed_hosts: Collection[str] | None) -> requests.PreparedRequest:
+        """The request as it will be sent; what is checked is what will be connected to."""
+        try:
+            request = requests.Request("GET", url, headers=self._headers).prepare()
+            parts = urlsplit(request.url or "")
+            host, port = parts.hostname, parts.port
+        except ValueError as error:  # requests' own errors about URLs are ValueErrors too
+            raise FetchError(f"{safe_url(url)}: not a URL that can be fetched: {error}") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise FetchError(f"{safe_url(url)}: only http and https are fetched")
+        if "@" in parts.netloc or "@" in urlsplit(url).netloc:
+            raise FetchError(f"{safe_url(url)}: a URL with a user name or a password is not fetched")
+        if allowed_hosts and not {host, f"{host}:{port}"} & {allowed.lower() for allowed in allowed_hosts}:
+            raise FetchError(f"{safe_url(url)}: host {host} is not one of {', '.join(sorted(allowed_hosts))}")
+        return request
+
+    def _send(self, request: requests.PreparedRequest, left_s: float) -> requests.Response:
+        if left_s <= 0:
+            raise TimeoutError("redirects took all the time")
+        connect_s = min(self._web.connect_timeout_s, left_s)
+        timeout = urllib3.Timeout(connect=connect_s, read=left_s, total=left_s)
+        return self._adapter.send(request, stream=True, timeout=timeout)  # type: ignore[arg-type]
+
+    def _check_status(self, response: requests.Response, url: str) -> None:
+        status = response.status_code
+        if 200 <= status < 300:
+            return
+        try:
+            answer = f"{status} {http.HTTPStatus(status).phrase}"
+        except ValueError:
+            answer = str(status)
+        retry_after_s = None
+        if status >= 500 or status in PASSING:
+            asked_s = _retry_after_s(response.headers, self._now())
+            retry_after_s = self._web.backoff_s if asked_s is None else asked_s
+        hint = "not tried again" if retry_after_s is None else f"worth another try in {retry_after_s:.0f} s"
+        raise FetchError(
+            f"{safe_url(url)}: the server answered {answer}; {hint}", retry_after_s=retry_after_s, status=status
+        )
+
+    def _network_error(self, error: Exception, url: str, total_s: float) -> FetchError:
+        if _is_timeout(error):
+            what = f"no complete answer within {total_s:.0f} s (web.total_timeout_s, web.connect_timeout_s)"
+        else:
+            what = f"{innermost(error)}; check the address and the network"
+        return FetchError(f"{safe_url(url)}: {what}", retry_after_s=self._web.backoff_s)
+
+
+def _join(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError as error:
+        raise FetchError(f"{safe_url(url)}: redirects to something that is no URL") from error
+
+
+def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:
+    """The body. What is there is taken as it comes: waiting for full chunks would outlast any deadline."""
+    too_large = FetchError(f"{safe_url(url)}: more than {max_bytes:,} bytes; not fetched")
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
+        raise too_large
+    body = bytearray()
+    while chunk := response.raw.read1(READ_BYTES, decode_content=True):
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long the server asks to wait, by Retry-After or X-RateLimit-Reset; None when it does not say.
+
+    Source: RFC 9110, section 10.2.3; https://docs.joinmastodon.org/api/rate-limits/
+    """
+    asked = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}", asked):
+        return float(asked)
+    try:
+        at = email.utils.parsedate_to_datetime(asked) if asked else _reset_at(headers, now)
+    except ValueError:
+        return None
+    if at is None:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max((at - now).total_seconds(), 0.0)
+
+
+def _reset_at(headers: Mapping[str, str], now: datetime) -> datetime | None:
+    """X-RateLimit-Reset: a time by ISO 8601, seconds since 1970, or seconds from now."""
+    reset = headers.get("X-RateLimit-Reset", "").strip()
+    if not reset:
+        return None
+    if re.fullmatch(r"\d{1,10}", reset):
+        seconds = int(reset)
+        return datetime.fromtimestamp(seconds if seconds > 1_000_000_000 else now.timestamp() + seconds, UTC)
+    return datetime.fromisoformat(reset)
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    """Whether time ran out; urllib3's own ConnectTimeoutError also stands for refused connections."""
+    while error is not None:
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
