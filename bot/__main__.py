@@ -21,7 +21,7 @@ from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 if TYPE_CHECKING:
     from bot.app import Bot
     from bot.entities import Prediction
-    from bot.storage.store import Entry
+    from bot.storage.inbox import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -160,11 +160,11 @@ def inbox(
         store = Store(_database(load_settings(config)), heal=False)
         try:
             if retry is not None:
-                n_again = store.retry(None if retry == "all" else retry)
+                n_again = store.inbox.retry(None if retry == "all" else retry)
                 typer.echo(f"{n_again} to be tried again; a running bot sees it within a quarter of a minute.")
                 raise typer.Exit(0 if n_again or retry == "all" else EXIT_FAULT)
-            counts = store.counts()
-            _show_inbox(store.entries(open_only=not everything, limit=limit), counts)
+            counts = store.inbox.counts()
+            _show_inbox(store.inbox.entries(open_only=not everything, limit=limit), counts)
         finally:
             store.close()
 

@@ -182,7 +182,7 @@ class Bot:
         a restored backup): its thread is looked into first.
         """
         look_first = mention.status.created_at.timestamp() <= self._asked_before
-        if self.store.put(mention, look_first=look_first):
+        if self.store.inbox.put(mention, look_first=look_first):
             self.metrics.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
@@ -265,7 +265,7 @@ class Bot:
 
         def status() -> Page:
             now = self._now()
-            tallies = self.store.ended_since(now - DAYS_SHOWN * DAY_S)
+            tallies = self.store.inbox.ended_since(now - DAYS_SHOWN * DAY_S)
             status_reader, jobs = self.operations.status_reader, self.operations.schedule.jobs()
             return status_page(status_reader.read(), tallies, status_reader.job_lines(jobs), now=now)
 

@@ -223,15 +223,15 @@ class CommandHandlers:
         return f"{'Going on' if was_paused else 'I was not paused'}; {n_waiting:,} mentions are waiting or at work."
 
     def _inbox(self, _argument: str | None) -> str:
-        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self._store.counts().items())) or "empty"
+        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self._store.inbox.counts().items())) or "empty"
         rows = [
             f"{entry.notification_id} {entry.state}, {entry.tries} tries {entry.reason[:80]}".strip()
-            for entry in self._store.entries(open_only=True, limit=N_SHOWN)
+            for entry in self._store.inbox.entries(open_only=True, limit=N_SHOWN)
         ]
         return "\n".join([f"Inbox: {counts}.", *rows])
 
     def _retry(self, notification_id: str | None) -> str:
-        n_again = self._store.retry(notification_id)
+        n_again = self._store.inbox.retry(notification_id)
         self._wake()
         return f"{n_again:,} to be tried again." if n_again else "Nothing to try again: no such mention has failed."
 

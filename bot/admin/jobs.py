@@ -91,7 +91,7 @@ class Jobs:
         from trainer.registry import serving
 
         counts: Counter[str] = Counter()
-        for tally in self._store.ended_since(self._now() - WEEK_S):
+        for tally in self._store.inbox.ended_since(self._now() - WEEK_S):
             counts[tally.state] += tally.n
         try:
             version = serving.champion(self.settings)
@@ -107,7 +107,7 @@ class Jobs:
     def prune(self, _asked: bool) -> str:
         """Forget mentions and runs that ended long ago."""
         before = self._now() - self.settings.bot.keep_days * DAY_S
-        return f"{self._store.prune(before=before)} mentions, {self._records.prune(before=before)} runs forgotten"
+        return f"{self._store.inbox.prune(before=before)} mentions, {self._records.prune(before=before)} runs forgotten"
 
     def watch(self, _asked: bool) -> str:
         """Look for what needs a person: a full disk, a champion that is damaged."""

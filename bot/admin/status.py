@@ -73,7 +73,7 @@ class StatusReader:
         champion, report = self._champion()
         return BotStatus(
             uptime_s=self._now() - self._started_at,
-            counts=self._store.counts(),
+            counts=self._store.inbox.counts(),
             champion=champion,
             figures=tuple(figures(report)) if report else (),
             report=report,

@@ -24,7 +24,8 @@ from bot.photos.photos import Judge
 from bot.recent import Recent
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
-from bot.storage.store import Entry, Outcome, Store
+from bot.storage.inbox import Entry, Outcome
+from bot.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Answerer:
         if status.attachments or not status.text:
             return False
         if status.in_reply_to_id:
-            above = self._store.by_reply(status.in_reply_to_id)
+            above = self._store.inbox.by_reply(status.in_reply_to_id)
             return above is not None and above.kind == "order"
         return self._writer.texts.request(status.text) is None
 
@@ -147,12 +148,12 @@ class Answerer:
         request = self._writer.texts.request(status.text)
         account_id = status.account.id
         if request == "start":
-            self._store.opt_in(account_id)
+            self._store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
-        if self._store.opted_out(account_id) and not (request == "stop" and entry.look_first):
+        if account_id in self._store.opt_outs and not (request == "stop" and entry.look_first):
             return _silence("opted out")
         if request == "stop":
-            self._store.opt_out(account_id)
+            self._store.opt_outs.add(account_id)
             return self._confirm(entry, status, "opted_out")
         if request == "delete":
             return self._delete_answer(status, thread, me)
@@ -167,11 +168,11 @@ class Answerer:
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
                 continue
-            answered = self._store.by_reply(each.id)  # None where that is too long ago, or the database was lost
+            answered = self._store.inbox.by_reply(each.id)  # None where that is too long ago, or the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
                 self._client.delete(each.id)
                 if answered:
-                    self._store.finish(answered.notification_id, _silence("answer deleted when asked to"))
+                    self._store.inbox.finish(answered.notification_id, _silence("answer deleted when asked to"))
                 return _silence("asked us to delete an answer")
         return _silence("asked us to delete, but there is no answer above")
 
@@ -184,7 +185,7 @@ class Answerer:
         if subject.action != "ask" or subject.status is None:
             return self._act(entry, status, subject)
         author_id = subject.status.account.id
-        if self._store.opted_out(author_id) or self._is_shut_out(author_id, entry):
+        if author_id in self._store.opt_outs or self._is_shut_out(author_id, entry):
             return _silence("the photo's author wants no bots")
         with self._asking:  # whom two people ask about at once is asked once
             subject = self._consent(subject.status, me)
@@ -197,7 +198,7 @@ class Answerer:
         if subject.action == "silence":
             return _silence(subject.reason)
         if not self._admit(entry, status):
-            if self._store.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
+            if self._store.inbox.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
                 return _silence("over the limit")
             return self._notice(entry, status, "limit")
         if subject.action == "judge" and subject.status:
@@ -206,7 +207,7 @@ class Answerer:
 
     def _consent(self, photo: Status, me: Account) -> Subject:
         def is_request(ours: Status) -> bool:
-            answered = self._store.by_reply(ours.id)
+            answered = self._store.inbox.by_reply(ours.id)
             return ours.text in requests or (answered is not None and answered.kind == "consent")
 
         texts = self._writer.texts
@@ -231,7 +232,7 @@ class Answerer:
 
     def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
         media_ids = self._pictures(findings, language=reply.language)
-        self._store.posting(entry.notification_id)
+        self._store.inbox.posting(entry.notification_id)
         try:
             reply_id = self._send(entry, reply, media_ids)
         except Refused:
@@ -277,10 +278,10 @@ class Answerer:
     def _admit(self, entry: Entry, status: Status) -> bool:
         new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self._client.server_time(), UTC))
         limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
-        return self._store.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+        return self._store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 
     def _was_judged(self, status_id: str) -> bool:
-        entry = self._store.by_status(status_id)
+        entry = self._store.inbox.by_status(status_id)
         return entry is not None and entry.state == "answered" and entry.kind == "answer"
 
     def _agrees(self, text: str) -> bool:

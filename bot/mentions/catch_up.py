@@ -84,7 +84,7 @@ class CatchUp:
             InstanceError, StorageError: it could not be read, or not be kept; the cursor stands where all before it is
                 safe.
         """
-        cursor = self._store.cursor(overlap_s=self._overlap_s)
+        cursor = self._store.cursor.position(overlap_s=self._overlap_s)
         return self._read_first() if cursor is None else self._read_from(cursor)
 
     @property
@@ -127,7 +127,7 @@ class CatchUp:
             if position == cursor:
                 n_mentions += self._fill_gap(page, above=cursor)
             newest = page.ids[-1] if page.ids else position
-            self._store.move_cursor(newest, overlap_s=self._overlap_s)
+            self._store.cursor.move(newest, overlap_s=self._overlap_s)
             if id_order(newest) <= id_order(position):  # the end, or a server that knows no min_id
                 return n_mentions
             position = newest
@@ -166,8 +166,8 @@ class CatchUp:
             if self._is_too_old(page):
                 break
         if newest is not None and position is not None:
-            self._store.move_cursor(position, overlap_s=self._overlap_s)
-            self._store.move_cursor(newest, overlap_s=self._overlap_s)
+            self._store.cursor.move(position, overlap_s=self._overlap_s)
+            self._store.cursor.move(newest, overlap_s=self._overlap_s)
             logger.info("first look back n_mentions=%d cursor=%s", n_mentions, newest)
         return n_mentions
 

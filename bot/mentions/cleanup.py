@@ -17,7 +17,8 @@ from bot.errors import NoSuchPage, NotFound, Refused
 from bot.instance import parse
 from bot.instance.client import Client
 from bot.mentions.worker import Worker
-from bot.storage.store import Entry, Outcome, Store
+from bot.storage.inbox import Entry, Outcome
+from bot.storage.store import Store
 from trainer.errors import ProjectError
 
 logger = logging.getLogger(__name__)
@@ -68,14 +69,14 @@ class Cleanup:
 
     def deleted(self, status_id: str) -> None:
         """A status is gone; returns at once."""
-        entry = self._store.by_status(status_id)
+        entry = self._store.inbox.by_status(status_id)
         if entry is not None:
             self._tasks.put(lambda: self._question_gone(entry))
 
     def edited(self, raw: dict[str, Any]) -> None:
         """A status was edited; returns at once."""
         status = parse.status(raw)
-        entry = self._store.by_status(status.id)
+        entry = self._store.inbox.by_status(status.id)
         if entry is not None:
             self._tasks.put(lambda: self._question_changed(entry, status))
 
@@ -85,7 +86,7 @@ class Cleanup:
         Raises:
             InstanceError: the server could not be asked.
         """
-        followed = self._store.answered_since(self._now() - self._max_age_s)
+        followed = self._store.inbox.answered_since(self._now() - self._max_age_s)
         n_gone = 0
         for entry in self._suspects(followed):
             try:
@@ -109,28 +110,28 @@ class Cleanup:
                 logger.exception("not tidied")
 
     def _question_gone(self, entry: Entry) -> None:
-        entry = self._store.entry(entry.notification_id) or entry
+        entry = self._store.inbox.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting"):  # its answer may have arrived just before
             self._look_again(lambda: self._question_gone(entry))
         if entry.state != "answered" or entry.reply_id is None:
             return  # one that waits finds out by itself
         self._client.delete(entry.reply_id)
-        self._store.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
+        self._store.inbox.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
         logger.info("answer deleted with its question notification=%s", entry.notification_id)
 
     def _question_changed(self, entry: Entry, status: Status) -> None:
         """A photo added to a mention that was told how to ask: the help goes, an answer comes."""
         self._worker.forget(entry.notification_id)
-        entry = self._store.entry(entry.notification_id) or entry
+        entry = self._store.inbox.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting") and status.attachments:  # the help may be on its way
             self._look_again(lambda: self._question_changed(entry, status))
         if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
             return
         # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
         now = self._now()
-        self._store.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
+        self._store.inbox.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
         self._client.delete(entry.reply_id)
-        self._store.hurry(entry.notification_id)
+        self._store.inbox.hurry(entry.notification_id)
         self._worker.wake()
         logger.info("asked again with a photo notification=%s", entry.notification_id)
 

@@ -19,8 +19,9 @@ from bot.config import BotSettings
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
 from bot.recent import Recent
+from bot.storage.inbox import LONGEST_WAIT_S, Entry, Outcome
 from bot.storage.schema import DamagedError
-from bot.storage.store import LONGEST_WAIT_S, Entry, Outcome, Store
+from bot.storage.store import Store
 from trainer.errors import ModelError, ProjectError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Worker:
 
     def start(self) -> None:
         """Take up what an earlier run left behind, then whatever comes."""
-        n_left = self._store.revive([], look_first=True, under_way_s=self._patience_s)
+        n_left = self._store.inbox.revive([], look_first=True, under_way_s=self._patience_s)
         if n_left:
             logger.info("taken up again n=%d", n_left)
         self._thread.start()
@@ -119,7 +120,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Whether nothing is at work or due."""
         with self._wake:
-            due = self._store.next_due(only=self._only())
+            due = self._store.inbox.next_due(only=self._only())
             return not self._at_work and (due is None or due > self._now())
 
     @property
@@ -150,16 +151,16 @@ class Worker:
         now, only = self._now(), self._only()
         if self._held_until > now + LONGEST_WAIT_S:
             self._held_until = now  # the clock was set back
-        self._store.revive(self._at_work)
+        self._store.inbox.revive(self._at_work)
         if now < self._held_until:
             return self._held_until - now
         # In an outage one goes ahead to see whether the server is back.
         n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
         if len(self._at_work) < n_hands:
-            for entry in self._store.take(n_hands - len(self._at_work), only=only):
+            for entry in self._store.inbox.take(n_hands - len(self._at_work), only=only):
                 self._at_work.add(entry.notification_id)
                 self._pool.submit(self._bring_to_its_end, entry)
-        due = self._store.next_due(only=only)
+        due = self._store.inbox.next_due(only=only)
         if due is None or len(self._at_work) >= n_hands:
             return LOOK_EVERY_S
         return max(0.0, due - now)
@@ -219,7 +220,7 @@ class Worker:
             self._finish(entry, outcome, started)
 
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
-        self._store.finish(entry.notification_id, outcome)
+        self._store.inbox.finish(entry.notification_id, outcome)
         self._known.pop(entry.notification_id)
         self._finished(entry, outcome)
         took_ms = (time.monotonic() - started) * 1000
@@ -243,7 +244,7 @@ class Worker:
         if charged and entry.attempts >= self._settings.max_attempts:
             self._finish(entry, Outcome("failed", reason=reason), time.monotonic())
             return
-        self._store.defer(entry.notification_id, until=until, reason=reason, charged=charged)
+        self._store.inbox.defer(entry.notification_id, until=until, reason=reason, charged=charged)
         logger.warning(
             "deferred notification=%s attempt=%d again_in_s=%.1f reason=%s",
             entry.notification_id,

@@ -15,8 +15,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from bot.admin.status import StatusReader
+from bot.storage.inbox import Entry, Outcome
 from bot.storage.records import Records
-from bot.storage.store import Entry, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 LATENCY_BUCKETS_S = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300, 1800, 7200)

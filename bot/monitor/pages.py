@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bot.admin.status import BotStatus, span
-from bot.storage.store import Tally
+from bot.storage.inbox import Tally
 from trainer.errors import ConfigError
 
 logger = logging.getLogger(__name__)

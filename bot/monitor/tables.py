@@ -37,7 +37,7 @@ def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableT
     """Mentions by day and how they ended, reasons of refusals, the champion's figures. Raises StorageError."""
     store, records = Store(database, heal=False), Records(database)
     try:
-        tallies = store.ended_since(time.time() - days * DAY_S)
+        tallies = store.inbox.ended_since(time.time() - days * DAY_S)
         view = StatusReader(settings, store, records).read()
     finally:
         store.close()

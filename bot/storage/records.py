@@ -1,21 +1,18 @@
 """What operations must not forget: runs of jobs, messages to send, faults that were told, switches that admins set.
 
-They lie in the same file as the inbox (`bot.storage.schema`), through a connection of their own.
+They lie in the same file as the inbox (`schema`), through a connection of their own.
 """
 
 from __future__ import annotations
 
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bot.storage.schema import open_database, transaction
+from bot.storage.database import Database
 
 DAY_S = 86400.0
 # What counts as a job's turn: a run that was stopped on purpose did not get its chance.
@@ -74,28 +71,25 @@ class Records:
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
+        self._database = Database(path, heal=False)
         self._now = now
-        self._lock = threading.RLock()
-        self._connection = open_database(path, heal=False)
 
     def close(self) -> None:
-        """Give the file back; later calls fail."""
-        with self._lock:
-            self._connection.close()
+        """Close the file; later calls fail."""
+        self._database.close()
 
     # Runs of jobs
 
     def begin(self, job: str) -> int:
         """A run begins; returns its number."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             number = db.execute("INSERT INTO runs (job, started_at) VALUES (?, ?)", (job, self._now())).lastrowid
         assert number is not None  # noqa: S101 - a row was inserted
         return number
 
     def end(self, number: int, outcome: str, detail: str) -> None:
         """A run has ended."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute(
                 "UPDATE runs SET ended_at = ?, outcome = ?, detail = ? WHERE id = ?",
                 (self._now(), outcome, detail, number),
@@ -107,13 +101,13 @@ class Records:
 
     def last_turn(self, job: str) -> float | None:
         """When a job had its turn last; never in the future, None before the first."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             row = db.execute(_LAST_TURN, (self._now(), job)).fetchone()
         return None if row is None else float(row[0])
 
     def runs(self, *, limit: int, job: str | None = None) -> list[Run]:
         """Runs that did or do take place, newest first."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             rows = db.execute(
                 "SELECT * FROM runs WHERE outcome != 'planned' AND (?1 IS NULL OR job = ?1) ORDER BY id DESC LIMIT ?2",
                 (job, limit),
@@ -122,7 +116,7 @@ class Records:
 
     def run_counts(self) -> dict[tuple[str, str], int]:
         """(job, outcome) -> how many runs of it are on record."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             rows = db.execute(
                 "SELECT job, outcome, count(*) FROM runs WHERE ended_at IS NOT NULL AND outcome != 'planned'"
                 " GROUP BY job, outcome"
@@ -131,7 +125,7 @@ class Records:
 
     def n_failures(self, job: str) -> int:
         """How often in a row a job has failed, up to now."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             row = db.execute(
                 "SELECT count(*) FROM runs WHERE job = ?1 AND outcome = 'failed' AND id >"
                 " coalesce((SELECT max(id) FROM runs WHERE job = ?1 AND outcome = 'done'), 0)",
@@ -141,7 +135,7 @@ class Records:
 
     def close_runs(self) -> int:
         """Runs that an earlier process began and never ended have failed with it; returns how many."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return db.execute(
                 "UPDATE runs SET ended_at = started_at, outcome = 'failed',"
                 " detail = 'the bot or the machine ended meanwhile' WHERE ended_at IS NULL"
@@ -151,7 +145,7 @@ class Records:
 
     def write(self, text: str, *, acct: str | None, picture: bytes | None = None, alt_text: str = "") -> None:
         """Put a message into the outbox."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute(
                 "INSERT INTO outbox (acct, text, picture, alt_text, idempotency_key, created_at)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -160,25 +154,25 @@ class Records:
 
     def queued(self) -> list[QueuedMessage]:
         """What is still to be sent, oldest first."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             rows = db.execute("SELECT * FROM outbox ORDER BY id").fetchall()
         return [QueuedMessage(*(row[name] for name in QueuedMessage.__dataclass_fields__)) for row in rows]
 
     def tried(self, message: QueuedMessage) -> None:
         """A message could not be sent this time."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute("UPDATE outbox SET attempts = attempts + 1 WHERE id = ?", (message.id,))
 
     def sent(self, message: QueuedMessage) -> None:
         """A message needs no more sending."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM outbox WHERE id = ?", (message.id,))
 
     # Faults
 
     def may_tell(self, kind: str, *, again_after_s: float = DAY_S) -> bool:
         """Whether the admins are to be told of a fault now; from then on they count as told."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             now = self._now()
             row = db.execute("SELECT told_at FROM faults WHERE kind = ?", (kind,)).fetchone()
             if row is not None and 0 <= now - row[0] < again_after_s:
@@ -188,20 +182,20 @@ class Records:
 
     def mended(self, kind: str) -> bool:
         """A fault is over; True when the admins had been told of it."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return db.execute("DELETE FROM faults WHERE kind = ?", (kind,)).rowcount > 0
 
     # Switches
 
     def switch(self, name: str) -> str | None:
         """What a switch is set to."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             row = db.execute("SELECT value FROM switches WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_switch(self, name: str, value: str | None) -> None:
         """Set a switch; None takes it away."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM switches WHERE name = ?", (name,))
             if value is not None:
                 db.execute("INSERT INTO switches VALUES (?, ?)", (name, value))
@@ -210,13 +204,8 @@ class Records:
 
     def prune(self, *, before: float) -> int:
         """Forget runs that began before this moment, but never the newest of a job; returns how many."""
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             return db.execute(
                 f"DELETE FROM runs WHERE started_at < ? AND id NOT IN ({_LAST_TURNS})",  # noqa: S608
                 (before,),
             ).rowcount
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, transaction(self._connection, self._path) as db:
-            yield db

@@ -310,7 +310,7 @@ def test_inbox_shows_what_was_set_aside_and_tries_it_again(world: World, run: An
     world.decoder.prepare = poison  # type: ignore[method-assign]
     with world.bot(bot={"max_attempts": 1}) as bot:
         question = world.ask()
-        until(lambda: bot.store.counts().get("failed"))
+        until(lambda: bot.store.inbox.counts().get("failed"))
     status, output = run("inbox")
     assert status == 0
     assert "boom" in output

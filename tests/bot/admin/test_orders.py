@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from bot.errors import Transient
+from bot.storage.inbox import Outcome
 from bot.storage.records import Records
-from bot.storage.store import Outcome
 from sandbox.instance import Account, Status
 from tests.bot.conftest import World, settle, until
 from tests.fake_trainer import add_photos, add_version, plan
@@ -140,7 +140,7 @@ def test_while_paused_mentions_wait_and_orders_are_obeyed(world: World) -> None:
     with world.bot(bot=ADMIN) as bot:
         assert "Paused" in told(world, "pause")
         question = world.ask(by=bob)
-        until(lambda: bot.store.by_status(str(question.id)))
+        until(lambda: bot.store.inbox.by_status(str(question.id)))
         assert "1 new" in told(world, "inbox")
         assert not world.answers(question)
     with world.bot(bot=ADMIN):  # it is remembered
@@ -265,9 +265,9 @@ def test_failed_mentions_are_shown_and_tried_again(world: World) -> None:
         question = world.ask(by=world.person("bob"))
         world.answer(question)
         settle(bot)
-        entry = bot.store.by_status(str(question.id))
+        entry = bot.store.inbox.by_status(str(question.id))
         assert entry is not None
-        bot.store.finish(entry.notification_id, Outcome("failed", reason="HTTP 422"))
+        bot.store.inbox.finish(entry.notification_id, Outcome("failed", reason="HTTP 422"))
         assert f"{entry.notification_id} failed, 1 tries HTTP 422" in told(world, "inbox")
         assert "1 to be tried again" in told(world, f"retry {entry.notification_id}")
         assert "Nothing to try again" in told(world, "retry")

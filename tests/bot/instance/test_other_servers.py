@@ -111,7 +111,7 @@ def test_rate_limit_headers_that_make_no_sense_hold_nothing_up(headers: dict[str
         answer(stranger, question)
         settle(bot)
         assert len(stranger.answers(question)) == 1
-        assert {entry.attempts for entry in bot.store.entries()} == {1}
+        assert {entry.attempts for entry in bot.store.inbox.entries()} == {1}
 
 
 @pytest.mark.parametrize("knows_min_id", [True, False])
@@ -121,7 +121,7 @@ def test_a_long_absence_is_read_from_end_to_end_on_any_server(knows_min_id: bool
             answer(stranger, stranger.ask())
         asked = [stranger.ask() for _ in range(95)]
         with bot_at(stranger, tmp_path, bot={"max_answers_per_hour": 1}) as bot:
-            until(lambda: sum(bot.store.counts().values()) == len(asked) + 1)
+            until(lambda: sum(bot.store.inbox.counts().values()) == len(asked) + 1)
 
 
 def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_for_it(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_f
         stranger.forget(gone)
         good = stranger.ask()
         answer(stranger, good)
-        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
-        entry = bot.store.by_status(str(gone))
+        until(lambda: bot.store.inbox.counts() == {"answered": 1, "refused": 1})
+        entry = bot.store.inbox.by_status(str(gone))
     assert entry is not None
     assert entry.reason == "the question is gone"
 
@@ -185,4 +185,4 @@ def test_stop_without_a_space_behind_the_name_is_understood(tmp_path: Path) -> N
     with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
         reply = answer(stranger, stranger.ask("やめて！", photos=0, language="ja"))
         assert "もうお返事しません" in reply["content"]
-        assert bot.store.opted_out("2")
+        assert "2" in bot.store.opt_outs

@@ -9,7 +9,7 @@ import pytest
 from bot.app import Bot
 from bot.instance import parse
 from bot.mentions import etiquette
-from bot.storage.store import Entry
+from bot.storage.inbox import Entry
 from sandbox.faults import Fault
 from sandbox.instance import Status
 from tests.bot.conftest import World, photo, settle, until
@@ -19,7 +19,7 @@ def refusal(bot: Bot, question: Status) -> str:
     """Why the bot did not answer, once it has decided so."""
 
     def refused() -> Entry | None:
-        entry = bot.store.by_status(str(question.id))
+        entry = bot.store.inbox.by_status(str(question.id))
         return entry if entry and entry.state == "refused" else None
 
     entry: Entry = until(refused)
@@ -280,7 +280,7 @@ def test_two_who_ask_about_the_same_photo_at_once_make_the_bot_ask_once(world: W
     world.instance.faults.add(slow)
     asked = [world.ask(by=who, label=None, in_reply_to=above) for who in (world.alice, dave)]
     with world.bot() as bot:
-        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
+        until(lambda: bot.store.inbox.counts() == {"answered": 1, "refused": 1})
     assert sum(len(world.answers(question)) for question in asked) == 1
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from bot.entities import Mention
-from bot.storage.store import Outcome
+from bot.storage.inbox import Outcome
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import World, settle, until
@@ -22,7 +22,7 @@ def test_a_post_that_was_stored_though_it_failed_is_not_repeated(world: World, k
     world.instance.faults.add(Fault.model_validate({"kind": kind, "path": POSTS, "methods": ("POST",), "times": 1}))
     with world.bot() as bot:
         question = world.ask()
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
         settle(bot)
     assert len(world.answers(question)) == 1
     assert world.instance.faults.fired[kind] == 1
@@ -32,7 +32,7 @@ def test_a_post_that_was_not_stored_is_repeated(world: World) -> None:
     world.instance.faults.add(Fault(kind="cut", path=POSTS, methods=("POST",), times=2))
     with world.bot() as bot:
         question = world.ask()
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
     assert len(world.answers(question)) == 1
 
 
@@ -44,7 +44,7 @@ def test_a_server_that_answers_a_repeated_key_with_500_gets_one_post(world: Worl
     world.instance.faults.add(Fault(kind="answer", path=r".*/context", status=503, times=1))
     with world.bot() as bot:
         question = world.ask()
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
         settle(bot)
     assert len(world.answers(question)) == 1
 
@@ -56,16 +56,16 @@ def test_a_bot_killed_in_any_state_answers_once_after_its_restart(world: World, 
     store = world.store()
     (mention,) = world.client().notifications().mentions
     notification_id = mention.notification_id
-    store.put(mention, look_first=False)
+    store.inbox.put(mention, look_first=False)
     if state != "new":
-        store.take(1)
+        store.inbox.take(1)
     if state == "posting":
-        store.posting(notification_id)
+        store.inbox.posting(notification_id)
     if posted:  # the post arrived, and the kill came before it was recorded
         world.instance.post(world.me, "@alice earlier answer", in_reply_to=question)
     store.close()
     with world.bot() as bot:
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
         settle(bot)
     answers = world.answers(question)
     assert len(answers) == 1
@@ -79,7 +79,7 @@ def test_a_lost_database_leads_to_no_second_answer(world: World) -> None:
     for file in world.data_dir.glob("bot.sqlite3*"):
         file.unlink()
     with world.bot() as bot:
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
         settle(bot)
     assert len(world.answers(question)) == 1
 
@@ -88,7 +88,7 @@ def test_a_damaged_database_is_set_aside_and_loses_nothing(world: World) -> None
     with world.bot() as bot:
         answered = world.ask()
         world.answer(answered)
-        bot.store.opt_out("12345")
+        bot.store.opt_outs.add("12345")
     missed = world.ask()
     database = world.data_dir / "bot.sqlite3"
     database.write_bytes(b"this is no database" * 1000)
@@ -122,7 +122,7 @@ def test_a_long_absence_is_walked_page_by_page(world: World) -> None:
         world.answer(first)
         world.answer(last)
         settle(bot)
-        assert sum(bot.store.counts().values()) == 93
+        assert sum(bot.store.inbox.counts().values()) == 93
 
 
 def test_one_old_status_does_not_end_the_first_look_back(world: World) -> None:
@@ -182,7 +182,7 @@ def test_a_rate_limit_is_waited_for_and_costs_nothing(world: World) -> None:
         question = world.ask()
         world.answer(question)
         settle(bot)
-        (entry,) = bot.store.entries()
+        (entry,) = bot.store.inbox.entries()
     assert (entry.state, entry.attempts) == ("answered", 1)
 
 
@@ -192,7 +192,7 @@ def test_while_posting_is_limited_the_stream_goes_on(world: World) -> None:
         first = world.ask()
         until(lambda: world.instance.faults.fired["rate_limit"])
         second = world.ask()
-        until(lambda: sum(bot.store.counts().values()) == 2)  # taken in while nothing can be posted
+        until(lambda: sum(bot.store.inbox.counts().values()) == 2)  # taken in while nothing can be posted
         assert not world.answers(second)
         world.answer(first)
         world.answer(second)
@@ -204,7 +204,7 @@ def test_a_limit_on_deleting_holds_back_no_answer(world: World) -> None:
         reply = world.answer(question)
         world.instance.faults.add(Fault(kind="rate_limit", path=f"{POSTS}/.*", methods=("DELETE",), seconds=3600))
         world.ask("@dokocos delete", label=None, in_reply_to=reply)
-        until(lambda: bot.store.counts().get("deferred"))
+        until(lambda: bot.store.inbox.counts().get("deferred"))
         world.answer(world.ask())
     assert world.answers(question) == [reply]
 
@@ -213,9 +213,9 @@ def test_what_cannot_be_posted_yet_is_not_worked_on(world: World) -> None:
     world.instance.faults.add(Fault(kind="rate_limit", path=POSTS, methods=("POST",), times=1, seconds=3600))
     with world.bot() as bot:
         world.ask()
-        until(lambda: bot.store.counts().get("deferred"))
+        until(lambda: bot.store.inbox.counts().get("deferred"))
         world.ask()
-        until(lambda: sum(bot.store.counts().values()) == 2)
+        until(lambda: sum(bot.store.inbox.counts().values()) == 2)
     assert sum(world.classifier.batches) == 1
 
 
@@ -241,12 +241,12 @@ def test_a_poison_mention_is_set_aside_and_stops_no_other(world: World) -> None:
         poison = world.ask(attachments=[world.instance.attach(world.alice, b"poison")])
         good = world.ask()
         world.answer(good)
-        until(lambda: bot.store.counts().get("failed"))
-        failed = bot.store.by_status(str(poison.id))
+        until(lambda: bot.store.inbox.counts().get("failed"))
+        failed = bot.store.inbox.by_status(str(poison.id))
         assert failed is not None
         assert "boom" in failed.reason
         world.decoder.prepare = original  # type: ignore[method-assign]
-        assert bot.store.retry() == 1
+        assert bot.store.inbox.retry() == 1
         bot.worker.wake()
         assert "read this file" in world.answer(poison).text  # the poison was in the decoder; the file is no image
 
@@ -264,11 +264,11 @@ def test_a_question_deleted_before_its_answer_is_recorded_as_gone(world: World) 
     world.decoder.gate.clear()
     with world.bot() as bot:
         question = world.ask()
-        until(lambda: bot.store.counts().get("working"))
+        until(lambda: bot.store.inbox.counts().get("working"))
         world.instance.delete(question)
         world.decoder.gate.set()
-        until(lambda: bot.store.counts().get("refused"))
-        (entry,) = bot.store.entries()
+        until(lambda: bot.store.inbox.counts().get("refused"))
+        (entry,) = bot.store.inbox.entries()
     assert entry.reason == "the question is gone"
     assert not world.instance.statuses_of(world.me)
 
@@ -297,7 +297,7 @@ def test_a_burst_is_answered_in_batches(world: World) -> None:
     world.decoder.gate.clear()
     with world.bot(bot={"concurrent_mentions": 16, "max_answers_per_hour": 100}) as bot:
         questions = [world.ask() for _ in range(32)]
-        until(lambda: bot.store.counts().get("working") == 16)
+        until(lambda: bot.store.inbox.counts().get("working") == 16)
         world.decoder.gate.set()
         for question in questions:
             world.answer(question)
@@ -312,7 +312,7 @@ def test_a_second_bot_on_the_same_inbox_is_refused(world: World) -> None:
 
 def test_a_failed_disk_write_loses_no_mention(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with world.bot(mastodon={"catch_up_every_s": 0.2}) as bot:
-        put_it = bot.store.put
+        put_it = bot.store.inbox.put
         failures = iter(range(3))
 
         def full(mention: Mention, *, look_first: bool) -> bool:
@@ -328,7 +328,7 @@ def test_an_outcome_that_cannot_be_recorded_is_found_in_the_thread(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with world.bot() as bot:
-        finish = bot.store.finish
+        finish = bot.store.inbox.finish
         failures = iter(range(1))
 
         def full(notification_id: str, outcome: Outcome) -> None:
@@ -338,5 +338,5 @@ def test_an_outcome_that_cannot_be_recorded_is_found_in_the_thread(
 
         monkeypatch.setattr(bot.store, "finish", full)
         question = world.ask()
-        until(lambda: bot.store.counts().get("answered"))
+        until(lambda: bot.store.inbox.counts().get("answered"))
     assert len(world.answers(question)) == 1

@@ -44,7 +44,7 @@ def test_an_answer_that_arrived_untold_goes_with_its_question(world: World, kind
         gone = world.ask()
         world.answer(gone)
         world.instance.delete(gone)
-        until(lambda: bot.store.counts() == {"answered": 1, "refused": 1})
+        until(lambda: bot.store.inbox.counts() == {"answered": 1, "refused": 1})
     assert [status.in_reply_to_id for status in world.instance.statuses_of(world.me)] == [stays.id]
 
 
@@ -56,7 +56,7 @@ def test_a_question_deleted_while_its_answer_is_being_recorded_takes_it_along(wo
         question = world.ask()
         world.answer(question)  # it is there, and the bot does not know it yet
         world.instance.delete(question)
-        until(lambda: bot.store.counts() == {"refused": 1})
+        until(lambda: bot.store.inbox.counts() == {"refused": 1})
     assert not world.instance.statuses_of(world.me)
 
 
@@ -84,9 +84,9 @@ def test_a_database_damaged_while_the_bot_runs_ends_it_so_that_the_next_start_he
         first = world.ask()
         world.answer(first)
         settle(bot)
-        with bot.store._lock:  # as a failing disk does, between two transactions
-            bot.store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            bot.store._connection.execute("PRAGMA cache_size = 0")
+        with bot.store._database._lock:  # as a failing disk does, between two transactions
+            bot.store._database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            bot.store._database._connection.execute("PRAGMA cache_size = 0")
             with (world.data_dir / "bot.sqlite3").open("r+b") as file:
                 file.seek(4096)
                 file.write(b"\xff" * 4096 * 8)

@@ -63,10 +63,10 @@ def test_a_bot_that_ends_at_any_step_answers_each_mention_once(world: World, n: 
         patch.setattr(Client, "_call", death.meet(Client._call))
         try:
             with world.bot(bot={"concurrent_mentions": 2}) as bot:
-                until(lambda: death.has_come or bot.store.counts().get("answered") == len(questions))
+                until(lambda: death.has_come or bot.store.inbox.counts().get("answered") == len(questions))
         except Killed:
             pass
     with world.bot() as bot:
-        until(lambda: bot.store.counts().get("answered") == len(questions))
+        until(lambda: bot.store.inbox.counts().get("answered") == len(questions))
         settle(bot)
     assert [len(world.answers(question)) for question in questions] == [1, 1, 1]

@@ -14,7 +14,8 @@ from bot.entities import Account, Mention, Status
 from bot.errors import Transient
 from bot.instance.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
 from bot.mentions.worker import Worker
-from bot.storage.store import Entry, Outcome, Store
+from bot.storage.inbox import Entry, Outcome
+from bot.storage.store import Store
 from tests.bot.conftest import until
 
 START = 1_800_000_000.0
@@ -109,12 +110,12 @@ def test_many_failures_in_one_outage_hold_the_bot_back_once(store: Store, clock:
         raise Transient("HTTP 503", outage=True)
 
     for number in range(N_HANDS):
-        store.put(mention(number), look_first=False)
+        store.inbox.put(mention(number), look_first=False)
     worker = start(answer)
-    until(lambda: store.counts() == {"deferred": N_HANDS})
+    until(lambda: store.inbox.counts() == {"deferred": N_HANDS})
     clock.now += 10.0  # the pause after a first failure, not after sixteen in a row
     worker.wake()
-    until(lambda: store.counts() == {"answered": N_HANDS})
+    until(lambda: store.inbox.counts() == {"answered": N_HANDS})
 
 
 def test_after_a_long_outage_it_takes_a_minute_at_most_to_see_that_the_server_is_back(
@@ -127,40 +128,40 @@ def test_after_a_long_outage_it_takes_a_minute_at_most_to_see_that_the_server_is
             return answered(entry)
         raise Transient("HTTP 503", outage=True)
 
-    store.put(mention(1), look_first=False)
+    store.inbox.put(mention(1), look_first=False)
     worker = start(answer)
     for _ in range(20):
-        until(lambda: store.counts() == {"deferred": 1} and worker.is_idle())
+        until(lambda: store.inbox.counts() == {"deferred": 1} and worker.is_idle())
         clock.now += 60.0
         worker.wake()
     is_back.set()
-    until(lambda: store.counts() == {"deferred": 1} or store.counts() == {"answered": 1})
+    until(lambda: store.inbox.counts() == {"deferred": 1} or store.inbox.counts() == {"answered": 1})
     clock.now += 60.0
     worker.wake()
-    until(lambda: store.counts() == {"answered": 1})
+    until(lambda: store.inbox.counts() == {"answered": 1})
 
 
 def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clock: Clock, start: Start) -> None:
-    store.put(mention(1), look_first=False)
-    store.put(mention(2), look_first=False)
-    store.take(2)
-    store.posting("1")  # and then it was killed, while the server was at work
+    store.inbox.put(mention(1), look_first=False)
+    store.inbox.put(mention(2), look_first=False)
+    store.inbox.take(2)
+    store.inbox.posting("1")  # and then it was killed, while the server was at work
     start(lambda entry, _: answered(entry))
-    until(lambda: store.counts() == {"answered": 1, "deferred": 1})
-    waiting = store.entry("1")
+    until(lambda: store.inbox.counts() == {"answered": 1, "deferred": 1})
+    waiting = store.inbox.entry("1")
     assert waiting is not None
     assert waiting.look_first
     assert waiting.next_try_at == clock.now + PATIENCE_S
 
 
 def test_a_mention_that_ends_the_whole_process_again_and_again_is_set_aside(store: Store, start: Start) -> None:
-    store.put(mention(1), look_first=False)
+    store.inbox.put(mention(1), look_first=False)
     for _ in range(BotSettings().max_attempts):
-        store.take(1)  # and then the process ended
-        store.revive([])
+        store.inbox.take(1)  # and then the process ended
+        store.inbox.revive([])
     start(lambda entry, _: answered(entry))
-    until(lambda: store.counts() == {"failed": 1})
-    (entry,) = store.entries()
+    until(lambda: store.inbox.counts() == {"failed": 1})
+    (entry,) = store.inbox.entries()
     assert "ended suddenly" in entry.reason
 
 

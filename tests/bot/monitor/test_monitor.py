@@ -20,7 +20,7 @@ from bot.admin.operations import changed
 from bot.monitor import health
 from bot.monitor.health import Heartbeat, problem
 from bot.monitor.pages import status_page
-from bot.storage.store import Tally
+from bot.storage.inbox import Tally
 from tests.bot.conftest import ROOT, World, settle, until
 from tests.fake_trainer import add_version
 

@@ -92,7 +92,7 @@ def test_the_real_classifier_answers_in_the_sandbox(world: World, real: Classifi
     with world.bot(bot={"pictures": True}) as bot:
         reply = world.answer(world.ask())
         settle(bot)
-        (entry,) = bot.store.entries()
+        (entry,) = bot.store.inbox.entries()
     assert entry.label in LABELS
     assert f"(version {real.version})" in reply.text
     assert len(reply.media) == 1

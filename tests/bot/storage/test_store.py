@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.entities import Account, Mention, Status, id_order
+from bot.storage.inbox import Outcome
 from bot.storage.schema import MIGRATIONS
-from bot.storage.store import Outcome, Store
+from bot.storage.store import Store
 from trainer.errors import ConfigError, StorageError
 
 
@@ -62,14 +63,14 @@ def mention(number: int, *, status_id: str | None = None, account_id: str = "7")
 
 def put(store: Store, *numbers: int, account_id: str = "7") -> None:
     for number in numbers:
-        assert store.put(mention(number, account_id=account_id), look_first=False)
+        assert store.inbox.put(mention(number, account_id=account_id), look_first=False)
 
 
 def test_what_comes_twice_is_stored_once(store: Store) -> None:
     put(store, 1)
-    assert not store.put(mention(1), look_first=False)
-    assert not store.put(mention(2, status_id="100"), look_first=False)  # the same status under another notification
-    assert store.counts() == {"new": 1}
+    assert not store.inbox.put(mention(1), look_first=False)
+    assert not store.inbox.put(mention(2, status_id="100"), look_first=False)  # the same status, notified again
+    assert store.inbox.counts() == {"new": 1}
 
 
 def test_no_words_of_anybody_are_kept(store: Store, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_mention_is_taken_by_one_hand_only(store: Store) -> None:
 
     def take() -> None:
         for _ in range(10):
-            taken.extend(entry.notification_id for entry in store.take(1))
+            taken.extend(entry.notification_id for entry in store.inbox.take(1))
 
     threads = [threading.Thread(target=take) for _ in range(4)]
     for thread in threads:
@@ -95,82 +96,82 @@ def test_a_mention_is_taken_by_one_hand_only(store: Store) -> None:
 
 def test_a_deferred_mention_is_due_when_its_time_has_come(store: Store, clock: Clock) -> None:
     put(store, 1)
-    store.take(1)
-    store.defer("1", until=clock.now + 10, reason="later", charged=True)
-    assert store.take(1) == []
-    assert store.next_due() == clock.now + 10
+    store.inbox.take(1)
+    store.inbox.defer("1", until=clock.now + 10, reason="later", charged=True)
+    assert store.inbox.take(1) == []
+    assert store.inbox.next_due() == clock.now + 10
     clock.now += 10
-    (entry,) = store.take(1)
+    (entry,) = store.inbox.take(1)
     assert (entry.attempts, entry.tries, entry.reason) == (2, 2, "later")
 
 
 def test_a_failure_that_is_not_charged_leaves_the_budget(store: Store, clock: Clock) -> None:
     put(store, 1)
     for _ in range(3):
-        store.take(1)
-        store.defer("1", until=clock.now, reason="", charged=False)
-    (entry,) = store.take(1)
+        store.inbox.take(1)
+        store.inbox.defer("1", until=clock.now, reason="", charged=False)
+    (entry,) = store.inbox.take(1)
     assert (entry.attempts, entry.tries) == (1, 4)
 
 
 def test_what_was_about_to_be_posted_is_looked_for_ever_after(store: Store, clock: Clock) -> None:
     put(store, 1)
-    store.take(1)
-    store.posting("1")
-    store.defer("1", until=clock.now, reason="", charged=True)
-    assert store.take(1)[0].look_first
+    store.inbox.take(1)
+    store.inbox.posting("1")
+    store.inbox.defer("1", until=clock.now, reason="", charged=True)
+    assert store.inbox.take(1)[0].look_first
 
 
 def test_what_nobody_works_on_is_put_back_and_nothing_else(store: Store) -> None:
     put(store, 1, 2, 3, 4)
-    store.take(3)
-    store.posting("2")
-    store.finish("3", Outcome("answered"))
-    assert store.revive(["1"]) == 1
-    states = {entry.notification_id: entry.state for entry in store.entries()}
+    store.inbox.take(3)
+    store.inbox.posting("2")
+    store.inbox.finish("3", Outcome("answered"))
+    assert store.inbox.revive(["1"]) == 1
+    states = {entry.notification_id: entry.state for entry in store.inbox.entries()}
     assert states == {"1": "working", "2": "deferred", "3": "answered", "4": "new"}
 
 
 def test_a_retry_gives_a_failed_mention_a_fresh_budget(store: Store) -> None:
     put(store, 1, 2)
-    store.take(2)
-    store.finish("1", Outcome("failed", reason="poison"))
-    store.finish("2", Outcome("answered"))
-    assert store.retry("2") == 0
-    assert store.retry() == 1
-    assert store.take(5)[0].attempts == 1
+    store.inbox.take(2)
+    store.inbox.finish("1", Outcome("failed", reason="poison"))
+    store.inbox.finish("2", Outcome("answered"))
+    assert store.inbox.retry("2") == 0
+    assert store.inbox.retry() == 1
+    assert store.inbox.take(5)[0].attempts == 1
 
 
 def test_an_account_is_admitted_so_often_an_hour_and_a_retry_is_not_counted(store: Store, clock: Clock) -> None:
     put(store, 1, 2, 3)
     put(store, 4, account_id="8")
-    assert store.admit("1", account_id="7", limit=2)
-    assert store.admit("1", account_id="7", limit=2)
-    assert store.admit("2", account_id="7", limit=2)
-    assert not store.admit("3", account_id="7", limit=2)
-    assert store.admit("4", account_id="8", limit=2)
-    assert store.admit("1", account_id="7", limit=2)
+    assert store.inbox.admit("1", account_id="7", limit=2)
+    assert store.inbox.admit("1", account_id="7", limit=2)
+    assert store.inbox.admit("2", account_id="7", limit=2)
+    assert not store.inbox.admit("3", account_id="7", limit=2)
+    assert store.inbox.admit("4", account_id="8", limit=2)
+    assert store.inbox.admit("1", account_id="7", limit=2)
     clock.now += 3601
-    assert store.admit("3", account_id="7", limit=2)
+    assert store.inbox.admit("3", account_id="7", limit=2)
 
 
 def test_a_clock_that_was_set_back_keeps_nobody_over_the_limit(store: Store, clock: Clock) -> None:
     put(store, 1, 2)
     clock.now += 10 * 86400
-    store.admit("1", account_id="7", limit=1)
-    store.finish("1", Outcome("answered", kind="limit", reply_id="5"))
+    store.inbox.admit("1", account_id="7", limit=1)
+    store.inbox.finish("1", Outcome("answered", kind="limit", reply_id="5"))
     clock.now -= 10 * 86400
-    assert not store.told_within_hour(account_id="7", kind="limit", but="2")
-    assert store.admit("2", account_id="7", limit=1)
+    assert not store.inbox.told_within_hour(account_id="7", kind="limit", but="2")
+    assert store.inbox.admit("2", account_id="7", limit=1)
 
 
 def test_ids_are_ordered_as_numbers(store: Store, clock: Clock) -> None:
     for number in ("9", "10", "99", "100"):
-        store.move_cursor(number, overlap_s=0)
+        store.cursor.move(number, overlap_s=0)
         clock.now += 1
-    assert store.cursor(overlap_s=0) == "100"
+    assert store.cursor.position(overlap_s=0) == "100"
     put(store, 9, 10, 100, 99)
-    assert [entry.notification_id for entry in store.entries()] == ["100", "99", "10", "9"]
+    assert [entry.notification_id for entry in store.inbox.entries()] == ["100", "99", "10", "9"]
 
 
 @given(st.lists(st.integers(0, 10**20), min_size=1))
@@ -180,34 +181,34 @@ def test_decimal_ids_sort_by_value(numbers: list[int]) -> None:
 
 def test_the_cursor_reaches_back_by_the_overlap(store: Store, clock: Clock) -> None:
     for number in range(10, 20):
-        store.move_cursor(str(number), overlap_s=300)
+        store.cursor.move(str(number), overlap_s=300)
         clock.now += 60
-    assert store.cursor(overlap_s=300) == "15"  # the newest that was read five minutes ago
-    assert store.cursor(overlap_s=0) == "19"
+    assert store.cursor.position(overlap_s=300) == "15"  # the newest that was read five minutes ago
+    assert store.cursor.position(overlap_s=0) == "19"
 
 
 def test_the_cursor_keeps_few_rows(store: Store, clock: Clock, tmp_path: Path) -> None:
     for number in range(1000):
-        store.move_cursor(str(number), overlap_s=300)
+        store.cursor.move(str(number), overlap_s=300)
         clock.now += 15
     with closing(sqlite3.connect(tmp_path / "bot.sqlite3")) as database:
         assert database.execute("SELECT count(*) FROM cursor").fetchone()[0] <= 300 / 15 + 2
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_cursor(store: Store, clock: Clock) -> None:
-    store.move_cursor("5", overlap_s=300)
+    store.cursor.move("5", overlap_s=300)
     clock.now -= 10_000_000
-    store.move_cursor("6", overlap_s=300)
+    store.cursor.move("6", overlap_s=300)
     clock.now += 400
-    assert store.cursor(overlap_s=300) == "6"
+    assert store.cursor.position(overlap_s=300) == "6"
 
 
 def test_a_clock_that_is_set_back_keeps_no_mention_waiting(store: Store, clock: Clock) -> None:
     put(store, 1)
-    store.take(1)
-    store.defer("1", until=clock.now + 60, reason="", charged=True)
+    store.inbox.take(1)
+    store.inbox.defer("1", until=clock.now + 60, reason="", charged=True)
     clock.now -= 10_000_000
-    assert len(store.take(1)) == 1
+    assert len(store.inbox.take(1)) == 1
 
 
 def test_an_inbox_stays_with_one_account_on_one_instance(store: Store) -> None:
@@ -220,21 +221,21 @@ def test_an_inbox_stays_with_one_account_on_one_instance(store: Store) -> None:
 
 def test_finished_mentions_are_forgotten_in_time_and_open_ones_never(store: Store, clock: Clock) -> None:
     put(store, 1, 2, 3)
-    store.finish("1", Outcome("answered"))
+    store.inbox.finish("1", Outcome("answered"))
     clock.now += 100
-    store.finish("2", Outcome("refused"))
-    assert store.prune(before=clock.now - 50) == 1
-    assert {entry.notification_id for entry in store.entries()} == {"2", "3"}
+    store.inbox.finish("2", Outcome("refused"))
+    assert store.inbox.prune(before=clock.now - 50) == 1
+    assert {entry.notification_id for entry in store.inbox.entries()} == {"2", "3"}
 
 
 def test_ten_thousand_mentions_leave_a_small_file_behind(store: Store, clock: Clock, tmp_path: Path) -> None:
     for number in range(300):
         put(store, number)
-        store.finish(str(number), Outcome("answered", reply_id=str(number)))
+        store.inbox.finish(str(number), Outcome("answered", reply_id=str(number)))
         if number % 100 == 99:
             clock.now += 100
-            store.prune(before=clock.now)
-    assert store.counts() == {}
+            store.inbox.prune(before=clock.now)
+    assert store.inbox.counts() == {}
     store.close()
     assert (tmp_path / "bot.sqlite3").stat().st_size < 100_000
 
@@ -245,29 +246,31 @@ def test_a_locked_database_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.
     with closing(sqlite3.connect(tmp_path / "bot.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError, match="locked"):
-            impatient.put(mention(1), look_first=False)
+            impatient.inbox.put(mention(1), look_first=False)
         other.execute("ROLLBACK")
-    assert impatient.put(mention(1), look_first=False)
+    assert impatient.inbox.put(mention(1), look_first=False)
     impatient.close()
 
 
 def test_a_full_disk_is_a_clear_error_and_damages_nothing(store: Store) -> None:
-    store._connection.execute("PRAGMA max_page_count = 1")  # as SQLite sees a disk without room for another page
+    store._database._connection.execute(
+        "PRAGMA max_page_count = 1"
+    )  # as SQLite sees a disk without room for another page
     with pytest.raises(StorageError, match="full"):
         put(store, *range(2, 2000))
-    store._connection.execute("PRAGMA max_page_count = 1000000")
-    before = store.counts()["new"]
+    store._database._connection.execute("PRAGMA max_page_count = 1000000")
+    before = store.inbox.counts()["new"]
     put(store, 5000)
-    assert store.counts()["new"] == before + 1
+    assert store.inbox.counts()["new"] == before + 1
 
 
 @pytest.mark.parametrize("damage", ["text", "middle", "empty header"])
 def test_a_damaged_file_is_set_aside_with_the_opt_outs_saved_where_they_can_be(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "bot.sqlite3"
     store = Store(path)
-    store.opt_out("77")
+    store.opt_outs.add("77")
     for number in range(500):
-        store.put(mention(number), look_first=False)
+        store.inbox.put(mention(number), look_first=False)
     store.close()
     content = bytearray(path.read_bytes())
     if damage == "text":
@@ -279,9 +282,9 @@ def test_a_damaged_file_is_set_aside_with_the_opt_outs_saved_where_they_can_be(t
         content[:100] = bytes(100)
     path.write_bytes(content)
     store = Store(path)
-    assert store.counts() == {}
-    assert store.put(mention(1), look_first=True)
-    assert store.opted_out("77") == (damage == "middle")
+    assert store.inbox.counts() == {}
+    assert store.inbox.put(mention(1), look_first=True)
+    assert ("77" in store.opt_outs) == (damage == "middle")
     store.close()
     assert [file.name.split("-")[0] for file in tmp_path.glob("*.damaged-*")] == ["bot.sqlite3.damaged"]
 
@@ -314,9 +317,9 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_while_only_some_accounts_are_served_the_others_wait(store: Store) -> None:
-    store.put(mention(1, account_id="7"), look_first=False)
-    store.put(mention(2, account_id="8"), look_first=False)
-    assert store.next_due(only={"9"}) is None
-    assert [entry.account_id for entry in store.take(5, only={"8"})] == ["8"]
-    assert store.take(5, only={"8"}) == []
-    assert [entry.account_id for entry in store.take(5)] == ["7"]
+    store.inbox.put(mention(1, account_id="7"), look_first=False)
+    store.inbox.put(mention(2, account_id="8"), look_first=False)
+    assert store.inbox.next_due(only={"9"}) is None
+    assert [entry.account_id for entry in store.inbox.take(5, only={"8"})] == ["8"]
+    assert store.inbox.take(5, only={"8"}) == []
+    assert [entry.account_id for entry in store.inbox.take(5)] == ["7"]
