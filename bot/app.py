@@ -16,7 +16,8 @@ from bot.admin.subprocesses import Subprocesses
 from bot.config import MastodonSettings, Settings
 from bot.entities import Account, Mention
 from bot.errors import RateLimited, Transient
-from bot.instance.client import Client, Instance
+from bot.instance.client import Client
+from bot.instance.home import Instance
 from bot.mentions.answer import Answerer
 from bot.mentions.catch_up import CatchUp
 from bot.mentions.cleanup import Cleanup
@@ -93,7 +94,7 @@ class Bot:
             agent = user_agent(settings.web)
             self.client = Client(settings.mastodon, token, user_agent=agent, now=now)
             instance, me = _introduced(self.client, settings.mastodon, sleep=sleep)
-            self._asked_before = self.client.server_time() + CLOCK_STEP_S
+            self._asked_before = self.client.calls.server_time() + CLOCK_STEP_S
             self.store.belongs_to(settings.mastodon.base_url, me.id)
             logger.info("at home on=%s version=%s as=%s", settings.mastodon.base_url, instance.version, me.acct)
             limits = settings.bot
@@ -289,7 +290,7 @@ def _introduced(
     pause = settings.reconnect_pause_s
     while True:
         try:
-            return client.instance(), client.me()
+            return client.home.instance(), client.home.me()
         except (RateLimited, Transient) as error:
             until_s = error.until - time.time() if isinstance(error, RateLimited) else 0.0
             wait_s = max(pause, until_s)

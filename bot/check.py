@@ -53,7 +53,7 @@ def online(settings: Settings) -> Iterator[Result]:
         return  # told by `offline`
     client = Client(settings.mastodon, token, user_agent=user_agent(settings.web))
     try:
-        instance = client.instance()
+        instance = client.home.instance()
         yield Result(
             "ok",
             f"instance: {settings.mastodon.base_url} answers, version {instance.version}, "
@@ -112,7 +112,7 @@ def _champion(settings: Settings) -> Result:
 
 
 def _account(client: Client) -> Result:
-    me = client.me()
+    me = client.home.me()
     if not me.bot:
         return Result("note", f"account: @{me.acct} is not marked as a bot; tick that in its profile, people expect it")
     return Result("ok", f"account: @{me.acct}, marked as a bot")
@@ -121,11 +121,14 @@ def _account(client: Client) -> Result:
 def _scopes(client: Client) -> Iterator[Result]:
     """Try each scope by a call that changes nothing; the server refuses it for the scope, or for something else."""
     probes: dict[str, tuple[str, Callable[[], object]]] = {
-        "read:notifications": ("mentions cannot be read", lambda: client.notifications()),
-        "read:statuses": ("threads cannot be read", lambda: client.thread("0")),
-        "read:follows": ("accounts that were muted are answered all the same", lambda: client.relation(client.me().id)),
-        "write:statuses": ("nothing can be posted", client.probe_posting),
-        "write:media": ("answers come without pictures", client.probe_media),
+        "read:notifications": ("mentions cannot be read", lambda: client.reader.notifications()),
+        "read:statuses": ("threads cannot be read", lambda: client.reader.thread("0")),
+        "read:follows": (
+            "accounts that were muted are answered all the same",
+            lambda: client.reader.relation(client.home.me().id),
+        ),
+        "write:statuses": ("nothing can be posted", client.poster.probe_posting),
+        "write:media": ("answers come without pictures", client.poster.probe_media),
     }
     missing = []
     for scope, (consequence, probe) in probes.items():
@@ -146,7 +149,7 @@ def _scopes(client: Client) -> Iterator[Result]:
 
 def _private_mentions(client: Client) -> Result:
     try:
-        policy = client.private_mention_policy()
+        policy = client.home.private_mention_policy()
     except InstanceError as error:
         return Result("note", f"private mentions: the policy could not be read: {error}")
     if policy in (None, "accept"):
@@ -155,13 +158,13 @@ def _private_mentions(client: Client) -> Result:
         return Result(
             "note",
             "private mentions: those from strangers are dropped by the account's notification policy and never seen",
-            client.accept_private_mentions,
+            client.home.accept_private_mentions,
         )
     return Result(
         "note",
         "private mentions: those from strangers are filtered by the account's notification policy; the bot reads them, "
         f"but only every few minutes, as the stream does not bring them (policy: {policy})",
-        client.accept_private_mentions,
+        client.home.accept_private_mentions,
     )
 
 
@@ -175,7 +178,7 @@ def _streaming(settings: Settings, client: Client) -> Result:
     def listen() -> None:
         nonlocal ended
         try:
-            client.stream(Listener(opened=greet, notified=_ignore, edited=_ignore, deleted=_ignore))
+            client.stream.read(Listener(opened=greet, notified=_ignore, edited=_ignore, deleted=_ignore))
             ended = "closed by the server at once"
         except InstanceError as error:
             ended = str(error)
@@ -188,7 +191,7 @@ def _streaming(settings: Settings, client: Client) -> Result:
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     over.wait(STREAM_WAIT_S)
-    client.close_stream()
+    client.stream.close()
     thread.join(STREAM_WAIT_S)
     return Result("ok", "streaming: open") if opened.is_set() else Result("note", f"streaming: {ended}; {every}")
 

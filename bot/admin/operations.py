@@ -160,7 +160,7 @@ def resolve(
             found[ids[wanted]] = (known or {})[ids[wanted]]
             continue
         try:
-            account = client.lookup(wanted)
+            account = client.reader.lookup(wanted)
         except InstanceError as error:
             logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
             continue

@@ -112,7 +112,7 @@ class Outbox:
         visibility: Visibility = "public" if queued.acct is None else "direct"
         head = "" if queued.acct is None else f"@{queued.acct} "
         reply = Reply(head + queued.text, visibility, spoiler_text="", sensitive=False, language="en")
-        self._client.post(
+        self._client.poster.post(
             reply, in_reply_to=None, idempotency_key=queued.idempotency_key, media_ids=self._upload(queued)
         )
 
@@ -121,7 +121,9 @@ class Outbox:
         if queued.picture is None:
             return []
         try:
-            media_id = self._client.upload(queued.picture, description=queued.alt_text, timeout_s=UPLOAD_TIMEOUT_S)
+            media_id = self._client.poster.upload(
+                queued.picture, description=queued.alt_text, timeout_s=UPLOAD_TIMEOUT_S
+            )
         except (InstanceError, StorageError) as error:
             logger.warning("message goes without its picture: %s", error)
             return []

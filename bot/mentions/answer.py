@@ -73,7 +73,7 @@ class Answerer:
             InstanceError, ProjectError: it could not be brought to its end this time.
         """
         try:
-            status = mention.status if mention else self._client.status(entry.status_id)
+            status = mention.status if mention else self._client.reader.status(entry.status_id)
             return self._answer(entry, status)
         except (NotFound, NoSuchPage) as error:
             if isinstance(error, NoSuchPage) and not self._is_gone(entry, error):
@@ -89,23 +89,23 @@ class Answerer:
 
     def _withdraw(self, entry: Entry) -> None:
         """Delete an answer that arrived, though we were not told so, before its question was deleted."""
-        for reply_id in self._client.left_behind(entry.account_id, since=entry.status_id):
-            self._client.delete(reply_id)
+        for reply_id in self._client.reader.left_behind(entry.account_id, since=entry.status_id):
+            self._client.poster.delete(reply_id)
             logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
 
     def _answer(self, entry: Entry, status: Status) -> Outcome:
-        me = self._client.me()
-        thread = self._client.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
+        me = self._client.home.me()
+        thread = self._client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
         earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
         if earlier is not None:
             logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
-        moment = datetime.fromtimestamp(self._client.server_time(), UTC)
+        moment = datetime.fromtimestamp(self._client.calls.server_time(), UTC)
         max_age = timedelta(hours=self._settings.max_mention_age_h)
         reason = etiquette.why_silent(status, me=me, now=moment, max_age=max_age)
         if reason:
             return _silence(reason)
-        self._client.require("post", "posting")  # before the work is done, as it could not be delivered
+        self._client.calls.require("post", "posting")  # before the work is done, as it could not be delivered
         order = self._order(entry, status)
         return order or self._request(entry, status, thread, me) or self._talk(entry, status, thread, me)
 
@@ -139,7 +139,7 @@ class Answerer:
             for number, text in enumerate(more, start=2):
                 reply = self._writer.plain(text, to=status)
                 key = f"{entry.idempotency_key}-{number}"
-                below = self._client.post(reply, in_reply_to=below, idempotency_key=key)
+                below = self._client.poster.post(reply, in_reply_to=below, idempotency_key=key)
         except InstanceError as error:
             logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
 
@@ -170,7 +170,7 @@ class Answerer:
                 continue
             answered = self._store.inbox.by_reply(each.id)  # None where that is too long ago, or the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
-                self._client.delete(each.id)
+                self._client.poster.delete(each.id)
                 if answered:
                     self._store.inbox.finish(answered.notification_id, _silence("answer deleted when asked to"))
                 return _silence("asked us to delete an answer")
@@ -213,7 +213,7 @@ class Answerer:
         texts = self._writer.texts
         requests = {" ".join(texts.say(language, "consent").split()) for language in texts.templates}
 
-        below = self._client.thread(photo.id)
+        below = self._client.reader.thread(photo.id)
         return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
 
     def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
@@ -250,7 +250,7 @@ class Answerer:
         )
 
     def _send(self, entry: Entry, reply: Reply, media_ids: Sequence[str]) -> str:
-        return self._client.post(
+        return self._client.poster.post(
             reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key, media_ids=media_ids
         )
 
@@ -262,7 +262,7 @@ class Answerer:
                 continue
             try:
                 card = illustrate(finding, self._writer, language=language)
-                media_id = card and self._client.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
+                media_id = card and self._client.poster.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
             except (InstanceError, OSError, ValueError) as error:
                 logger.warning("answering without a picture: %s", error)
                 break
@@ -272,11 +272,11 @@ class Answerer:
 
     def _may_upload(self) -> bool:
         """Whether the server grants more uploads than are to be left."""
-        left = self._client.limits.remaining("upload")
+        left = self._client.calls.limits.remaining("upload")
         return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
 
     def _admit(self, entry: Entry, status: Status) -> bool:
-        new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self._client.server_time(), UTC))
+        new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self._client.calls.server_time(), UTC))
         limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
         return self._store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 
@@ -293,7 +293,7 @@ class Answerer:
         if known is not None:
             return known
         try:
-            shut_out = self._client.relation(account_id).shut_out
+            shut_out = self._client.reader.relation(account_id).shut_out
         except (NotFound, OutOfScope, Refused, Transient) as error:
             # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from bot.entities import Mention, id_order
 from bot.errors import InstanceError, RateLimited, Unauthorized
-from bot.instance.client import Client, Page
+from bot.instance.client import Client
+from bot.instance.reading import Page
 from bot.storage.store import Store
 from trainer.errors import ProjectError
 
@@ -122,7 +123,7 @@ class CatchUp:
         n_mentions = 0
         position = cursor
         while True:
-            page = self._client.notifications(min_id=position)
+            page = self._client.reader.notifications(min_id=position)
             n_mentions += self._take_in(page)
             if position == cursor:
                 n_mentions += self._fill_gap(page, above=cursor)
@@ -139,7 +140,7 @@ class CatchUp:
         """
         n_mentions = 0
         while len(page.ids) >= LEAST_PAGE and id_order(page.ids[0]) > id_order(above):
-            below = self._client.notifications(max_id=page.ids[0])
+            below = self._client.reader.notifications(max_id=page.ids[0])
             if not below.ids or id_order(below.ids[0]) >= id_order(page.ids[0]):  # the end, or it knows no max_id
                 break
             n_mentions += self._take_in(below)
@@ -154,7 +155,7 @@ class CatchUp:
         n_mentions = 0
         newest = position = None
         while True:
-            page = self._client.notifications(max_id=position)
+            page = self._client.reader.notifications(max_id=position)
             n_mentions += self._take_in(page)
             if not page.ids:
                 break
@@ -177,7 +178,7 @@ class CatchUp:
         A single old status among them says nothing: one that mentions us since it was edited, one that came late.
         """
         moments = [mention.status.created_at.timestamp() for mention in page.mentions]
-        return bool(moments) and self._client.server_time() - max(moments) > self._max_age_s
+        return bool(moments) and self._client.calls.server_time() - max(moments) > self._max_age_s
 
     def _take_in(self, page: Page) -> int:
         for mention in page.mentions:

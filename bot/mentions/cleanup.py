@@ -90,7 +90,7 @@ class Cleanup:
         n_gone = 0
         for entry in self._suspects(followed):
             try:
-                self._client.status(entry.status_id)
+                self._client.reader.status(entry.status_id)
             except NotFound:
                 self._question_gone(entry)
                 n_gone += 1
@@ -115,7 +115,7 @@ class Cleanup:
             self._look_again(lambda: self._question_gone(entry))
         if entry.state != "answered" or entry.reply_id is None:
             return  # one that waits finds out by itself
-        self._client.delete(entry.reply_id)
+        self._client.poster.delete(entry.reply_id)
         self._store.inbox.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
         logger.info("answer deleted with its question notification=%s", entry.notification_id)
 
@@ -130,7 +130,7 @@ class Cleanup:
         # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
         now = self._now()
         self._store.inbox.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
-        self._client.delete(entry.reply_id)
+        self._client.poster.delete(entry.reply_id)
         self._store.inbox.hurry(entry.notification_id)
         self._worker.wake()
         logger.info("asked again with a photo notification=%s", entry.notification_id)
@@ -145,7 +145,7 @@ class Cleanup:
         try:
             for start in range(0, len(followed), BATCH):
                 batch = followed[start : start + BATCH]
-                existing = self._client.existing([entry.status_id for entry in batch])
+                existing = self._client.reader.existing([entry.status_id for entry in batch])
                 yield from (entry for entry in batch if entry.status_id not in existing)
         except (NotFound, Refused, NoSuchPage) as error:  # servers before 4.3
             logger.debug("statuses are looked at one by one: %s", error)

@@ -12,8 +12,9 @@ from typing import Any
 from bot.config import MastodonSettings
 from bot.entities import Mention
 from bot.errors import InstanceError, RateLimited, Unauthorized
-from bot.instance.client import Client, readable_mention
+from bot.instance.client import Client
 from bot.instance.listener import Listener
+from bot.instance.reading import readable_mention
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Stream:
     def stop(self, timeout_s: float) -> None:
         """Close the stream and open no other."""
         self._stopping.set()
-        self._client.close_stream()
+        self._client.stream.close()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
@@ -95,7 +96,7 @@ class Stream:
         """One connection from start to end; returns why it ended (None: for good) and the least pause after it."""
         listener = Listener(opened=self._opened, notified=self._notified, edited=self._edited, deleted=self._deleted)
         try:
-            self._client.stream(listener)
+            self._client.stream.read(listener)
             return "closed by the server", 0.0
         except Unauthorized as error:
             return self._is_token_good(error), 0.0
@@ -109,7 +110,7 @@ class Stream:
     def _is_token_good(self, refusal: Unauthorized) -> str | None:
         """Tell a revoked token from a stream that wants another scope; the reason, or None after a revoked one."""
         try:
-            self._client.me(again=True)
+            self._client.home.me(again=True)
         except Unauthorized as error:
             self._fatal(error)
             return None

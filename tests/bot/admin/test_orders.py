@@ -44,7 +44,7 @@ def message(world: World, part: str) -> Status:
 @pytest.fixture(autouse=True)
 def _private_mentions_come_at_once(world: World) -> None:
     """As `python -m bot check --fix` sets it; else the stream brings none from strangers."""
-    world.client().accept_private_mentions()
+    world.client().home.accept_private_mentions()
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_known_admins_stay_admins_while_the_instance_cannot_be_asked(
         raise Transient("HTTP 503", outage=True)
 
     with world.bot(bot=ADMIN) as bot:
-        monkeypatch.setattr(bot.client, "lookup", away)
+        monkeypatch.setattr(bot.client.reader, "lookup", away)
         bot.operations.reload(world.settings(bot={"admins": ["alice", "bob"]}))
         assert "Inbox: " in told(world, "inbox")
 

@@ -60,7 +60,7 @@ def test_each_failure_has_its_kind_and_none_shows_the_token(
     fail(world, **fault)
     client = world.client()
     with pytest.raises(InstanceError) as caught:
-        client.status(str(question.id))
+        client.reader.status(str(question.id))
     assert type(caught.value) is expected
     assert world.me.token not in f"{caught.value!r} {caught.value.__cause__!r}"
 
@@ -73,7 +73,7 @@ def test_an_outage_is_told_from_a_failure_of_one_request(world: World) -> None:
     outages = []
     for _ in range(3):
         with pytest.raises(Transient) as caught:
-            client.status("1")
+            client.reader.status("1")
         outages.append(caught.value.outage)
     assert outages == [False, True, True]
 
@@ -82,18 +82,18 @@ def test_a_missing_scope_is_told_from_a_refusal(world: World) -> None:
     question = world.ask()
     client = world.client(world.instance.token(world.me, "read:accounts"))
     with pytest.raises(OutOfScope, match="outside the authorized scopes"):
-        client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+        client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
 
 
 def test_an_instance_that_fails_does_not_send_the_upload_round_in_circles(world: World) -> None:
     fail(world, r"/api/v[12]/instance.*", status=500)
-    assert world.client().upload(_jpeg(), description="x", timeout_s=5)
+    assert world.client().poster.upload(_jpeg(), description="x", timeout_s=5)
 
 
 @pytest.mark.parametrize("html", [False, True])
 def test_an_instance_that_does_not_describe_itself_is_taken_for_mastodon(world: World, html: bool) -> None:
     fail(world, r"/api/v[12]/instance.*", status=404, html=html)
-    instance = world.client().instance()
+    instance = world.client().home.instance()
     assert (instance.version, instance.max_characters) == ("unknown", 500)
     assert world.instance.faults.fired["answer"] == 2
 
@@ -101,19 +101,19 @@ def test_an_instance_that_does_not_describe_itself_is_taken_for_mastodon(world: 
 def test_an_instance_that_is_away_is_not_taken_for_one_that_does_not_describe_itself(world: World) -> None:
     fail(world, r"/api/.*", status=404, html=True)
     with pytest.raises(Transient):
-        world.client().instance()
+        world.client().home.instance()
 
 
 def test_the_older_description_of_an_instance_will_do(world: World) -> None:
     fail(world, "/api/v2/instance", status=404)
-    assert world.client().instance().max_characters == 500
+    assert world.client().home.instance().max_characters == 500
 
 
 def test_a_rate_limit_waits_as_long_as_the_server_says(world: World) -> None:
     fail(world, kind="rate_limit", seconds=120)
     before = time.time()
     with pytest.raises(RateLimited) as caught:
-        world.client().status("1")
+        world.client().reader.status("1")
     assert 118 <= caught.value.until - before <= 125
 
 
@@ -122,9 +122,9 @@ def test_a_used_up_limit_is_not_knocked_at_again(world: World) -> None:
     client = world.client()
     for _ in range(5):
         with pytest.raises(RateLimited):
-            client.status("1")
+            client.reader.status("1")
     assert world.instance.faults.fired["rate_limit"] == 1
-    assert client.limits.blocked_until("post") is None  # other kinds of calls go on
+    assert client.calls.limits.blocked_until("post") is None  # other kinds of calls go on
 
 
 def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None:
@@ -132,29 +132,29 @@ def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None
     client = world.client()
     listener = Listener(opened=lambda: None, notified=print, edited=print, deleted=print)
     with pytest.raises(RateLimited):
-        client.stream(listener)
-    assert client.limits.blocked_until("call") is None
-    assert client.me(again=True).acct == "dokocos"
+        client.stream.read(listener)
+    assert client.calls.limits.blocked_until("call") is None
+    assert client.home.me(again=True).acct == "dokocos"
 
 
 def test_the_headers_of_an_answer_are_remembered(world: World) -> None:
     client = world.client()
-    client.upload(_jpeg(), description="x", timeout_s=5)
-    assert client.limits.remaining("upload") == 29
+    client.poster.upload(_jpeg(), description="x", timeout_s=5)
+    assert client.calls.limits.remaining("upload") == 29
 
 
 def test_an_attachment_that_takes_its_time_is_done_without(world: World) -> None:
     world.instance.settings = InstanceSettings(version="4.6.5")
     fail(world, r"/api/v2/media", kind="html", times=1)
     with pytest.raises(Transient):
-        world.client().upload(_jpeg(), description="x", timeout_s=5)
+        world.client().poster.upload(_jpeg(), description="x", timeout_s=5)
 
 
 def test_unreadable_notifications_are_passed_over(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.ask()
     client = world.client()
-    raw = dict(client._api().notifications()[0])
-    from bot.instance.client import readable_mention
+    raw = dict(client.calls.api().notifications()[0])
+    from bot.instance.reading import readable_mention
 
     assert readable_mention(raw) is not None
     assert readable_mention(raw | {"type": "favourite"}) is None
@@ -207,7 +207,9 @@ def test_one_object_serves_each_thread(world: World) -> None:
 
     client: Client = world.client()
     with ThreadPoolExecutor(4) as pool:
-        assert {account.id for account in pool.map(lambda _: client.me(again=True), range(16))} == {str(world.me.id)}
+        assert {account.id for account in pool.map(lambda _: client.home.me(again=True), range(16))} == {
+            str(world.me.id)
+        }
 
 
 def client_of(url: str) -> Client:
@@ -218,14 +220,14 @@ def test_a_redirect_on_the_same_server_is_followed() -> None:
     with serving() as server:
         server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location="/api/v1/me")
         server.answers["/api/v1/me"] = answer(200, b'{"id": 1, "username": "me"}', Content_Type="application/json")
-        assert client_of(server.url).me().acct == "me"
+        assert client_of(server.url).home.me().acct == "me"
 
 
 def test_a_redirect_to_another_server_is_told_and_not_followed() -> None:
     with serving() as other, serving() as server:
         server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location=f"{other.url}/api/v1/x")
         with pytest.raises(Transient, match=f"sends us on to {other.url}; if it has moved there for good") as caught:
-            client_of(server.url).me()
+            client_of(server.url).home.me()
     assert caught.value.outage
     assert not other.requests
 
@@ -241,7 +243,7 @@ def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
         server.posted = answer(302, Location="/elsewhere")
         server.answers["/elsewhere"] = moved
         with pytest.raises(Transient, match="sends us on"):
-            client_of(server.url).post(REPLY, in_reply_to="1", idempotency_key="k")
+            client_of(server.url).poster.post(REPLY, in_reply_to="1", idempotency_key="k")
     assert not looked
 
 
@@ -261,7 +263,7 @@ def test_other_servers_words_for_a_missing_scope_are_known(words: str) -> None:
     body = json.dumps({"error": words}).encode()
     refusal = answer(403, body, Content_Type="application/json")
     with serving({"/api/v1/statuses/1": refusal}) as server, pytest.raises(OutOfScope):
-        client_of(server.url).status("1")
+        client_of(server.url).reader.status("1")
 
 
 def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> None:
@@ -269,6 +271,6 @@ def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> N
     question = world.ask()
     client = world.client()
     with pytest.raises(Transient) as caught:
-        client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+        client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
     assert not caught.value.outage
-    assert client.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+    assert client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")

@@ -168,7 +168,7 @@ def test_pictures_go_to_a_server_with_the_older_call_for_media_only(tmp_path: Pa
 def test_an_upload_that_waits_its_turn_is_waited_for_but_not_for_long(
     looks: int, n_pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.instance.client.MEDIA_PAUSE_S", 0.01)
+    monkeypatch.setattr("bot.instance.posting.MEDIA_PAUSE_S", 0.01)
     monkeypatch.setattr("bot.mentions.answer.UPLOAD_TIMEOUT_S", 0.5)
     with at_home(Ways(looks_for_media=looks)) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
         assert len(answer(stranger, stranger.ask())["media"]) == n_pictures

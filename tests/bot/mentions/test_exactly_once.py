@@ -54,7 +54,7 @@ def test_a_server_that_answers_a_repeated_key_with_500_gets_one_post(world: Worl
 def test_a_bot_killed_in_any_state_answers_once_after_its_restart(world: World, state: str, posted: bool) -> None:
     question = world.ask()
     store = world.store()
-    (mention,) = world.client().notifications().mentions
+    (mention,) = world.client().reader.notifications().mentions
     notification_id = mention.notification_id
     store.inbox.put(mention, look_first=False)
     if state != "new":
@@ -320,7 +320,7 @@ def test_a_failed_disk_write_loses_no_mention(world: World, monkeypatch: pytest.
                 raise StorageError("disk full")
             return put_it(mention, look_first=look_first)
 
-        monkeypatch.setattr(bot.store, "put", full)
+        monkeypatch.setattr(bot.store.inbox, "put", full)
         world.answer(world.ask())
 
 
@@ -336,7 +336,7 @@ def test_an_outcome_that_cannot_be_recorded_is_found_in_the_thread(
                 raise StorageError("disk full")
             finish(notification_id, outcome)
 
-        monkeypatch.setattr(bot.store, "finish", full)
+        monkeypatch.setattr(bot.store.inbox, "finish", full)
         question = world.ask()
         until(lambda: bot.store.inbox.counts().get("answered"))
     assert len(world.answers(question)) == 1

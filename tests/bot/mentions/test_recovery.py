@@ -74,7 +74,7 @@ def test_a_proxy_that_knows_no_page_does_not_make_a_question_gone(world: World) 
 def test_a_clock_that_is_days_ahead_makes_no_mention_too_old(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with world.bot() as bot:
         until(lambda: bot.stream.is_open)
-        monkeypatch.setattr(bot.client, "_now", lambda: time.time() + 10 * 86400)
+        monkeypatch.setattr(bot.client.calls, "_now", lambda: time.time() + 10 * 86400)
         monkeypatch.setattr(bot.worker, "_now", lambda: time.time() + 10 * 86400)
         world.answer(world.ask())
 

@@ -12,11 +12,17 @@ from typing import Any
 
 import pytest
 
-from bot.instance.client import Client
+from bot.instance.calls import Calls
+from bot.storage.cursor import Cursor
+from bot.storage.inbox import Inbox
 from bot.storage.store import Store
 from tests.bot.conftest import World, settle, until
 
-WRITES = ("put", "take", "posting", "defer", "finish", "admit", "move_cursor", "revive", "belongs_to")
+WRITES: tuple[tuple[type, str], ...] = (
+    *((Inbox, name) for name in ("put", "take", "posting", "defer", "finish", "admit", "revive")),
+    (Cursor, "move"),
+    (Store, "belongs_to"),
+)
 
 
 class Killed(BaseException):
@@ -58,9 +64,9 @@ def test_a_bot_that_ends_at_any_step_answers_each_mention_once(world: World, n: 
     questions = [world.ask(), world.ask(label=None), world.ask(visibility="direct")]
     death = Death(n, late=late)
     with pytest.MonkeyPatch.context() as patch:
-        for name in WRITES:
-            patch.setattr(Store, name, death.meet(getattr(Store, name)))
-        patch.setattr(Client, "_call", death.meet(Client._call))
+        for table, name in WRITES:
+            patch.setattr(table, name, death.meet(getattr(table, name)))
+        patch.setattr(Calls, "call", death.meet(Calls.call))
         try:
             with world.bot(bot={"concurrent_mentions": 2}) as bot:
                 until(lambda: death.has_come or bot.store.inbox.counts().get("answered") == len(questions))

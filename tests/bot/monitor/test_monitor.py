@@ -206,7 +206,7 @@ def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World)
             config.write_text("bot: {max_images: many}\n")
             process.send_signal(signal.SIGHUP)
             until(lambda: "settings not reloaded, the old ones stay" in world.log.read_text())
-            world.client().accept_private_mentions()
+            world.client().home.accept_private_mentions()
             assert "Inbox: " in world.answer(world.ask("@dokocos inbox", label=None, visibility="direct")).text
         finally:
             process.terminate()

@@ -1,0 +1,114 @@
+"""What the bot knows of its instance and of its own account there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from mastodon import Mastodon
+from mastodon.errors import MastodonAPIError
+
+from bot.entities import Account
+from bot.errors import InstanceError, NoSuchPage, NotFound, Refused, Transient
+from bot.instance import parse
+from bot.instance.calls import Calls
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What the instance says about itself.
+
+    Source: https://docs.joinmastodon.org/entities/Instance/
+    """
+
+    version: str
+    max_characters: int
+    characters_per_url: int
+
+
+class Home:
+    """The instance and our account; each is asked for once.
+
+    Raises (all methods that call the server):
+        RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._instance: Instance | None = None
+        self._me: Account | None = None
+
+    def me(self, *, again: bool = False) -> Account:
+        """The bot's own account; asked for once, unless `again`."""
+        if self._me is None or again:
+            what = "whose token this is"
+            try:
+                raw = self._calls.call("call", what, lambda api: api.me(), doubt=False)
+            except Refused as error:
+                said = f"{error}; if the token lacks the scope read:accounts, run `python -m bot login` again"
+                raise Refused(said, status=error.status) from error
+            self._me = self._calls.readable(what, parse.account, raw)
+        return self._me
+
+    def instance(self) -> Instance:
+        """The instance's facts; asked for once. One that does not describe itself is taken for Mastodon as it comes."""
+        if self._instance is None:
+            what = "the instance's description"
+            self._instance = self._calls.readable(what, _instance, self._describe(what))
+        return self._instance
+
+    def _describe(self, what: str) -> parse.Json:
+        for version in ("v2", "v1"):  # servers before 4.0, and some others of the same API, have only the second
+
+            def ask(api: Mastodon, version: str = version) -> Any:
+                answer = api.session.get(
+                    f"{api.api_base_url}/api/{version}/instance",
+                    headers={"User-Agent": self._calls.user_agent, "Authorization": f"Bearer {self._calls.token}"},
+                    timeout=self._calls.settings.request_timeout_s,
+                )
+                if not answer.ok:
+                    raise MastodonAPIError(answer.reason)
+                return answer.json()
+
+            try:
+                return self._calls.call("call", what, ask, doubt=False)
+            except (NotFound, Refused, NoSuchPage) as error:
+                missing: InstanceError = error
+            except Transient as error:
+                if version == "v1" or error.outage:
+                    raise
+                missing = error
+        try:
+            self.me()
+        except InstanceError:
+            raise missing from None
+        logger.warning("%s; it is taken for Mastodon as it comes", missing)
+        return {}
+
+    def private_mention_policy(self) -> str | None:
+        """What happens to private mentions from strangers: accept, filter or drop; None where there is no policy."""
+        try:
+            policy = self._calls.call("call", "the notification policy", lambda api: api.notifications_policy())
+        except (NotFound, NoSuchPage):
+            return None
+        return str(policy.get("for_private_mentions") or "accept")
+
+    def accept_private_mentions(self) -> None:
+        """Let private mentions from strangers through; needs the scope write:notifications."""
+        self._calls.call(
+            "call",
+            "changing the notification policy",
+            lambda api: api.update_notifications_policy(for_private_mentions="accept"),
+        )
+
+
+def _instance(raw: parse.Json) -> Instance:
+    statuses = (raw.get("configuration") or {}).get("statuses") or {}
+    return Instance(
+        version=str(raw.get("version") or "unknown"),
+        max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
+        characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
+    )

@@ -1,0 +1,150 @@
+"""What the bot reads from its instance: notifications, statuses, threads, accounts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mastodon import Mastodon
+
+from bot.entities import Account, Mention, Status, Thread, id_order
+from bot.errors import NoSuchPage, Refused
+from bot.instance import parse
+from bot.instance.calls import Calls
+from bot.instance.home import Home
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 80  # the most that Mastodon hands out
+MAX_PAGES_BACK = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of notifications.
+
+    Attributes:
+        mentions: those of them that are mentions and can be read.
+        ids: of all notifications on the page, oldest first; empty at the end.
+    """
+
+    mentions: tuple[Mention, ...]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How our account stands to another."""
+
+    shut_out: bool  # one of the two has blocked or muted the other
+
+
+class Reader:
+    """Reads; changes nothing on the server.
+
+    Raises (all methods that call the server):
+        RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
+    """
+
+    def __init__(self, calls: Calls, home: Home) -> None:
+        self._calls = calls
+        self._home = home
+        self._is_plain = False  # the server refuses to choose among notifications
+
+    def notifications(self, *, min_id: str | None = None, max_id: str | None = None) -> Page:
+        """The page right after `min_id`, or right before `max_id`, or the newest; filtered ones too."""
+
+        def ask(api: Mastodon) -> Any:
+            api.session.params = {"include_filtered": "true"}
+            try:
+                return api.notifications(types=["mention"], min_id=min_id, max_id=max_id, limit=PAGE_SIZE)
+            finally:
+                api.session.params = {}
+
+        def ask_plainly(api: Mastodon) -> Any:
+            return api.notifications(min_id=min_id, max_id=max_id)
+
+        what = "notifications"
+        if self._is_plain:
+            return self._calls.read("page", what, ask_plainly, _page)
+        try:
+            return self._calls.read("page", what, ask, _page)
+        except (Refused, NoSuchPage) as error:  # by a server that takes no parameter it does not know
+            if isinstance(error, NoSuchPage) and error.outage:
+                raise
+            page = self._calls.read("page", what, ask_plainly, _page)
+            self._is_plain = True
+            return page
+
+    def status(self, status_id: str) -> Status:
+        """One status, as it is now."""
+        return self._calls.read("call", f"status {status_id}", lambda api: api.status(status_id), parse.status)
+
+    def existing(self, status_ids: Sequence[str]) -> set[str]:
+        """Which of these statuses (20 at most) still exist and are shown to us."""
+        return self._calls.read(
+            "call",
+            "several statuses",
+            lambda api: api.statuses(list(status_ids)),
+            lambda found: {str(item["id"]) for item in found},
+        )
+
+    def thread(self, status_id: str) -> Thread:
+        """What stands before and after a status."""
+        what = f"the thread of status {status_id}"
+        return self._calls.read("call", what, lambda api: api.status_context(status_id), parse.thread)
+
+    def left_behind(self, account_id: str, *, since: str) -> list[str]:
+        """Our answers to an account, posted after the status `since`, whose question is gone.
+
+        With a status, the server takes the link to it out of its answers; whom they answered stays.
+        """
+        me, position = self._home.me().id, since
+        found: list[str] = []
+
+        def ask(api: Mastodon) -> Any:
+            return api.account_statuses(me, min_id=position, limit=40)
+
+        for _ in range(MAX_PAGES_BACK):
+            items = self._calls.call("page", "our own statuses", ask)
+            later = [item for item in items if id_order(str(item["id"])) > id_order(position)]
+            if not later:  # the end, or a server that knows no min_id
+                break
+            position = max((str(item["id"]) for item in later), key=id_order)
+            found += [
+                str(item["id"])
+                for item in later
+                if str(item.get("in_reply_to_account_id")) == account_id and not item.get("in_reply_to_id")
+            ]
+        return found
+
+    def relation(self, account_id: str) -> Relation:
+        """How we stand to an account; needs the scope read:follows."""
+        names = ("blocking", "blocked_by", "muting", "domain_blocking")
+        return self._calls.read(
+            "call",
+            "the relation to an account",
+            lambda api: api.account_relationships([account_id]),
+            lambda found: Relation(shut_out=any(item.get(name) for item in found for name in names)),
+        )
+
+    def lookup(self, acct: str) -> Account:
+        """The account of that name, as this instance knows it; NotFound where it knows none."""
+        return self._calls.read("call", f"the account {acct}", lambda api: api.account_lookup(acct), parse.account)
+
+
+def _page(items: Sequence[parse.Json]) -> Page:
+    mentions = (readable_mention(item) for item in items)
+    ids = sorted((str(item["id"]) for item in items), key=id_order)
+    return Page(tuple(mention for mention in mentions if mention), tuple(ids))
+
+
+def readable_mention(raw: parse.Json) -> Mention | None:
+    """A notification as a mention, or None; one that cannot be read is said so and passed over."""
+    try:
+        return parse.mention(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("unreadable notification=%s error=%r", raw.get("id"), error)
+        return None
