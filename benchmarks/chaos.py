@@ -26,7 +26,7 @@ from benchmarks.home import Home, draw_photos, quick_home
 from benchmarks.quick_bot import STAND_IN
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.weather import REQUEST_TIMEOUT_S, SPELLS
-from bot.app import DATABASE
+from bot.storage.store import DATABASE
 from sandbox.instance import Account, Status
 
 SEED = 20260801

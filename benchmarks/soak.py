@@ -17,7 +17,7 @@ import psutil
 from benchmarks.home import Home, draw_photos, quick_home, running, until
 from benchmarks.quick_bot import STAND_IN
 from benchmarks.result import Figure, Goal, Result
-from bot.app import DATABASE
+from bot.storage.store import DATABASE
 from sandbox.instance import Status
 
 MIB = 2**20

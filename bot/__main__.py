@@ -212,7 +212,7 @@ def _home(instance: str) -> str:
 
 def _database(settings: Settings) -> Path:
     """The bot's database. Raises ConfigError where there is none yet."""
-    from bot.app import DATABASE
+    from bot.storage.store import DATABASE
 
     path = settings.data_dir / DATABASE
     if not path.exists():

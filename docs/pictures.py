@@ -24,8 +24,8 @@ import requests
 from PIL import Image, ImageChops
 
 from benchmarks.home import Home, running, until
-from bot.app import DATABASE
 from bot.monitor.pages import DAYS_SHOWN
+from bot.storage.store import DATABASE
 from sandbox.gallery import Gallery
 from sandbox.gallery import create_app as create_gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app

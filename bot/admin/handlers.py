@@ -58,7 +58,6 @@ class CommandHandlers:
         status_reader: StatusReader,
         *,
         log_lines: Callable[[], list[str]],
-        wake: Callable[[], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self.admins = dict(admins)
@@ -69,7 +68,6 @@ class CommandHandlers:
         self._jobs = jobs
         self._status_reader = status_reader
         self._log_lines = log_lines
-        self._wake = wake
         self._now = now
         self._paused = records.switch(PAUSED) is not None
         self._pending: dict[str, _Pending] = {}
@@ -218,7 +216,7 @@ class CommandHandlers:
     def _resume(self, _argument: str | None) -> str:
         self._records.set_switch(PAUSED, None)
         was_paused, self._paused = self._paused, False
-        self._wake()
+        self._store.inbox.changed()
         n_waiting = self._status_reader.read().n_waiting
         return f"{'Going on' if was_paused else 'I was not paused'}; {n_waiting:,} mentions are waiting or at work."
 
@@ -232,7 +230,6 @@ class CommandHandlers:
 
     def _retry(self, notification_id: str | None) -> str:
         n_again = self._store.inbox.retry(notification_id)
-        self._wake()
         return f"{n_again:,} to be tried again." if n_again else "Nothing to try again: no such mention has failed."
 
     def _quiet(self, hours: str | None) -> str:

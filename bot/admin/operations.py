@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 
 from bot.admin.handlers import CommandHandlers
 from bot.admin.jobs import Jobs
@@ -17,7 +16,7 @@ from bot.config import Settings
 from bot.errors import InstanceError
 from bot.instance.client import Client
 from bot.storage.records import Records
-from bot.storage.store import Store
+from bot.storage.store import DATABASE, Store
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +28,9 @@ class Operations:
     """The parts, for one bot.
 
     Args:
-        database: the file that holds the inbox too.
         subprocesses: runs the trainer's commands.
         max_characters: of a status, as the instance has it.
         log_lines: the last warnings and errors.
-        wake: called when the inbox has something to do again.
-        look: asks for a look into the notifications.
-        sweep: deletes answers whose questions are gone.
         now: seconds since the epoch.
 
     Raises:
@@ -47,18 +42,14 @@ class Operations:
         settings: Settings,
         client: Client,
         store: Store,
-        database: Path,
         subprocesses: Subprocesses,
         *,
         max_characters: int,
         log_lines: Callable[[], list[str]],
-        wake: Callable[[], None],
-        look: Callable[[], None],
-        sweep: Callable[[], int],
         now: Callable[[], float] = time.time,
     ) -> None:
         admins = resolve(client, settings.bot.admins, home=settings.mastodon.base_url)
-        self.records = Records(database, now=now)
+        self.records = Records(settings.data_dir / DATABASE, now=now)
         self.outbox = Outbox(client, self.records, admins=list(admins.values()), max_characters=max_characters, now=now)
         self.jobs = Jobs(settings, store, self.records, subprocesses, self.outbox, now=now)
         self.schedule = Schedule(self.records, between=self.outbox.send, now=now)
@@ -72,13 +63,12 @@ class Operations:
             self.jobs,
             self.status_reader,
             log_lines=log_lines,
-            wake=wake,
             now=now,
         )
         self._settings = settings
         self._client = client
         self._subprocesses = subprocesses
-        self._add_jobs(look, sweep)
+        self._add_jobs()
 
     def start(self) -> None:
         """Plan the jobs and let them run. Raises StorageError."""
@@ -118,14 +108,7 @@ class Operations:
         self.handlers.admins = resolve(self._client, bot.admins, home=home, known=self.handlers.admins)
         self.outbox.admins = tuple(self.handlers.admins.values())
 
-    def _add_jobs(self, look: Callable[[], None], sweep: Callable[[], int]) -> None:
-        def look_again(_asked: bool) -> str:
-            look()
-            return "asked for"
-
-        def tidy_up(_asked: bool) -> str:
-            return f"{sweep()} answers deleted"
-
+    def _add_jobs(self) -> None:
         def watch(asked: bool) -> str:
             if len(self.handlers.admins) < len(self._settings.bot.admins):
                 self._find_admins()
@@ -137,8 +120,6 @@ class Operations:
         self.schedule.add("report", jobs.report)
         self.schedule.add("prune", jobs.prune)
         self.schedule.add("watch", watch)
-        self.schedule.add("catch_up", look_again)
-        self.schedule.add("sweep", tidy_up)
 
 
 def resolve(

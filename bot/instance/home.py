@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,14 @@ from mastodon import Mastodon
 from mastodon.errors import MastodonAPIError
 
 from bot.entities import Account
-from bot.errors import InstanceError, NoSuchPage, NotFound, Refused, Transient
+from bot.errors import InstanceError, NoSuchPage, NotFound, RateLimited, Refused, Transient
 from bot.instance import parse
 from bot.instance.calls import Calls
 
 logger = logging.getLogger(__name__)
+
+# An instance that is away at the start is asked again at least this often.
+MAX_START_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,32 @@ class Home:
             what = "the instance's description"
             self._instance = self._calls.readable(what, _instance, self._describe(what))
         return self._instance
+
+    def wait_for(self, *, sleep: Callable[[float], object] = time.sleep) -> tuple[Instance, Account]:
+        """The instance and our account; one that is away is asked again until it is back.
+
+        Raises:
+            Unauthorized, NotFound, Refused: it answers, and does not want us.
+        """
+        settings = self._calls.settings
+        pause = settings.reconnect_pause_s
+        while True:
+            try:
+                instance, me = self.instance(), self.me()
+            except (RateLimited, Transient) as error:
+                until_s = error.until - time.time() if isinstance(error, RateLimited) else 0.0
+                wait_s = max(pause, until_s)
+                logger.warning(
+                    "%s does not answer, again in_s=%.0f (if it never does, is mastodon.base_url right?): %s",
+                    settings.base_url,
+                    wait_s,
+                    error,
+                )
+                sleep(wait_s)
+                pause = min(pause * 2.0, MAX_START_PAUSE_S, settings.max_reconnect_pause_s)
+            else:
+                logger.info("at home on=%s version=%s as=%s", settings.base_url, instance.version, me.acct)
+                return instance, me
 
     def _describe(self, what: str) -> parse.Json:
         for version in ("v2", "v1"):  # servers before 4.0, and some others of the same API, have only the second

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 from mastodon import StreamListener
@@ -22,31 +22,33 @@ logger = logging.getLogger(__name__)
 NEVER_EVENTS = ("html", "json")  # in the content type of an answer that is no stream, whatever its status says
 
 
+class Events(Protocol):
+    """Takes the stream's events: `bot.mentions.stream.Stream`."""
+
+    def opened(self) -> None:
+        """The connection's first line has arrived."""
+
+    def notified(self, raw: dict[str, Any]) -> None:
+        """A notification, as JSON."""
+
+    def edited(self, raw: dict[str, Any]) -> None:
+        """An edited status, as JSON."""
+
+    def deleted(self, status_id: str) -> None:
+        """A status is gone."""
+
+
 class Listener(StreamListener):  # type: ignore[misc]
-    """Hands events on as they come.
+    """Hands events on as they come."""
 
-    Args:
-        opened: called once for each connection, when its first line arrives.
-        notified: with a notification's JSON.
-        edited: with a status' JSON.
-        deleted: with a status' id.
-    """
-
-    def __init__(
-        self,
-        *,
-        opened: Callable[[], None],
-        notified: Callable[[dict[str, Any]], None],
-        edited: Callable[[dict[str, Any]], None],
-        deleted: Callable[[str], None],
-    ) -> None:
+    def __init__(self, events: Events) -> None:
         super().__init__()
-        self._opened = opened
+        self._opened = events.opened
         # Servers have more kinds of events than these.
         self._handlers: dict[str, Callable[[Any], None]] = {
-            "notification": lambda data: notified(json.loads(data)),
-            "status.update": lambda data: edited(json.loads(data)),
-            "delete": lambda data: deleted(data.strip().strip('"')),
+            "notification": lambda data: events.notified(json.loads(data)),
+            "status.update": lambda data: events.edited(json.loads(data)),
+            "delete": lambda data: events.deleted(data.strip().strip('"')),
         }
 
     def handle_stream(self, response: requests.Response) -> None:

@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from bot.entities import Mention, id_order
+from bot.config import MastodonSettings
+from bot.ending import Ending
+from bot.entities import id_order
 from bot.errors import InstanceError, RateLimited, Unauthorized
 from bot.instance.client import Client
 from bot.instance.reading import Page
+from bot.mentions.intake import Intake
 from bot.storage.store import Store
 from trainer.errors import ProjectError
 
@@ -22,40 +25,36 @@ logger = logging.getLogger(__name__)
 # No server hands out smaller pages where more is there; a smaller one is the end of what there is.
 LEAST_PAGE = 15
 
-Received = Callable[[Mention], None]
-
 
 class CatchUp:
     """Reads on from the cursor: now and then, and whenever it is asked to.
 
     Args:
-        received: takes a mention in; one that comes twice is its business.
-        every_s: seconds between two looks; asked each time.
         max_age_s: how far back the very first look goes.
-        overlap_s: how far each later look reaches back again.
-        fatal: called with an error that only a person can help with.
         now: seconds since the epoch.
+
+    Attributes:
+        streaming: whether a stream is open, so that looks may be rarer.
     """
 
     def __init__(
         self,
         client: Client,
         store: Store,
-        received: Received,
+        intake: Intake,
+        settings: MastodonSettings,
+        ending: Ending,
         *,
-        every_s: Callable[[], float],
         max_age_s: float,
-        overlap_s: float,
-        fatal: Callable[[Exception], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._store = store
-        self._received = received
-        self._every_s = every_s
+        self._intake = intake
+        self._settings = settings
+        self._ending = ending
         self._max_age_s = max_age_s
-        self._overlap_s = overlap_s
-        self._fatal = fatal
+        self.streaming = False
         self._now = now
         self._asked = threading.Event()
         self._stopping = False
@@ -78,6 +77,11 @@ class CatchUp:
         """Look now; returns at once."""
         self._asked.set()
 
+    def run_job(self, _asked: bool) -> str:
+        """As `ask`, as a job of the schedule."""
+        self.ask()
+        return "asked for"
+
     def read_on(self) -> int:
         """Read everything since the cursor; returns how many mentions were seen.
 
@@ -85,7 +89,7 @@ class CatchUp:
             InstanceError, StorageError: it could not be read, or not be kept; the cursor stands where all before it is
                 safe.
         """
-        cursor = self._store.cursor.position(overlap_s=self._overlap_s)
+        cursor = self._store.cursor.position(overlap_s=self._settings.overlap_s)
         return self._read_first() if cursor is None else self._read_from(cursor)
 
     @property
@@ -95,11 +99,12 @@ class CatchUp:
 
     def _run(self) -> None:
         while not self._stopping:
-            pause = self._every_s()
+            settings = self._settings
+            pause = settings.catch_up_every_s if self.streaming else settings.poll_every_s
             try:
                 self.read_on()
             except Unauthorized as error:
-                self._fatal(error)
+                self._ending.fatal(error)
                 return
             except RateLimited as error:
                 pause = max(pause, error.until - self._now())
@@ -128,7 +133,7 @@ class CatchUp:
             if position == cursor:
                 n_mentions += self._fill_gap(page, above=cursor)
             newest = page.ids[-1] if page.ids else position
-            self._store.cursor.move(newest, overlap_s=self._overlap_s)
+            self._store.cursor.move(newest, overlap_s=self._settings.overlap_s)
             if id_order(newest) <= id_order(position):  # the end, or a server that knows no min_id
                 return n_mentions
             position = newest
@@ -167,8 +172,8 @@ class CatchUp:
             if self._is_too_old(page):
                 break
         if newest is not None and position is not None:
-            self._store.cursor.move(position, overlap_s=self._overlap_s)
-            self._store.cursor.move(newest, overlap_s=self._overlap_s)
+            self._store.cursor.move(position, overlap_s=self._settings.overlap_s)
+            self._store.cursor.move(newest, overlap_s=self._settings.overlap_s)
             logger.info("first look back n_mentions=%d cursor=%s", n_mentions, newest)
         return n_mentions
 
@@ -182,5 +187,5 @@ class CatchUp:
 
     def _take_in(self, page: Page) -> int:
         for mention in page.mentions:
-            self._received(mention)
+            self._intake.received(mention)
         return len(page.mentions)

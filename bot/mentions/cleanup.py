@@ -100,6 +100,10 @@ class Cleanup:
                 logger.debug("perhaps gone, perhaps not status=%s error=%s", entry.status_id, error)
         return n_gone
 
+    def run_job(self, _asked: bool) -> str:
+        """As `sweep`, as a job of the schedule."""
+        return f"{self.sweep()} answers deleted"
+
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             try:
@@ -132,7 +136,6 @@ class Cleanup:
         self._store.inbox.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
         self._client.poster.delete(entry.reply_id)
         self._store.inbox.hurry(entry.notification_id)
-        self._worker.wake()
         logger.info("asked again with a photo notification=%s", entry.notification_id)
 
     def _look_again(self, task: Callable[[], None]) -> None:

@@ -6,15 +6,16 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from bot.config import MastodonSettings
-from bot.entities import Mention
+from bot.ending import Ending
 from bot.errors import InstanceError, RateLimited, Unauthorized
 from bot.instance.client import Client
 from bot.instance.listener import Listener
 from bot.instance.reading import readable_mention
+from bot.mentions.catch_up import CatchUp
+from bot.mentions.intake import Intake
 
 logger = logging.getLogger(__name__)
 
@@ -29,32 +30,22 @@ class Stream:
     """Keeps a stream open on a thread of its own.
 
     Args:
-        look: called when a connection stands or has ended, so that what was missed is read.
-        received: takes a mention in.
-        edited: takes the JSON of an edited status in.
-        deleted: takes the id of a deleted status in.
-        fatal: called with an error that only a person can help with.
+        catch_up: reads what was missed whenever a connection is opened or has ended.
     """
 
     def __init__(
         self,
         client: Client,
         settings: MastodonSettings,
-        *,
-        look: Callable[[], None],
-        received: Callable[[Mention], None],
-        edited: Callable[[dict[str, Any]], None],
-        deleted: Callable[[str], None],
-        fatal: Callable[[Exception], None],
+        intake: Intake,
+        catch_up: CatchUp,
+        ending: Ending,
     ) -> None:
         self._client = client
         self._settings = settings
-        self._look = look
-        self._received = received
-        self._edited = edited
-        self._deleted = deleted
-        self._fatal = fatal
-        self._is_open = False
+        self._intake = intake
+        self._catch_up = catch_up
+        self._ending = ending
         self._n_failures = 0
         self.n_connections = 0
         self._stopping = threading.Event()
@@ -63,7 +54,7 @@ class Stream:
     @property
     def is_open(self) -> bool:
         """Whether a stream stands at the moment."""
-        return self._is_open
+        return self._catch_up.streaming
 
     def start(self) -> None:
         """Open the stream, unless config says to poll."""
@@ -85,7 +76,7 @@ class Stream:
             reason, least_pause_s = self._listen()
             if reason is None or self._stopping.is_set():
                 return
-            self._look()
+            self._catch_up.ask()
             lived_s = time.monotonic() - started
             self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
             pause = max(self._pause(), least_pause_s)
@@ -94,9 +85,8 @@ class Stream:
 
     def _listen(self) -> tuple[str | None, float]:
         """One connection from start to end; returns why it ended (None: for good) and the least pause after it."""
-        listener = Listener(opened=self._opened, notified=self._notified, edited=self._edited, deleted=self._deleted)
         try:
-            self._client.stream.read(listener)
+            self._client.stream.read(Listener(self))
             return "closed by the server", 0.0
         except Unauthorized as error:
             return self._is_token_good(error), 0.0
@@ -105,32 +95,44 @@ class Stream:
         except InstanceError as error:
             return str(error), 0.0
         finally:
-            self._is_open = False
+            self._catch_up.streaming = False
 
     def _is_token_good(self, refusal: Unauthorized) -> str | None:
         """Tell a revoked token from a stream that wants another scope; the reason, or None after a revoked one."""
         try:
             self._client.home.me(again=True)
         except Unauthorized as error:
-            self._fatal(error)
+            self._ending.fatal(error)
             return None
         except InstanceError:
             return str(refusal)
         return f"{refusal}; the token itself is good, perhaps it lacks read:statuses or read:notifications"
 
-    def _opened(self) -> None:
-        self._is_open = True
+    # What the listener calls
+
+    def opened(self) -> None:
+        """A connection has brought its first line."""
+        self._catch_up.streaming = True
         self.n_connections += 1
         if self._n_failures >= FAILURES_TO_POLL:
             logger.info("stream open again after failures=%d", self._n_failures)
         else:
             logger.info("stream open connection=%d", self.n_connections)
-        self._look()
+        self._catch_up.ask()
 
-    def _notified(self, raw: dict[str, Any]) -> None:
+    def notified(self, raw: dict[str, Any]) -> None:
+        """A notification, as JSON; what is no mention is passed over."""
         mention = readable_mention(raw)
         if mention is not None:
-            self._received(mention)
+            self._intake.received(mention)
+
+    def edited(self, raw: dict[str, Any]) -> None:
+        """A status was edited; `raw` is its JSON."""
+        self._intake.edited(raw)
+
+    def deleted(self, status_id: str) -> None:
+        """A status was deleted."""
+        self._intake.deleted(status_id)
 
     def _pause(self) -> float:
         pause = self._settings.reconnect_pause_s * 2.0 ** min(self._n_failures - 1, MAX_DOUBLINGS)

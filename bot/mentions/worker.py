@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from bot.config import BotSettings
+from bot.ending import Ending
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
 from bot.recent import Recent
-from bot.storage.inbox import LONGEST_WAIT_S, Entry, Outcome
+from bot.storage.inbox import LONGEST_WAIT_S, Entry, Inbox, Outcome
 from bot.storage.schema import DamagedError
-from bot.storage.store import Store
 from trainer.errors import ModelError, ProjectError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -37,43 +37,54 @@ NEEDED_BY_ALL = ("call", "post")  # kinds of calls without which no mention can 
 
 
 class Answerer(Protocol):
-    """Brings one mention to its end: `bot.mentions.answer.Answerer`."""
+    """Answers one mention: `bot.mentions.answer.Answerer`."""
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
         """Raises where it cannot."""
+
+
+class Gate(Protocol):
+    """Says whose mentions are answered: `bot.admin.handlers.CommandHandlers`."""
+
+    def serves_only(self) -> Collection[str] | None:
+        """The ids of the accounts that are answered at the moment, the others wait; None: everybody is."""
+
+
+class Departures(Protocol):
+    """Counts how mentions ended: `bot.monitor.metrics.Metrics`."""
+
+    def finished(self, entry: Entry, outcome: Outcome) -> None:
+        """A mention was answered, refused or set aside."""
 
 
 class Worker:
     """Works the inbox off on threads of its own.
 
     Args:
-        patience_s: how long an answer of the server may be under way; a call that got no answer is not
-            tried again earlier, lest a post arrive twice.
-        fatal: called with an error that only a person can help with.
-        only: ids of the accounts whose mentions are taken at the moment, the others wait; None: everybody's.
-        finished: called with each mention that came to its end.
+        patience_s: how long an answer of the server may be under way; a call that got no answer is not repeated
+            earlier, as the post could arrive twice.
         now: seconds since the epoch.
     """
 
     def __init__(
         self,
-        store: Store,
+        inbox: Inbox,
         answerer: Answerer,
         settings: BotSettings,
+        gate: Gate,
+        departures: Departures,
+        ending: Ending,
         *,
         patience_s: float,
-        fatal: Callable[[Exception], None],
-        only: Callable[[], Collection[str] | None] = lambda: None,
-        finished: Callable[[Entry, Outcome], None] = lambda *_: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
+        self._inbox = inbox
         self._answerer = answerer
         self._settings = settings
+        self._gate = gate
+        self._departures = departures
+        self._ending = ending
         self._patience_s = patience_s
-        self._fatal = fatal
-        self._only = only
-        self._finished = finished
         self._now = now
         self._known: Recent[Mention] = Recent()
         self._at_work: set[str] = set()
@@ -83,10 +94,11 @@ class Worker:
         self._wake = threading.Condition()
         self._pool = ThreadPoolExecutor(settings.concurrent_mentions, thread_name_prefix="mention")
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        inbox.changed = self.wake
 
     def start(self) -> None:
         """Take up what an earlier run left behind, then whatever comes."""
-        n_left = self._store.inbox.revive([], look_first=True, under_way_s=self._patience_s)
+        n_left = self._inbox.revive([], look_first=True, under_way_s=self._patience_s)
         if n_left:
             logger.info("taken up again n=%d", n_left)
         self._thread.start()
@@ -120,7 +132,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Whether nothing is at work or due."""
         with self._wake:
-            due = self._store.inbox.next_due(only=self._only())
+            due = self._inbox.next_due(only=self._gate.serves_only())
             return not self._at_work and (due is None or due > self._now())
 
     @property
@@ -136,7 +148,7 @@ class Worker:
                 try:
                     pause = self._fill()
                 except DamagedError as error:
-                    self._fatal(error)
+                    self._ending.fatal(error)
                     return
                 except StorageError as error:
                     logger.error("the inbox cannot be read: %s", error)
@@ -148,19 +160,19 @@ class Worker:
 
     def _fill(self) -> float:
         """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
-        now, only = self._now(), self._only()
+        now, only = self._now(), self._gate.serves_only()
         if self._held_until > now + LONGEST_WAIT_S:
             self._held_until = now  # the clock was set back
-        self._store.inbox.revive(self._at_work)
+        self._inbox.revive(self._at_work)
         if now < self._held_until:
             return self._held_until - now
         # In an outage one goes ahead to see whether the server is back.
         n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
         if len(self._at_work) < n_hands:
-            for entry in self._store.inbox.take(n_hands - len(self._at_work), only=only):
+            for entry in self._inbox.take(n_hands - len(self._at_work), only=only):
                 self._at_work.add(entry.notification_id)
                 self._pool.submit(self._bring_to_its_end, entry)
-        due = self._store.inbox.next_due(only=only)
+        due = self._inbox.next_due(only=only)
         if due is None or len(self._at_work) >= n_hands:
             return LOOK_EVERY_S
         return max(0.0, due - now)
@@ -192,7 +204,7 @@ class Worker:
             self._defer(entry, error, until=error.until, charged=False)
         except Unauthorized as error:
             self._defer(entry, error, until=self._now(), charged=False)
-            self._fatal(error)
+            self._ending.fatal(error)
         except (NotFound, Refused) as error:
             self._n_outages = 0
             self._finish(entry, Outcome("failed", reason=str(error)), started)
@@ -220,9 +232,9 @@ class Worker:
             self._finish(entry, outcome, started)
 
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
-        self._store.inbox.finish(entry.notification_id, outcome)
+        self._inbox.finish(entry.notification_id, outcome)
         self._known.pop(entry.notification_id)
-        self._finished(entry, outcome)
+        self._departures.finished(entry, outcome)
         took_ms = (time.monotonic() - started) * 1000
         if outcome.state == "answered":
             logger.info(
@@ -244,7 +256,7 @@ class Worker:
         if charged and entry.attempts >= self._settings.max_attempts:
             self._finish(entry, Outcome("failed", reason=reason), time.monotonic())
             return
-        self._store.inbox.defer(entry.notification_id, until=until, reason=reason, charged=charged)
+        self._inbox.defer(entry.notification_id, until=until, reason=reason, charged=charged)
         logger.warning(
             "deferred notification=%s attempt=%d again_in_s=%.1f reason=%s",
             entry.notification_id,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -22,12 +22,31 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 LATENCY_BUCKETS_S = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300, 1800, 7200)
 
 
+class Connections(Protocol):
+    """The stream: `bot.mentions.stream.Stream`."""
+
+    n_connections: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream is open at the moment."""
+
+
+class _NoStream:
+    """What stands for the stream before there is one."""
+
+    n_connections = 0
+    is_open = False
+
+
 class Metrics:
     """Counts.
 
     Args:
-        stream: whether a stream stands, and how many connections there were.
         now: seconds since the epoch.
+
+    Attributes:
+        stream: the stream, once there is one.
     """
 
     def __init__(
@@ -35,9 +54,9 @@ class Metrics:
         status_reader: StatusReader,
         records: Records,
         *,
-        stream: Callable[[], tuple[bool, int]],
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.stream: Connections = _NoStream()
         self._now = now
         self._registry = CollectorRegistry()
         self._mentions = Counter("dokocos_mentions", "Mentions taken into the inbox.", registry=self._registry)
@@ -52,7 +71,7 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_Standing(status_reader, records, stream))
+        self._registry.register(_Standing(status_reader, records, self))
 
     def received(self) -> None:
         """A mention was taken into the inbox."""
@@ -76,10 +95,10 @@ class Metrics:
 class _Standing(Collector):
     """How things stand when Prometheus asks."""
 
-    def __init__(self, status_reader: StatusReader, records: Records, stream: Callable[[], tuple[bool, int]]) -> None:
+    def __init__(self, status_reader: StatusReader, records: Records, metrics: Metrics) -> None:
         self._status_reader = status_reader
         self._records = records
-        self._stream = stream
+        self._metrics = metrics
 
     def describe(self) -> Iterator[Metric]:
         """Nothing is asked of the parts before they are there."""
@@ -88,7 +107,7 @@ class _Standing(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
         view = self._status_reader.read()
-        is_open, n_connections = self._stream()
+        stream = self._metrics.stream
         inbox = GaugeMetricFamily("dokocos_inbox", "Mentions in the inbox.", labels=["state"])
         for state, n in view.counts.items():
             inbox.add_metric([state], n)
@@ -97,8 +116,10 @@ class _Standing(Collector):
         yield GaugeMetricFamily("dokocos_paused", "1 while an admin has paused the bot.", value=view.paused)
         yield GaugeMetricFamily("dokocos_free_bytes", "Free on data_dir's disk.", value=view.free_bytes)
         yield GaugeMetricFamily("dokocos_uptime_seconds", "Since the start.", value=view.uptime_s)
-        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream stands.", value=is_open)
-        yield CounterMetricFamily("dokocos_stream_connections", "Streams opened since the start.", value=n_connections)
+        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream stands.", value=stream.is_open)
+        yield CounterMetricFamily(
+            "dokocos_stream_connections", "Streams opened since the start.", value=stream.n_connections
+        )
         runs = GaugeMetricFamily("dokocos_job_runs", "Runs of a job that are on record.", labels=["job", "outcome"])
         for (job, outcome), n in sorted(self._records.run_counts().items()):
             runs.add_metric([job, outcome], n)

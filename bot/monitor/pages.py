@@ -12,8 +12,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bot.admin.operations import Operations
 from bot.admin.status import BotStatus, span
-from bot.storage.inbox import Tally
+from bot.monitor.metrics import CONTENT_TYPE, Metrics
+from bot.storage.inbox import Inbox, Tally
+from bot.storage.records import DAY_S
 from trainer.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,22 @@ class Pages:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+
+
+def pages_of(
+    is_alive: Callable[[], bool], metrics: Metrics, inbox: Inbox, operations: Operations, *, now: Callable[[], float]
+) -> dict[str, Callable[[], Page]]:
+    """Path -> what makes its page, for one running bot."""
+
+    def healthz() -> Page:
+        return Page(b"alive\n") if is_alive() else Page(b"a part of the bot is not alive\n", status=503)
+
+    def status() -> Page:
+        tallies = inbox.ended_since(now() - DAYS_SHOWN * DAY_S)
+        reader, jobs = operations.status_reader, operations.schedule.jobs()
+        return status_page(reader.read(), tallies, reader.job_lines(jobs), now=now())
+
+    return {"/healthz": healthz, "/metrics": lambda: Page(metrics.page(), CONTENT_TYPE), "/": status}
 
 
 def status_page(view: BotStatus, tallies: Sequence[Tally], jobs: Sequence[str], *, now: float) -> Page:

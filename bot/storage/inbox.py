@@ -91,11 +91,15 @@ class Tally:
 class Inbox:
     """The table of mentions; every method is one transaction and may be called from any thread.
 
+    Attributes:
+        changed: called when mentions may be taken sooner than they seemed to be; set by whoever takes them.
+
     Raises (all methods):
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
     """
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self.changed: Callable[[], None] = lambda: None
         self._database = database
         self._now = now
 
@@ -202,11 +206,13 @@ class Inbox:
     def retry(self, notification_id: str | None = None) -> int:
         """Give a failed mention (None: all of them) a fresh budget; returns how many there were."""
         with self._database.transaction() as db:
-            return db.execute(
+            n_rows = db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = 0, attempts = 0, tries = 0, finished_at = NULL"
                 " WHERE state = 'failed' AND (?1 IS NULL OR notification_id = ?1)",
                 (notification_id,),
             ).rowcount
+        self.changed()
+        return n_rows
 
     def ask_again(self, notification_id: str, *, salt: str, not_before: float) -> None:
         """Open an answered mention again, as a new question with an Idempotency-Key of its own."""
@@ -224,6 +230,7 @@ class Inbox:
             db.execute(
                 "UPDATE inbox SET next_try_at = 0 WHERE notification_id = ? AND state = 'deferred'", (notification_id,)
             )
+        self.changed()
 
     # Looking
 

@@ -12,6 +12,8 @@ from bot.storage.inbox import Inbox
 from bot.storage.opt_outs import OptOuts
 from trainer.errors import ConfigError
 
+DATABASE = "bot.sqlite3"
+
 
 class Store:
     """The tables by which mentions are answered.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 
+from bot.check import Probe
 from bot.config import MastodonSettings
 from bot.entities import Reply
 from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
@@ -130,7 +131,7 @@ def test_a_used_up_limit_is_not_knocked_at_again(world: World) -> None:
 def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None:
     fail(world, "/api/v1/streaming.*", status=429, html=True)
     client = world.client()
-    listener = Listener(opened=lambda: None, notified=print, edited=print, deleted=print)
+    listener = Listener(Probe())
     with pytest.raises(RateLimited):
         client.stream.read(listener)
     assert client.calls.limits.blocked_until("call") is None

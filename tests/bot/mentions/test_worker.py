@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bot.config import BotSettings
+from bot.ending import Ending
 from bot.entities import Account, Mention, Status
 from bot.errors import Transient
 from bot.instance.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
@@ -21,6 +22,7 @@ from tests.bot.conftest import until
 START = 1_800_000_000.0
 N_HANDS = 16
 PATIENCE_S = 30.0
+ENDING = Ending("https://example.social")
 Answer = Callable[[Entry, Mention | None], Outcome]
 Start = Callable[[Answer], Worker]
 
@@ -31,6 +33,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Everybody:
+    """A gate that is always open."""
+
+    def serves_only(self) -> None:
+        return None
+
+
+class NoCounts:
+    """Counts nothing."""
+
+    def finished(self, entry: Entry, outcome: Outcome) -> None:
+        pass
 
 
 class FunctionAnswerer:
@@ -85,7 +101,16 @@ def start(store: Store, clock: Clock) -> Iterator[Start]:
 
     def make(answer: Answer) -> Worker:
         settings = BotSettings(concurrent_mentions=N_HANDS)
-        worker = Worker(store, FunctionAnswerer(answer), settings, patience_s=PATIENCE_S, fatal=_none, now=clock)
+        worker = Worker(
+            store.inbox,
+            FunctionAnswerer(answer),
+            settings,
+            Everybody(),
+            NoCounts(),
+            ENDING,
+            patience_s=PATIENCE_S,
+            now=clock,
+        )
         workers.append(worker)
         worker.start()
         return worker
@@ -93,10 +118,6 @@ def start(store: Store, clock: Clock) -> Iterator[Start]:
     yield make
     for worker in workers:
         worker.stop(5.0)
-
-
-def _none(_: Exception) -> None:
-    return None
 
 
 def test_many_failures_in_one_outage_hold_the_bot_back_once(store: Store, clock: Clock, start: Start) -> None:

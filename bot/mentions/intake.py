@@ -1,0 +1,61 @@
+"""Takes mentions into the inbox, from wherever they were heard of."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from bot.entities import Mention
+from bot.mentions.cleanup import Cleanup
+from bot.mentions.worker import Worker
+from bot.storage.inbox import Inbox
+
+logger = logging.getLogger(__name__)
+
+
+class Arrivals(Protocol):
+    """Counts mentions: `bot.monitor.metrics.Metrics`."""
+
+    def received(self) -> None:
+        """A mention was taken into the inbox."""
+
+
+class Intake:
+    """Takes in mentions and what happens to their statuses; every method returns at once.
+
+    Args:
+        asked_before: seconds since the epoch by the server's clock. What was asked before this start may have been
+            answered by an earlier run whose records are lost (a power cut, a restored backup): its thread is looked
+            into first.
+    """
+
+    def __init__(
+        self, inbox: Inbox, worker: Worker, cleanup: Cleanup, arrivals: Arrivals, *, asked_before: float
+    ) -> None:
+        self._inbox = inbox
+        self._worker = worker
+        self._cleanup = cleanup
+        self._arrivals = arrivals
+        self._asked_before = asked_before
+
+    def received(self, mention: Mention) -> None:
+        """Take a mention into the inbox; one that is there already changes nothing."""
+        look_first = mention.status.created_at.timestamp() <= self._asked_before
+        if self._inbox.put(mention, look_first=look_first):
+            self._arrivals.received()
+            logger.info(
+                "received notification=%s status=%s visibility=%s attachments=%d",
+                mention.notification_id,
+                mention.status.id,
+                mention.status.visibility,
+                len(mention.status.attachments),
+            )
+            self._worker.hand_over(mention)
+
+    def edited(self, raw: dict[str, Any]) -> None:
+        """A status was edited; `raw` is its JSON."""
+        self._cleanup.edited(raw)
+
+    def deleted(self, status_id: str) -> None:
+        """A status was deleted."""
+        self._cleanup.deleted(status_id)
