@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
 from trainer.config import FeatureSettings, HeadSettings
-from trainer.head.head import fit_head
+from trainer.head.fit import fit_head
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.weights import kernel_shape

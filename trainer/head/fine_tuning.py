@@ -23,7 +23,8 @@ import numpy as np
 
 from trainer.config import HeadSettings
 from trainer.head.checkpoint import Arrays, Checkpoint, Json
-from trainer.head.head import Floats, Gain, Head, Indexes, class_weights, gain, judge
+from trainer.head.fit import Gain, class_weights, gain, judge
+from trainer.head.head import Floats, Head, Indexes
 from trainer.vgg16.backbone import Backbone, feature_columns
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache

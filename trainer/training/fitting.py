@@ -13,7 +13,8 @@ from trainer.config import Settings
 from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
 from trainer.head.calibration import Threshold, choose_threshold, fit_calibration
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
-from trainer.head.head import FittedHead, Head, fit_head
+from trainer.head.fit import FittedHead, fit_head
+from trainer.head.head import Head
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
 

@@ -21,8 +21,9 @@ from trainer.config import FeatureSettings, HeadSettings, Settings, load_setting
 from trainer.errors import ConfigError
 from trainer.head import checkpoint as checkpoint_module
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
+from trainer.head.fit import FittedHead, fit_head, judge
 from trainer.head.head import FILE_NAME as HEAD
-from trainer.head.head import FittedHead, Head, fit_head, judge
+from trainer.head.head import Head
 from trainer.photos.images import prepare
 from trainer.registry.registry import BLOCK5, METRICS, Registry, Version
 from trainer.registry.serving import Classifier

@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from trainer.config import HeadSettings
 from trainer.errors import ModelError, StorageError
 from trainer.evaluation.evaluate import balanced_accuracy
-from trainer.head.head import FILE_NAME, Floats, Head, Indexes, class_weights, fit_head, softmax
+from trainer.head.fit import class_weights, fit_head
+from trainer.head.head import FILE_NAME, Floats, Head, Indexes, softmax
 from trainer.vgg16.backend import load_keras
 
 LABELS = ("brazil", "china", "japan")

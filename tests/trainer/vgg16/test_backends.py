@@ -20,7 +20,8 @@ from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.backend import load_keras
 from trainer.config import FeatureSettings, HeadSettings
 from trainer.head.fine_tuning import Rows, fine_tune
-from trainer.head.head import Head, fit_head
+from trainer.head.head import Head
+from trainer.head.fit import fit_head
 from trainer.vgg16.maps import open_maps
 
 settings = FeatureSettings(weights="random", layers=("block2_conv2", "block4_conv3"))
