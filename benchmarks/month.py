@@ -24,6 +24,7 @@ from bot.app import Bot
 from bot.config import load_settings
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
 from sandbox.server import serve
+from tests.fakes import apscheduler_clock
 from trainer.registry.registry import Registry
 
 MENTIONS_A_DAY = 3
@@ -65,6 +66,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     clock = Clock()
     started = time.monotonic()
     with ExitStack() as stack:
+        stack.enter_context(apscheduler_clock(clock))
         instance = Instance(InstanceSettings(rate_limits=NO_RATE_LIMITS, max_characters=5000))
         url = stack.enter_context(serve(create_app(instance)))
         source: Source = StandIn(data_dir) if quick else stack.enter_context(real_source(data_dir))
@@ -157,9 +159,9 @@ def _live_through_a_day(bot: Bot, clock: Clock) -> None:
     schedule = bot.operations.schedule
     for _ in range(24):
         clock.now += timedelta(hours=1)
-        for lane in ("long", "short"):
-            schedule.run_due(lane)
-        until(lambda: not any(job.running for job in schedule.jobs()), timeout_s=600)
+        schedule.run_due()
+        if not schedule.wait_until_idle(600):
+            raise TimeoutError("a job did not end")
 
 
 def _is_about(words: str, status: Status) -> bool:

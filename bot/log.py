@@ -81,6 +81,7 @@ def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> LastLines
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("apscheduler.executors").setLevel(logging.ERROR)  # what it warns of, `schedule` says
     return last_lines
 
 

@@ -1,7 +1,10 @@
 """When a job is due: a cron line or an interval in words -> moments; pure.
 
-APScheduler's trigger reads the cron line and knows the clock of a time zone. It counts weekdays from Monday, cron from
-Sunday: here numbers mean what cron means by them.
+cronsim reads the cron line. Daylight saving is as Debian's cron has it: a job with a fixed hour and minute runs once on
+each local date that fits, at the first moment after a time that is left out, and the first of two times that come
+twice; one with a wildcard there runs whenever the clock shows a time that fits.
+
+Source: https://manpages.debian.org/stable/cron/cron.8.en.html (Debian specific)
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from apscheduler.triggers.cron import CronTrigger
+from cronsim import CronSim, CronSimError
 
-WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # as cron numbers them; 7 is Sunday again
 LEAST_INTERVAL_S = 1.0
+N_FIELDS = 5
 _INTERVAL = re.compile(r"every (\d+(?:\.\d+)?) ?(s|min|h|d)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_WEEKDAY_PART = re.compile(r"(?P<first>\*|[0-7]|[a-z]{3})(-(?P<last>[0-7]|[a-z]{3}))?(/(?P<step>[1-7]))?")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_WEEKDAY_RANGE = re.compile(r"\b([0-7]|[a-z]{3})-([0-7]|[a-z]{3})\b")
+_SECOND = timedelta(seconds=1)
 
 
 class Timetable:
@@ -43,19 +48,66 @@ class Timetable:
         jitter_s: float = 0.0,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        zone = _zone(time_zone)
+        self._zone = _zone(time_zone)
         self._interval = _interval(when)
-        self._cron = None if self._interval else _cron(when, zone)
+        self._cron = "" if self._interval else _cron(when)
         self._jitter_s = jitter_s
         self._draw = draw
 
     def after(self, moment: datetime) -> datetime:
-        """The first moment after another one (both aware); an interval is counted from there."""
+        """The first moment after another one (both aware, the result in UTC); an interval is counted from there."""
         late = timedelta(seconds=self._jitter_s * self._draw())
-        if self._cron is None:
-            return moment + (self._interval or timedelta()) + late
-        found: datetime = self._cron.get_next_fire_time(None, moment + timedelta(microseconds=1))
-        return found.astimezone(UTC) + late
+        if self._interval is not None:
+            return moment.astimezone(UTC) + self._interval + late
+        minute, hour, *_ = self._cron.split()
+        is_fixed = not minute.startswith("*") and not hour.startswith("*")
+        found = self._fixed(moment) if is_fixed else self._whenever_shown(moment)
+        return found + late
+
+    def _fixed(self, moment: datetime) -> datetime:
+        """Of a line with a fixed hour and minute: each time that the calendar names, once."""
+        wall = moment.astimezone(self._zone).replace(tzinfo=None)
+        # From a day before, as a clock that is set back shows times again that were due already.
+        moments = (self._first(each) for each in CronSim(self._cron, wall - timedelta(days=1)))
+        return next(found for found in moments if found > moment)
+
+    def _first(self, wall: datetime) -> datetime:
+        """The first moment at which the clock shows a time; where it never does, the moment it is set on past it."""
+        local = wall.replace(tzinfo=self._zone)
+        found = local.astimezone(UTC)
+        if found.astimezone(self._zone).replace(tzinfo=None) == wall:
+            return found
+        # Read with the offset before the gap (fold 0) the time lies behind the change, with the one after it before.
+        return self._first_change(local.replace(fold=1).astimezone(UTC), found) or found
+
+    def _whenever_shown(self, moment: datetime) -> datetime:
+        """Of a line with a wildcard for hour or minute: each time that the clock shows, looked for change by change."""
+        since, offset = moment.astimezone(UTC), self._offset(moment)
+        wall = (since + offset).replace(tzinfo=None)
+        while True:
+            found = (next(CronSim(self._cron, wall)) - offset).replace(tzinfo=UTC)
+            change = self._first_change(since, found)
+            if change is None:
+                return found
+            since, offset = change, self._offset(change)
+            wall = (change + offset).replace(tzinfo=None) - _SECOND  # the moment of the change itself may fit
+
+    def _offset(self, moment: datetime) -> timedelta:
+        return moment.astimezone(self._zone).utcoffset() or timedelta()
+
+    def _first_change(self, since: datetime, until: datetime) -> datetime | None:
+        """The first moment after `since`, up to `until`, with another offset from UTC, to the second."""
+        offset, before = self._offset(since), since
+        while before < until:
+            after = min(before + timedelta(days=1), until)
+            if self._offset(after) == offset:
+                before = after
+                continue
+            while after - before > _SECOND:
+                middle = before + (after - before) / 2
+                before, after = (middle, after) if self._offset(middle) == offset else (before, middle)
+            return after.replace(microsecond=0)
+        return None
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -73,39 +125,27 @@ def _interval(when: str) -> timedelta | None:
     return timedelta(seconds=max(LEAST_INTERVAL_S, float(found[1]) * _UNITS_S[found[2]]))
 
 
-def _cron(when: str, zone: ZoneInfo) -> CronTrigger:
+def _cron(when: str) -> str:
+    """The line as cronsim reads it."""
+    fields = when.lower().split()
     try:
-        minute, hour, day, month, weekdays = when.split()
-        trigger = CronTrigger(
-            minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekdays.lower()), timezone=zone
-        )
-        ever = trigger.get_next_fire_time(None, datetime(2000, 1, 1, tzinfo=UTC))
-    except ValueError as error:
+        if len(fields) != N_FIELDS:
+            raise ValueError(f"{len(fields)} fields, not {N_FIELDS}")
+        line = " ".join([*fields[:-1], _WEEKDAY_RANGE.sub(_unwrapped, fields[-1])])
+        simulation = CronSim(line, datetime(2000, 1, 1))  # noqa: DTZ001 - any calendar
+    except (CronSimError, ValueError) as error:
         raise ValueError(
-            f"{when!r} is no time; write a cron line (minute hour day month weekday, e.g. '0 3 * * sun') or 'every 6 h'"
+            f"{when!r} is no time ({error}); write a cron line (minute hour day month weekday, e.g. '0 3 * * sun') or "
+            "'every 6 h'"
         ) from error
-    if ever is None:
+    if next(simulation, None) is None:
         raise ValueError(f"{when!r} never comes")
-    return trigger
+    return line
 
 
-def _weekdays(field: str) -> str:
-    """Cron's weekdays as a list of names, which mean the same to everybody."""
-    if field == "*":
-        return field
-    days: set[int] = set()
-    for part in field.split(","):
-        found = _WEEKDAY_PART.fullmatch(part)
-        if found is None:
-            raise ValueError(f"{part!r} is no weekday")
-        first = 0 if found["first"] == "*" else _number(found["first"])
-        open_ended = found["first"] == "*" or (found["step"] and not found["last"])
-        last = 6 if open_ended else _number(found["last"] or found["first"])
-        if found["last"] and last < first:
-            last += 7
-        days |= {day % 7 for day in range(first, last + 1, int(found["step"] or 1))}
-    return ",".join(WEEKDAYS[day] for day in sorted(days))
-
-
-def _number(day: str) -> int:
-    return int(day) if day.isdigit() else WEEKDAYS.index(day)
+def _unwrapped(found: re.Match[str]) -> str:
+    """A range of weekdays over the week's end, like fri-mon, as cron has them: from Sunday, 0, to Sunday, 7."""
+    first, last = (_WEEKDAYS.index(day) if day in _WEEKDAYS else int(day) for day in found.groups())
+    if first <= last:
+        return f"{first}-{last}"
+    return f"{first}-7" + (f",1-{last}" if last else "")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from typing import Self
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -81,3 +85,19 @@ class FakeDecoder:
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
         return images.thumbnail(data, self._limits, max_width=max_width, max_height=max_height)
+
+
+@contextmanager
+def apscheduler_clock(now: Callable[[], float]) -> Iterator[None]:
+    """APScheduler reads this clock, seconds since the epoch, in place of the machine's."""
+
+    class Clocked(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(now(), tz)
+
+    with (
+        mock.patch("apscheduler.schedulers.base.datetime", Clocked),
+        mock.patch("apscheduler.executors.base.datetime", Clocked),
+    ):
+        yield

@@ -27,7 +27,7 @@ SEAM = {
 KNOWN_ONLY_TO = {
     ("bot", "mastodon"): {"bot.instance"},
     ("bot", "sqlite3"): {"bot.storage"},
-    ("bot", "apscheduler"): {"bot.admin", "bot.timetable"},
+    ("bot", "apscheduler"): {"bot.admin"},
     ("bot", "keras"): set(),
     ("bot", "tensorflow"): set(),
     ("trainer", "mastodon"): set(),

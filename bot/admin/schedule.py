@@ -1,7 +1,7 @@
-"""The bot's recurring jobs: each when it is due, missed ones once, never one beside itself.
+"""The bot's recurring jobs, run by APScheduler: each when it is due, missed ones once, never two of a lane at once.
 
-Jobs of one lane take their turns: a scrape and a training never run at once, and neither keeps the short ones waiting.
-When each had its turn is remembered on disk, so a job that was due while the machine was off is seen at the next start.
+A scrape and a training share a lane, so they never run at once, and neither keeps the short jobs waiting. When each job
+had its turn is kept in the database, so one that was due while the machine was off is seen at the next start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from apscheduler.events import (
+    EVENT_JOB_ERROR,
+    EVENT_JOB_EXECUTED,
+    EVENT_JOB_MISSED,
+    EVENT_JOB_SUBMITTED,
+    JobEvent,
+    JobExecutionEvent,
+)
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
 from bot.admin.subprocesses import SubprocessStoppedError
 from bot.config import ScheduleSettings
 from bot.storage.records import Records
@@ -23,7 +36,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
-LOOK_EVERY_S = 30.0  # a clock that was set is noticed after this long
+BETWEEN_EVERY_S = 30  # and a clock that was set is noticed after this long
 Lane = Literal["short", "long"]
 LANES: tuple[Lane, ...] = ("short", "long")
 # Takes whether somebody asked for this run; returns the outcome in a few words.
@@ -35,26 +48,35 @@ class Job:
     """One job and where it stands.
 
     Attributes:
-        timetable: None for one that runs only when asked for.
-        grace_s: how late a run is still worth it.
         due_at: seconds since the epoch; None when it is not planned.
+        asked: somebody wants it run, and it has not begun.
     """
 
     name: str
     action: Action
     lane: Lane
-    timetable: Timetable | None = None
-    grace_s: float = HOUR_S
     due_at: float | None = None
     asked: bool = False
     running: bool = False
 
 
+class TimetableTrigger(BaseTrigger):  # type: ignore[misc]
+    """A timetable (None: never) as APScheduler asks for it; the first moment is the one after the job's last turn."""
+
+    def __init__(self, timetable: Timetable | None, *, last_turn: datetime) -> None:
+        self._timetable = timetable
+        self._last_turn = last_turn
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:  # noqa: ARG002
+        """The first moment after the run before."""
+        return None if self._timetable is None else self._timetable.after(previous_fire_time or self._last_turn)
+
+
 class Schedule:
-    """Runs jobs by their timetables, a thread for each lane.
+    """Runs jobs by their timetables, on a thread for each lane.
 
     Args:
-        between: called after each look at the short jobs, at least every `LOOK_EVERY_S`, and when `poke` asks for it.
+        between: called after each job, at least every `BETWEEN_EVERY_S`, and when `poke` asks for it.
         now: seconds since the epoch.
     """
 
@@ -69,16 +91,22 @@ class Schedule:
         self._between = between
         self._now = now
         self._jobs: dict[str, Job] = {}
-        self._wake = threading.Condition()
-        self._poked = False
+        self._settings = ScheduleSettings()
+        self._changed = threading.Condition()
+        self._n_submitted = 0  # to the lanes, and not ended yet
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._loop, args=(lane,), name=f"jobs-{lane}", daemon=True) for lane in LANES
-        ]
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={lane: ThreadPoolExecutor(1, {"thread_name_prefix": f"jobs-{lane}"}) for lane in LANES},
+            job_defaults={"coalesce": True, "max_instances": 1},
+        )
+        self._scheduler.add_listener(self._submitted, EVENT_JOB_SUBMITTED)
+        self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED)
 
     def add(self, name: str, action: Action, *, lane: Lane = "short") -> None:
-        """A job; it is planned by `plan`."""
+        """A job of the settings; its times are those by default until `plan` is called."""
         self._jobs[name] = Job(name, action, lane)
+        self._plan(self._jobs[name])
 
     def plan(self, settings: ScheduleSettings) -> None:
         """Plan all jobs by settings, at the start and whenever these have changed.
@@ -86,135 +114,130 @@ class Schedule:
         Raises:
             StorageError: it cannot be read when each had its turn.
         """
-        with self._wake:
-            for name, wanted in settings.jobs().items():
-                if name not in self._jobs:
-                    continue
-                job = self._jobs[name]
-                job.timetable = (
-                    Timetable(wanted.when, time_zone=settings.time_zone, jitter_s=wanted.jitter_s)
-                    if wanted.enabled
-                    else None
-                )
-                job.grace_s = wanted.misfire_grace_h * HOUR_S
+        self._settings = settings
+        for name in settings.jobs():
+            if name in self._jobs:
                 if self._records.last_turn(name) is None:  # from the first day on a missed run is seen
                     self._records.note(name, "planned", "")
-                self._plan_next(job)
-            self._wake.notify_all()
+                self._plan(self._jobs[name])
 
     def start(self) -> None:
         """Let the jobs run."""
         n_broken_off = self._records.close_runs()
         if n_broken_off:
             logger.warning("jobs were broken off n=%d", n_broken_off)
-        for thread in self._threads:
-            thread.start()
+        trigger = IntervalTrigger(seconds=BETWEEN_EVERY_S)
+        self._scheduler.add_job(
+            self._run_between,
+            trigger,
+            id="between",
+            executor="short",
+            misfire_grace_time=None,
+            next_run_time=self._time(),
+        )
+        self._scheduler.start()
 
     def stop(self, timeout_s: float) -> None:
         """Start no more jobs; those that run are waited for so long."""
-        deadline = time.monotonic() + timeout_s
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        self._stopping = True
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+            self.wait_until_idle(timeout_s)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait for the jobs that run or are next in line; False when some still are after so long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._n_submitted == 0, timeout_s)
 
     def ask(self, name: str) -> bool:
         """Run a job as soon as its lane is free; False when it runs or waits already."""
-        with self._wake:
+        with self._changed:
             job = self._jobs[name]
             if job.running or job.asked:
                 return False
             job.asked = True
-            self._wake.notify_all()
-            return True
+        # However long its lane is taken, who asked for it gets it.
+        self._scheduler.modify_job(name, next_run_time=self._time(), misfire_grace_time=None)
+        return True
 
     def poke(self) -> None:
         """There is something to do between jobs; returns at once."""
-        with self._wake:
-            self._poked = True
-            self._wake.notify_all()
+        if self._scheduler.running and not self._stopping:
+            self._scheduler.modify_job("between", next_run_time=self._time())
+
+    def run_due(self) -> None:
+        """Start what is due now, for a clock that was set; the scheduler's own thread does so when it awakes."""
+        self._scheduler._process_jobs()
 
     def jobs(self) -> list[Job]:
         """All jobs, the next first; those that are not planned last."""
-        with self._wake:
-            return sorted(self._jobs.values(), key=lambda job: (job.due_at is None, job.due_at or 0.0))
+        for job in self._jobs.values():
+            due = getattr(self._scheduler.get_job(job.name), "next_run_time", None)
+            job.due_at = None if due is None else due.timestamp()
+        return sorted(self._jobs.values(), key=lambda job: (job.due_at is None, job.due_at or 0.0))
 
-    def run_due(self, lane: Lane) -> float:
-        """Run what is due in a lane, one after another; returns the seconds until there may be more to do.
+    def _time(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), UTC)
 
-        Raises:
-            StorageError: the outcome cannot be kept.
-        """
-        while (job := self._take(lane)) is not None:
-            self._run(job)
-        with self._wake:
-            due = [job.due_at for job in self._jobs.values() if job.lane == lane and job.due_at is not None]
-        return min(max(0.0, min(due, default=self._now() + LOOK_EVERY_S) - self._now()), LOOK_EVERY_S)
-
-    def _loop(self, lane: Lane) -> None:
-        while not self._stopping:
-            try:
-                pause = self.run_due(lane)
-                if lane == "short":
-                    self._poked = False
-                    self._between()
-            except ProjectError as error:
-                logger.error("jobs wait: %s", error)
-                pause = LOOK_EVERY_S
-            except Exception:
-                logger.exception("jobs wait")
-                pause = LOOK_EVERY_S
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._is_wanted(lane), pause)
-
-    def _is_wanted(self, lane: Lane) -> bool:
-        asked = any(job.asked and not job.running for job in self._jobs.values() if job.lane == lane)
-        return asked or (lane == "short" and self._poked)
-
-    def _take(self, lane: Lane) -> Job | None:
-        """The next job whose turn it is; what was asked for goes first, what is not worth it any more is struck off."""
-        with self._wake:
-            if self._stopping:
-                return None
-            now = self._now()
-            idle = [job for job in self._jobs.values() if job.lane == lane and not job.running]
-            for job in sorted(idle, key=lambda job: not job.asked):
-                late_s = -1.0 if job.due_at is None else now - job.due_at
-                if not job.asked and late_s > job.grace_s:
-                    logger.warning(
-                        "job missed, and not worth it any more job=%s late_h=%.1f", job.name, late_s / HOUR_S
-                    )
-                    self._records.note(job.name, "skipped", f"{late_s / HOUR_S:.1f} hours late")
-                    self._plan_next(job)
-                elif job.asked or late_s >= 0:
-                    job.running = True
-                    return job
-        return None
+    def _plan(self, job: Job) -> None:
+        """Plan a job's next run, counted from its last turn."""
+        wanted = self._settings.jobs()[job.name]
+        when = wanted.when if wanted.enabled else None
+        timetable = when and Timetable(when, time_zone=self._settings.time_zone, jitter_s=wanted.jitter_s)
+        last_turn = self._records.last_turn(job.name) or self._now()
+        self._scheduler.add_job(
+            self._run,
+            TimetableTrigger(timetable or None, last_turn=datetime.fromtimestamp(last_turn, UTC)),
+            [job],
+            id=job.name,
+            name=job.name,
+            executor=job.lane,
+            misfire_grace_time=max(1, round(wanted.misfire_grace_h * HOUR_S)),
+            replace_existing=True,
+        )
 
     def _run(self, job: Job) -> None:
-        asked = job.asked
+        """One run, on its lane's thread."""
+        with self._changed:
+            if self._stopping:
+                return
+            asked, job.asked, job.running = job.asked, False, True
         try:
             number = self._records.begin(job.name)
             outcome, detail = _guarded(job.name, lambda: job.action(asked))
             self._records.end(number, outcome, detail)
+            if asked and not self._stopping:
+                self._plan(job)  # with its own grace again
         finally:
-            with self._wake:
-                job.running = job.asked = False
-                self._plan_next(job)
+            job.running = False
         self.poke()
 
-    def _plan_next(self, job: Job) -> None:
-        last = self._records.last_turn(job.name)
-        if job.timetable is None or last is None:
-            job.due_at = None
-        else:
-            job.due_at = job.timetable.after(datetime.fromtimestamp(last, UTC)).timestamp()
+    def _run_between(self) -> None:
+        try:
+            self._between()
+        except ProjectError as error:
+            logger.error("messages wait: %s", error)
+
+    def _submitted(self, _event: JobEvent) -> None:
+        with self._changed:
+            self._n_submitted += 1
+
+    def _ended(self, event: JobExecutionEvent) -> None:
+        try:
+            if event.code == EVENT_JOB_MISSED:
+                late_h = (self._now() - event.scheduled_run_time.timestamp()) / HOUR_S
+                logger.warning("job missed, and not worth it any more job=%s late_h=%.1f", event.job_id, late_h)
+                self._records.note(event.job_id, "skipped", f"{late_h:.1f} hours late")
+            elif event.exception is not None:
+                logger.error("job not recorded job=%s error=%s", event.job_id, event.exception)
+        finally:
+            with self._changed:
+                self._n_submitted -= 1
+                self._changed.notify_all()
 
 
 def _guarded(name: str, action: Callable[[], str]) -> tuple[str, str]:
-    """The outcome and its detail; nothing gets out of here."""
+    """The outcome and its detail; raises nothing."""
     started = time.monotonic()
     try:
         detail = action()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from bot.config import ScheduleSettings
 from bot.storage.records import Records
 from tests.bot.conftest import until
 from tests.bot.storage.test_store import Clock
-from trainer.errors import ProjectError
+from tests.fakes import apscheduler_clock
+from trainer.errors import ProjectError, StorageError
 
 HOUR = 3600.0
 SETTINGS = ScheduleSettings.model_validate(
@@ -23,8 +24,10 @@ SETTINGS = ScheduleSettings.model_validate(
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Iterator[Clock]:
+    clock = Clock()
+    with apscheduler_clock(clock):
+        yield clock
 
 
 @pytest.fixture
@@ -48,89 +51,153 @@ class Counter:
         return "counted"
 
 
-def started(records: Records, clock: Clock, job: Counter, settings: ScheduleSettings = SETTINGS) -> Schedule:
-    """A schedule with one job, as a new process has it."""
-    schedule = Schedule(records, now=clock)
-    schedule.add("train", job, lane="long")
-    schedule.plan(settings)
-    return schedule
+Start = Callable[..., Schedule]
 
 
-def test_a_job_runs_when_it_is_due_and_not_before(records: Records, clock: Clock) -> None:
+@pytest.fixture
+def start(records: Records, clock: Clock) -> Iterator[Start]:
+    """Starts a schedule with one job, as a new process has it; the one before has ended."""
+    schedules: list[Schedule] = []
+
+    def make(job: Counter, settings: ScheduleSettings = SETTINGS) -> Schedule:
+        if schedules:
+            schedules.pop().stop(5)
+        schedule = Schedule(records, now=clock)
+        schedules.append(schedule)
+        schedule.add("train", job, lane="long")
+        schedule.plan(settings)
+        schedule.start()
+        settle(schedule)
+        return schedule
+
+    yield make
+    for schedule in schedules:
+        schedule.stop(5)
+
+
+def settle(schedule: Schedule) -> None:
+    """Let what is due now run to its end."""
+    schedule.run_due()
+    assert schedule.wait_until_idle(30)
+
+
+def test_a_job_runs_when_it_is_due_and_not_before(start: Start, clock: Clock) -> None:
     job = Counter()
-    schedule = started(records, clock, job)
-    schedule.run_due("long")
+    schedule = start(job)
     assert job.asked == []
     clock.now += 24 * HOUR
-    schedule.run_due("long")
-    schedule.run_due("long")
+    settle(schedule)
+    settle(schedule)
     assert job.asked == [False]
 
 
-def test_runs_missed_while_the_machine_was_off_take_place_once_at_the_start(records: Records, clock: Clock) -> None:
+def test_runs_missed_while_the_machine_was_off_take_place_once_at_the_start(start: Start, clock: Clock) -> None:
     job = Counter()
-    started(records, clock, job)
-    clock.now += 3 * 24 * HOUR  # three moments went by; the last was due 48 hours ago at most
-    schedule = started(records, clock, job)
-    schedule.run_due("long")
-    schedule.run_due("long")
-    assert len(job.asked) == 1
+    start(job)
+    clock.now += 3 * 24 * HOUR  # three moments went by
+    settle(start(job))
+    assert job.asked == [False]
 
 
-def test_a_missed_run_that_is_not_worth_it_any_more_is_struck_off(records: Records, clock: Clock) -> None:
+def test_a_missed_run_that_is_not_worth_it_any_more_is_struck_off(records: Records, start: Start, clock: Clock) -> None:
     job = Counter()
-    started(records, clock, job)
-    clock.now += 10 * 24 * HOUR
-    schedule = started(records, clock, job)
-    schedule.run_due("long")
+    weekly = ScheduleSettings.model_validate({"train": {"when": "every 7 d", "jitter_s": 0, "misfire_grace_h": 48}})
+    start(job, weekly)
+    clock.now += 10 * 24 * HOUR  # three days late
+    schedule = start(job, weekly)
     assert job.asked == []
     assert records.runs(limit=1)[0].outcome == "skipped"
-    clock.now += 24 * HOUR
-    schedule.run_due("long")
+    assert records.runs(limit=1)[0].detail == "72.0 hours late"
+    clock.now += 4 * 24 * HOUR
+    settle(schedule)
     assert job.asked == [False]
 
 
-def test_the_first_start_runs_nothing_at_once(records: Records, clock: Clock) -> None:
+def test_the_first_start_runs_nothing_at_once(start: Start) -> None:
     job = Counter()
-    assert started(records, clock, job).run_due("long") <= 30
+    start(job)
     assert job.asked == []
 
 
-def test_a_job_that_is_off_runs_only_when_asked_for(records: Records, clock: Clock) -> None:
+def test_a_job_that_is_off_runs_only_when_asked_for(start: Start, clock: Clock) -> None:
     job = Counter()
-    schedule = started(records, clock, job, ScheduleSettings.model_validate({"train": {"enabled": False}}))
+    schedule = start(job, ScheduleSettings.model_validate({"train": {"enabled": False}}))
     clock.now += 1000 * HOUR
-    schedule.run_due("long")
-    assert schedule.ask("train")
-    assert not schedule.ask("train")
-    schedule.run_due("long")
+    settle(schedule)
+    assert schedule.jobs()[0].due_at is None
+    for n_runs in (1, 2):
+        assert schedule.ask("train")
+        settle(schedule)
+        assert job.asked == [True] * n_runs
+
+
+def test_who_asks_for_a_job_gets_it_however_long_its_lane_is_taken(records: Records, clock: Clock) -> None:
+    gate, began = threading.Event(), threading.Event()
+    job = Counter()
+
+    def scrape(_asked: bool) -> str:
+        began.set()
+        gate.wait(30)
+        return "done"
+
+    schedule = Schedule(records, now=clock)
+    schedule.add("scrape", scrape, lane="long")
+    schedule.add("train", job, lane="long")
+    schedule.plan(SETTINGS)
+    schedule.start()
+    try:
+        assert schedule.ask("scrape")
+        schedule.run_due()
+        assert began.wait(30)
+        assert schedule.ask("train")
+        assert not schedule.ask("train")
+        schedule.run_due()
+        clock.now += 100 * HOUR  # twice as long as a run that was missed is worth it
+        gate.set()
+        assert schedule.wait_until_idle(30)
+    finally:
+        gate.set()
+        schedule.stop(5)
     assert job.asked == [True]
+
+
+def test_what_was_asked_for_leaves_the_plan_as_it_was(start: Start, clock: Clock) -> None:
+    job = Counter()
+    schedule = start(job)
+    schedule.ask("train")
+    settle(schedule)
+    clock.now += 23 * HOUR
+    settle(schedule)
+    assert job.asked == [True]
+    clock.now += HOUR  # an interval is counted from the last run
+    settle(schedule)
+    assert job.asked == [True, False]
 
 
 @pytest.mark.parametrize("failure", [ProjectError("not today"), ZeroDivisionError("a fault of ours")])
 def test_a_job_that_fails_is_recorded_and_runs_again_next_time(
-    records: Records, clock: Clock, failure: Exception
+    records: Records, start: Start, clock: Clock, failure: Exception
 ) -> None:
     job = Counter(failure)
-    schedule = started(records, clock, job)
+    schedule = start(job)
     for _ in range(2):
         clock.now += 24 * HOUR
-        schedule.run_due("long")
+        settle(schedule)
     assert len(job.asked) == 2
     assert records.n_failures("train") == 2
     assert str(failure).split()[0] in records.runs(limit=1)[0].detail
 
 
-def test_a_run_that_was_stopped_with_the_bot_takes_place_at_the_next_start(records: Records, clock: Clock) -> None:
+def test_a_run_that_was_stopped_with_the_bot_takes_place_at_the_next_start(
+    records: Records, start: Start, clock: Clock
+) -> None:
     job = Counter(SubprocessStoppedError("stopped"))
-    schedule = started(records, clock, job)
+    schedule = start(job)
     clock.now += 24 * HOUR
-    schedule.stop(0)
-    schedule = started(records, clock, job)
-    schedule._jobs["train"].asked = False
-    assert schedule._jobs["train"].due_at == clock.now
+    settle(schedule)
+    assert records.runs(limit=1)[0].outcome == "stopped"
     job.failure = None
-    schedule.run_due("long")
+    start(job)
     assert records.runs(limit=1)[0].outcome == "done"
 
 
@@ -185,25 +252,53 @@ def test_between_jobs_messages_are_sent_as_soon_as_asked(records: Records) -> No
         schedule.stop(5)
 
 
-def test_a_new_plan_counts_at_once(records: Records, clock: Clock) -> None:
+def test_a_new_plan_counts_at_once(start: Start, clock: Clock) -> None:
     job = Counter()
-    schedule = started(records, clock, job)
+    schedule = start(job)
     clock.now += HOUR
     schedule.plan(ScheduleSettings.model_validate({"train": {"when": "every 30 min", "jitter_s": 0}}))
-    schedule.run_due("long")
+    settle(schedule)
     assert job.asked == [False]
 
 
-def test_a_job_that_runs_is_not_begun_again_from_elsewhere(records: Records, clock: Clock) -> None:
-    meanwhile: list[float] = []
+def test_a_job_that_runs_is_not_begun_again(records: Records, clock: Clock) -> None:
+    n_at_once: list[int] = []
+    at_work: list[str] = []
 
     def look_again(_asked: bool) -> str:
-        meanwhile.append(schedule.run_due("long"))
+        at_work.append("train")
+        clock.now += 24 * HOUR  # it takes so long that it is due again
+        schedule.run_due()
+        n_at_once.append(len(at_work))
+        at_work.remove("train")
         return "counted"
 
     schedule = Schedule(records, now=clock)
     schedule.add("train", look_again, lane="long")
     schedule.plan(SETTINGS)
+    schedule.start()
     clock.now += 24 * HOUR
-    schedule.run_due("long")
-    assert len(meanwhile) == 1
+    try:
+        settle(schedule)
+    finally:
+        schedule.stop(5)
+    assert n_at_once == [1]
+
+
+def test_a_run_that_cannot_be_recorded_is_said_and_the_next_one_takes_place(
+    records: Records, start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Counter()
+    schedule = start(job)
+
+    def full(*_: object) -> int:
+        raise StorageError("the disk is full")
+
+    clock.now += 24 * HOUR
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "begin", full)
+        settle(schedule)
+    assert "job not recorded job=train error=the disk is full" in caplog.text
+    clock.now += 24 * HOUR
+    settle(schedule)
+    assert job.asked == [False]
