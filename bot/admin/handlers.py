@@ -6,9 +6,12 @@ Long ones are only started here and report when they are done. What cannot be un
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from cachetools import TTLCache
 
 from bot.admin import commands
 from bot.admin.commands import Command
@@ -17,7 +20,6 @@ from bot.admin.outbox import ANNOUNCE, QUIET_UNTIL
 from bot.admin.schedule import Schedule
 from bot.admin.status import PAUSED, StatusReader, span
 from bot.admin.subprocesses import Subprocesses
-from bot.recent import Recent
 from bot.storage.records import Records
 from bot.storage.store import Store
 from trainer.errors import ProjectError
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
 CONFIRM_WITHIN_S = 600.0
+MAX_ANSWERS = 1000  # remembered, the newest
 N_SHOWN = 8  # rows of the inbox, lines of the log, versions
 
 
@@ -71,7 +74,8 @@ class CommandHandlers:
         self._now = now
         self._paused = records.switch(PAUSED) is not None
         self._pending: dict[str, _Pending] = {}
-        self._answers: Recent[str] = Recent(keep_s=HOUR_S, now=now)
+        self._answers: TTLCache[str, str] = TTLCache(maxsize=MAX_ANSWERS, ttl=HOUR_S, timer=now)
+        self._lock = threading.Lock()
 
     def serves_only(self) -> list[str] | None:
         """Ids of the accounts that are answered at the moment; None: everybody."""
@@ -84,7 +88,8 @@ class CommandHandlers:
             order_id: the mention's; the same one is obeyed once, and answered alike when it comes again.
             account_id: who says so.
         """
-        known = self._answers.get(order_id)
+        with self._lock:
+            known = self._answers.get(order_id)
         if known is not None:
             return known
         command = commands.parse(text)
@@ -96,7 +101,8 @@ class CommandHandlers:
             answer = self._first(account_id, command, language)
         if answer is None:
             return None  # a yes to something else
-        self._answers.put(order_id, answer)
+        with self._lock:
+            self._answers[order_id] = answer
         logger.info(
             "order by=%s command=%s argument=%s outcome=%s",
             self.admins[account_id],

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from cachetools import TTLCache, cachedmethod
+
 from bot.admin.handlers import CommandHandlers
 from bot.admin.outbox import parts
 from bot.config import BotSettings
@@ -21,7 +23,6 @@ from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.etiquette import Subject
 from bot.photos.photos import Judge
-from bot.recent import Recent
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
 from bot.storage.inbox import Entry, Outcome
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
+MAX_RELATIONS = 1000  # remembered
 PHOTO_TRIES = 7  # after so many, ten minutes with the default pauses, a photo that cannot be had is said to be gone
 UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
 
@@ -60,7 +62,8 @@ class Answerer:
         self._settings = settings
         self._handlers = handlers
         self._asking = threading.Lock()
-        self._shut_out: Recent[bool] = Recent(keep_s=RELATIONS_KEPT_S, now=now)
+        self._shut_out: TTLCache[str, bool] = TTLCache(maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=now)
+        self._shut_out_lock = threading.Lock()
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
         """Bring one mention to its end.
@@ -287,22 +290,22 @@ class Answerer:
     def _agrees(self, text: str) -> bool:
         return self._writer.texts.request(text) == "agree"
 
+    @cachedmethod(
+        lambda self: self._shut_out,
+        key=lambda _self, account_id, _entry: account_id,
+        lock=lambda self: self._shut_out_lock,
+    )
     def _is_shut_out(self, account_id: str, entry: Entry) -> bool:
         """Whether an account is muted or blocked; where the server does not tell, it is not."""
-        known = self._shut_out.get(account_id)
-        if known is not None:
-            return known
         try:
-            shut_out = self._client.reader.relation(account_id).shut_out
+            return self._client.reader.relation(account_id).shut_out
         except (NotFound, OutOfScope, Refused, Transient) as error:
             # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
             if (may_pass and entry.attempts < self._settings.max_attempts // 2) or getattr(error, "outage", False):
                 raise
             logger.debug("relation unknown error=%s", error)
-            shut_out = False
-        self._shut_out.put(account_id, shut_out)
-        return shut_out
+            return False
 
 
 def _silence(reason: str) -> Outcome:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from cachetools import FIFOCache
+
 from bot.config import BotSettings
 from bot.ending import Ending
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
-from bot.recent import Recent
 from bot.storage.inbox import LONGEST_WAIT_S, Entry, Inbox, Outcome
 from bot.storage.schema import DamagedError
 from trainer.errors import ModelError, ProjectError, StorageError
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 # A row that another process changed (`python -m bot inbox --retry`) is seen after this long.
 LOOK_EVERY_S = 15.0
 MAX_DOUBLINGS = 16
+MAX_KNOWN = 1000  # mentions whose text is remembered, the newest
 # After so many calls in a row without an answer the server counts as away; fewer are hiccups.
 OUTAGES_TO_HOLD = 3
 # While the server is away, somebody goes ahead at least this often to see whether it is back.
@@ -86,7 +88,7 @@ class Worker:
         self._ending = ending
         self._patience_s = patience_s
         self._now = now
-        self._known: Recent[Mention] = Recent()
+        self._known: FIFOCache[str, Mention] = FIFOCache(MAX_KNOWN)
         self._at_work: set[str] = set()
         self._held_until = 0.0
         self._n_outages = 0
@@ -117,12 +119,14 @@ class Worker:
 
     def hand_over(self, mention: Mention) -> None:
         """A mention has just been put into the inbox; what it says is remembered for a while, to save reading it."""
-        self._known.put(mention.notification_id, mention)
-        self.wake()
+        with self._wake:
+            self._known[mention.notification_id] = mention
+            self._wake.notify_all()
 
     def forget(self, notification_id: str) -> None:
         """What this mention says has changed; it is read again when its turn comes."""
-        self._known.pop(notification_id)
+        with self._wake:
+            self._known.pop(notification_id, None)
 
     def wake(self) -> None:
         """Look into the inbox now."""
@@ -191,7 +195,8 @@ class Worker:
                 self._wake.notify_all()
 
     def _try(self, entry: Entry, started: float) -> None:
-        known = self._known.get(entry.notification_id)
+        with self._wake:
+            known = self._known.get(entry.notification_id)
         if entry.attempts > self._settings.max_attempts:  # then its tries ended with the whole process
             reason = f"the bot ended suddenly while it was at work, in try {entry.attempts - 1} as before"
             self._finish(entry, Outcome("failed", reason=reason), started)
@@ -233,7 +238,7 @@ class Worker:
 
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
         self._inbox.finish(entry.notification_id, outcome)
-        self._known.pop(entry.notification_id)
+        self.forget(entry.notification_id)
         self._departures.finished(entry, outcome)
         took_ms = (time.monotonic() - started) * 1000
         if outcome.state == "answered":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape as html_escape
+
+import regex
 
 URL_LENGTH = 23  # a link counts as this many characters, whatever its length
 SHOWN_URL_LENGTH = 30
@@ -81,39 +82,7 @@ def count(text: str, spoiler_text: str = "") -> int:
             return "x" * URL_LENGTH
         return f"@{match['user']}" if match["user"] else match.group()
 
-    return _grapheme_clusters(spoiler_text) + _grapheme_clusters(_PATTERN.sub(shorten, text))
-
-
-def _grapheme_clusters(text: str) -> int:
-    """Characters as a reader sees them: what combines or is joined counts with what it follows, two halves of a flag
-    are one. Source: Unicode Standard Annex 29, without Hangul written in single letters.
-    """
-    if text.isascii():
-        return len(text.replace("\r\n", "\n"))
-    n, joined, flag_half = 0, False, False
-    for character in text.replace("\r\n", "\n"):
-        if character == "\u200d":
-            joined = n > 0
-            continue
-        is_flag = "\U0001f1e6" <= character <= "\U0001f1ff"
-        if _extends(character) and n > 0:
-            pass
-        elif (joined and unicodedata.category(character) == "So") or (is_flag and flag_half):
-            flag_half = False
-        else:
-            n += 1
-            flag_half = is_flag
-        joined = False
-    return n
-
-
-def _extends(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Mn", "Me", "Mc")
-        or "\U0001f3fb" <= character <= "\U0001f3ff"  # skin tones
-        or "\U000e0020" <= character <= "\U000e007f"  # the tags that spell a region's flag
-        or character == "\u200c"
-    )
+    return sum(len(regex.findall(r"\X", part)) for part in (spoiler_text, _PATTERN.sub(shorten, text)))
 
 
 def _paragraphs(html: str) -> str:

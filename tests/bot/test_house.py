@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from bot import log
 from bot.config import MastodonSettings, Settings
 from bot.instance.credentials import find_token, read_private_json, write_private_json
-from bot.recent import Recent
 from trainer.config import LogSettings
 from trainer.errors import ConfigError, StorageError
 
@@ -141,15 +140,3 @@ def test_a_secret_is_in_no_log_line_nor_traceback(capsys: pytest.CaptureFixture[
     assert written.count("[secret]") >= 2
     if format_ == "json":
         assert [json.loads(line)["level"] for line in written.splitlines()] == ["INFO", "ERROR"]
-
-
-def test_a_small_memory_forgets_the_oldest_and_the_stale() -> None:
-    now = [0.0]
-    recent: Recent[int] = Recent(max_items=2, keep_s=10, now=lambda: now[0])
-    for number in range(3):
-        recent.put(str(number), number)
-    assert [recent.get(str(number)) for number in range(3)] == [None, 1, 2]
-    assert recent.pop("1") == 1
-    assert recent.get("1") is None
-    now[0] = 11
-    assert recent.get("2") is None

@@ -281,6 +281,20 @@ def test_the_log_shows_warnings_without_pinging_anybody(world: World) -> None:
     assert [each.acct for each in answer.mentions] == ["alice"]
 
 
+def test_an_order_that_comes_again_is_answered_alike_and_not_obeyed_again(world: World) -> None:
+    with world.bot(bot=ADMIN) as bot:
+        told(world, "pause")
+        first, again, another = (
+            bot.operations.handlers.obey(order_id, str(world.alice.id), "resume", language="en")
+            for order_id in ("1", "1", "2")
+        )
+    assert first is not None
+    assert first.startswith("Going on")
+    assert again == first
+    assert another is not None
+    assert another.startswith("I was not paused")
+
+
 def test_an_order_is_logged_with_its_outcome(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with world.bot(bot=ADMIN):

@@ -83,6 +83,14 @@ def test_a_muted_or_blocked_account_is_not_answered(world: World, how: str) -> N
         assert refusal(bot, question) == "blocked or muted"
 
 
+def test_whether_an_account_is_muted_is_asked_once_for_a_while(world: World) -> None:
+    with world.bot():
+        world.answer(world.ask())
+        world.instance.faults.add(Fault(kind="answer", path="/api/v1/accounts/relationships"))
+        world.answer(world.ask())
+    assert not world.instance.faults.fired
+
+
 def test_an_old_mention_is_not_answered(world: World) -> None:
     now = datetime.now(UTC).timestamp()
     question = world.ask()

@@ -161,6 +161,11 @@ def test_the_language_is_the_mentions_own_or_told_by_its_letters(code: str | Non
         ("が", 1),
         ("か\u3099", 1),
         ("❤️", 1),
+        ("🏴󠁧󠁢󠁥󠁮󠁧󠁿", 1),
+        ("\u1112\u1161\u11ab", 1),
+        ("a\u200db", 2),
+        ("हिन्दी", 3),  # 2 on a server with Ruby 4
+        ("क्\u200dष", 2),
         ("a\nb", 3),
         ("see https://example.social/a/very/long/path/that/goes/on/and/on ok", 30),
         ("@alice@far.example hi", 9),
@@ -179,6 +184,10 @@ def test_cutting_never_exceeds_the_limit_nor_breaks_a_cluster(text: str, limit: 
 
 def test_a_flag_is_never_cut_in_half() -> None:
     assert cut("🇯🇵🇨🇳🇧🇷", 2) == "🇯🇵…"
+
+
+def test_a_long_text_is_cut_without_being_read_to_its_end() -> None:
+    assert cut("🇯🇵" * 100_000, 3) == "🇯🇵🇯🇵…"  # all of it would take minutes
 
 
 def test_labels_in_config_cannot_ping() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.web import Server, in_turn, serving, status
 from trainer.config import Country, ImageSettings, WebSettings, WorldCosplaySettings
 from trainer.errors import FetchError
-from trainer.scrape.sites.robots import parse_robots
+from trainer.scrape.sites.robots import OUR_NAME, parse_robots
 from trainer.scrape.sites.site import Page, SiteRefusalError, SourceImage, Unusable
 from trainer.scrape.sites.worldcosplay import WorldCosplaySite, item_from, parse_listing, resized
 from trainer.web.fetch import Fetcher
@@ -464,23 +465,44 @@ def test_tags_about_search_engines_are_not_about_us(server: Server, site: WorldC
         ("User-agent: *\nDisallow: /*.jpg$", "/1/a.jpg", False),
         ("User-agent: *\nDisallow: /*.jpg$", "/1/a.jpg?x", True),
         ("User-agent: *\nDisallow: /*/max*-740", "/1/max/a-740.jpg", False),
+        ("User-agent: doko\nDisallow: /", "/a", True),
+        ("User agent *\nDisallow: /user agent: x/", "/user%20agent:%20x/", False),
         ("User-agent: *\nDisallow: /a%3cb", "/a<b", False),
+        ("User-agent: *\nDisallow: /a%2a", "/ab", True),  # a star that is written so is no wildcard
         ("User-agent: *\nDisallow: /写真", "/%E5%86%99%E7%9C%9F/1", False),
         ("User-agent: *\nDisallow: /*?page=", "/list?limit=1&page=2", True),
         ("User-agent: *\nDisallow: /*page=", "/list?limit=1&page=2", False),
         ("Sitemap: x\nDisallow: /", "/a", True),
         ("<html>not found</html>", "/a", True),
+        ("\ufeffUser-agent: *\nDisallow: /", "/a", False),
     ],
 )
 def test_robots_txt_is_read_as_the_rfc_says(robots: str, path: str, allowed: bool) -> None:
-    assert parse_robots(robots).allow(f"https://a.example{path}") is allowed
+    assert parse_robots(robots).can_fetch(f"https://a.example{path}", OUR_NAME) is allowed
+
+
+def test_many_rules_for_many_crawlers_take_little_memory() -> None:
+    names = "".join(f"User-agent: {number}\n" for number in range(500))
+    rules = "".join(f"Disallow: /{number}\n" for number in range(500))
+    tracemalloc.start()
+    try:
+        robots = parse_robots(f"{names}User-agent: *\n{rules}")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert not robots.can_fetch("https://a.example/499", OUR_NAME)
+
+
+@pytest.mark.parametrize("line", ["user-agent{}x", " {}user-agent:", "user{}agent", "User-agent:{}dokocos{}x", "/{}"])
+def test_no_line_takes_long(line: str) -> None:
+    assert parse_robots(line.replace("{}", " " * 200_000)).can_fetch("https://a.example/a", OUR_NAME)
 
 
 @given(st.text(alphabet="*$a/", max_size=60), st.text(alphabet="a/b", max_size=200))
 def test_no_rule_takes_long_or_fails(pattern: str, path: str) -> None:
-    parse_robots(f"User-agent: *\nDisallow: /{pattern}").allow(f"https://a.example/{path}")
+    parse_robots(f"User-agent: *\nDisallow: /{pattern}").can_fetch(f"https://a.example/{path}", OUR_NAME)
 
 
 @given(st.text())
 def test_any_text_is_a_robots_txt(text: str) -> None:
-    parse_robots(text).allow("https://a.example/a?b")
+    parse_robots(text).can_fetch("https://a.example/a?b", OUR_NAME)
