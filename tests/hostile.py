@@ -37,6 +37,10 @@ _UNTURN = {  # what undoes the turn that an EXIF orientation asks for
 }
 ORIENTATION = 0x0112
 EXIF_IN_WORDS = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, ORIENTATION, 2, 3, b"up", 0)
+# Orientation 6, and a resolution that is a text.
+EXIF_HALF_GOOD = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack(
+    "<HHHIHHHHI4sI", 2, ORIENTATION, 3, 1, 6, 0, 0x011A, 2, 3, b"up", 0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +303,8 @@ def _turned_files() -> Iterator[HostileFile]:
             stored = drawing() if undo is None else drawing().transpose(undo)
             data = save(stored, name, exif=_exif(orientation))
             yield _good(f"turned/{orientation}.{name.lower()}", data, drawing())
+    data = save(drawing().transpose(Image.Transpose.ROTATE_90), "JPEG", exif=EXIF_HALF_GOOD)
+    yield _good("turned/beside-a-damaged-tag.jpeg", data, drawing())
 
 
 def _odd_sizes() -> Iterator[HostileFile]:
