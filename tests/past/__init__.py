@@ -1,0 +1,1 @@
+"""Data folders as past versions wrote them, and what each holds."""
