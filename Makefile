@@ -1,6 +1,13 @@
 # make demo    the whole job in the sandbox; ONCE=1: exit after the last answer
 # make test    lint, formatting, types and tests
+# make quick   the tests that matter for a change, for a minute at most
 # make setup   only the virtual environment; GPU=1: with TensorFlow for NVIDIA GPUs
+# make lint    lint, formatting, types, Dockerfile, secrets, advisories
+# make unit    all tests
+# make audit   the advisories, with a failure where they cannot be reached
+# make lock    write the lock files after a change to pyproject.toml (needs uv); RAISE=NAME raises one package
+# make clean   remove the virtual environment and all caches
+# make help    this list
 
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell \
     $(python) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo $(python))))
@@ -8,11 +15,11 @@ LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 BIN := .venv/bin
 STAMP := .venv/$(LOCK).installed
 
-.PHONY: demo test setup lint unit audit lock clean
+.PHONY: help demo test quick setup lint unit audit lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 demo: setup
 	@$(BIN)/python -m sandbox demo $(if $(ONCE),--once)
@@ -39,18 +46,21 @@ lint: setup
 unit: setup
 	$(BIN)/python -m pytest
 
-# As in lint, but a failure where the advisories cannot be reached, which takes more than a package index.
+quick: setup
+	@$(BIN)/python -m tests.quick
+
+# As in lint, but with a failure where the advisories cannot be reached, which takes more than a package index.
 audit: setup
 	$(BIN)/python -m tests.advisories --must-answer $(LOCK)
 
 # After a change to the dependencies in pyproject.toml (needs uv): for development, for serving, for a GPU.
+LOCK_WITH := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+    $(if $(RAISE),--upgrade-package $(RAISE))
+
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
-	    --extra cpu --extra sandbox --extra dev -o requirements.lock pyproject.toml
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q -c requirements.lock \
-	    --extra cpu -o requirements-run.lock pyproject.toml
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
-	    --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
+	$(LOCK_WITH) --extra cpu --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra cpu -o requirements-run.lock pyproject.toml
+	$(LOCK_WITH) --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,12 +1,33 @@
 """Fixtures that several test files share."""
 
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from sandbox.instance import Instance, create_app
 from sandbox.server import serve
+
+STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--budget-s`, for `make quick`."""
+    parser.addoption("--budget-s", type=float, help="begin no test after so many seconds")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Notes when the run began."""
+    session.config.stash[STARTED] = time.monotonic()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Ends the run before a test that the budget has no time for."""
+    budget_s = item.config.getoption("budget_s")
+    if budget_s is not None and time.monotonic() - item.config.stash[STARTED] > budget_s:
+        raise item.session.Interrupted(f"the budget of {budget_s:g} s is used up; `make test` runs the rest")
 
 
 @pytest.fixture(scope="session", autouse=True)
