@@ -100,9 +100,9 @@ def check(
     for result in (each for part in results for each in part):
         typer.echo(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
         n_faults += result.level == "fault"
-        if result.mend and (fix or (sys.stdin.isatty() and typer.confirm("      Shall I change that?"))):
+        if result.fix and (fix or (sys.stdin.isatty() and typer.confirm("      Shall I change that?"))):
             try:
-                result.mend()
+                result.fix()
                 typer.echo("      changed")
             except ProjectError as error:
                 typer.echo(f"      could not be changed: {error}")
@@ -140,7 +140,7 @@ def predict(
     """Say which gallery files on disk look like; exit status 1 when one of them could not be judged."""
     with _explained():
         settings = load_settings(config)
-        n_failed = sum(not _predict_file(path, found) for path, found in _judged(files, settings))
+        n_failed = sum(not _predict_file(path, found) for path, found in _classified(files, settings))
         raise typer.Exit(EXIT_FAULT if n_failed else 0)
 
 
@@ -273,7 +273,7 @@ def _reload(bot: Bot, config: Path | None, token: str) -> None:
     logger.info("settings reloaded; a restart is needed for: %s", ", ".join(waiting) or "nothing")
 
 
-def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
+def _classified(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
     """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
     from bot.photos.predict import ServingLoader, prediction
     from trainer.photos import images

@@ -22,7 +22,7 @@ from bot.mentions.worker import Worker
 from bot.monitor.health import Heartbeat
 from bot.monitor.metrics import Metrics
 from bot.monitor.pages import Pages, pages_of
-from bot.photos.photos import Decoder, Judge
+from bot.photos.photos import Decoder, PhotoReader
 from bot.photos.predict import Loader, Predictor
 from bot.reply.texts import load_texts
 from bot.reply.writer import Writer
@@ -99,7 +99,7 @@ class Bot:
 
             fetcher = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
-            judge = Judge(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
+            photo_reader = PhotoReader(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
             writer = Writer(
                 texts,
                 limits.labels,
@@ -109,7 +109,7 @@ class Bot:
             )
 
             inbox = self.store.inbox
-            answerer = Answerer(self.client, self.store, judge, writer, limits, handlers=handlers, now=now)
+            answerer = Answerer(self.client, self.store, photo_reader, writer, limits, handlers=handlers, now=now)
             self.worker = Worker(
                 inbox, answerer, limits, handlers, self.metrics, self.ending, patience_s=patience_s, now=now
             )

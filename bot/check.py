@@ -19,7 +19,7 @@ from trainer.errors import ConfigError, ProjectError
 from trainer.web.fetch import user_agent
 
 STREAM_WAIT_S = 10.0
-LEAST_FREE_BYTES = 500 * 1024 * 1024
+MIN_FREE_BYTES = 500 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Result:
 
     Attributes:
         level: ok; note: it works, but a person should know; fault: the bot cannot run, or not as it should.
-        mend: what would mend it, where the bot can do so itself.
+        fix: what would mend it, where the bot can do so itself.
     """
 
     level: Literal["ok", "note", "fault"]
     text: str
-    mend: Callable[[], None] | None = None
+    fix: Callable[[], None] | None = None
 
 
 def offline(settings: Settings) -> Iterator[Result]:
@@ -86,7 +86,7 @@ def _folder(settings: Settings) -> Result:
     if not os.access(existing, os.W_OK | os.X_OK):
         return Result("fault", f"data_dir: {folder} cannot be written by this user; change data_dir, or its owner")
     free = shutil.disk_usage(existing).free
-    if free < LEAST_FREE_BYTES:
+    if free < MIN_FREE_BYTES:
         return Result("note", f"data_dir: {folder} has only {free / 1e6:.0f} MB left")
     return Result("ok", f"data_dir: {folder} can be written, {free / 1e9:.0f} GB free")
 

@@ -14,7 +14,7 @@ from trainer.config import LogSettings
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HIDDEN = "[secret]"
 LINES_KEPT = 50
-LONGEST_LINE = 300
+MAX_LINE = 300
 # Talkative libraries whose INFO is our DEBUG.
 QUIET = ("apscheduler", "urllib3", "asyncio", "PIL", "tensorflow", "absl", "h5py")
 
@@ -57,7 +57,7 @@ class LastLines(logging.Handler):
         """Called by logging."""
         moment = datetime.fromtimestamp(record.created, UTC)
         line = f"{moment:%b %d %H:%M} {record.levelname} {record.name}: {record.getMessage()}"
-        self._lines.append(scrub(line, self._secrets)[:LONGEST_LINE])
+        self._lines.append(scrub(line, self._secrets)[:MAX_LINE])
 
     def lines(self) -> list[str]:
         """Oldest first."""

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-LEAST_INTERVAL_S = 1.0
+MIN_INTERVAL_S = 1.0
 N_FIELDS = 5
 _INTERVAL = re.compile(r"every (\d+(?:\.\d+)?) ?(s|min|h|d)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -122,7 +122,7 @@ def _interval(when: str) -> timedelta | None:
     found = _INTERVAL.fullmatch(when.strip())
     if found is None:
         return None
-    return timedelta(seconds=max(LEAST_INTERVAL_S, float(found[1]) * _UNITS_S[found[2]]))
+    return timedelta(seconds=max(MIN_INTERVAL_S, float(found[1]) * _UNITS_S[found[2]]))
 
 
 def _cron(when: str) -> str:

@@ -64,7 +64,7 @@ def test_the_bot_goes_on_where_it_was(settings: Settings) -> None:
         assert records.close_runs() == 1
         assert [message.text for message in records.queued()] == ["Scrape done."]
         assert records.switch("paused") == "yes"
-        assert not records.may_tell("disk")
+        assert not records.should_report("disk")
     finally:
         records.close()
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.reply.texts import bare
+from bot.reply.texts import normalized
 
 Kind = Literal["none", "version", "hours", "on/off", "job", "id", "command"]
 # What may stand behind a word; (pattern, whether it may be left out).
@@ -87,7 +87,7 @@ YES = Word("yes", ("はい", "実行"), "do what I was asked to confirm", "確�
 NO = Word("no", ("いいえ", "やめる"), "do not", "行わない")
 
 _BY_NAME = {word.name: word for word in (*WORDS, YES, NO)}
-_BY_SPELLING = {bare(spelling): word for word in _BY_NAME.values() for spelling in (word.name, *word.japanese)}
+_BY_SPELLING = {normalized(spelling): word for word in _BY_NAME.values() for spelling in (word.name, *word.japanese)}
 _ON = {"on": "on", "オン": "on", "off": "off", "オフ": "off"}
 
 
@@ -96,7 +96,7 @@ def parse(text: str) -> Command | None:
 
     A known word with something behind it that does not fit asks for help about that word.
     """
-    whole = bare(text)
+    whole = normalized(text)
     if whole in _BY_SPELLING:
         word = _BY_SPELLING[whole]
         return _missing(word) if not ARGUMENTS[word.takes][1] else Command(word.name)
@@ -127,7 +127,7 @@ def help_text(language: str, name: str | None = None) -> str:
 
 def nearest(text: str) -> str | None:
     """The usage of the command that was perhaps meant."""
-    first = bare(text).partition(" ")[0]
+    first = normalized(text).partition(" ")[0]
     near = difflib.get_close_matches(first, _BY_SPELLING, n=1, cutoff=0.7)
     return _BY_SPELLING[near[0]].usage if near else None
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from bot.reply.fonts import load, writable
-from bot.reply.picture import BEST_BAR, GROUND, INK, PALE_INK, TRACK
+from bot.reply.picture import BACKGROUND, BEST_BAR, INK, PALE_INK, TRACK
 
 CELL_PX = 120
-LEAST_CELL_PX = 34
+MIN_CELL_PX = 34
 MAX_SIDE_PX = 1200
 MARGIN = 24
 LABEL_PX = 170
-MAX_WORDS = 1400  # of the alt text; a server takes 1500 at the least
+MAX_ALT_TEXT = 1400  # of the alt text; a server takes 1500 at the least
 
 
 def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str) -> bytes:
@@ -29,10 +29,10 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
     Returns:
         A JPEG, `MAX_SIDE_PX` wide and high at most unless there are very many labels.
     """
-    cell = max(LEAST_CELL_PX, min(CELL_PX, (MAX_SIDE_PX - LABEL_PX - 2 * MARGIN) // len(labels)))
+    cell = max(MIN_CELL_PX, min(CELL_PX, (MAX_SIDE_PX - LABEL_PX - 2 * MARGIN) // len(labels)))
     left, top = MARGIN + LABEL_PX, MARGIN + 84
     side = cell * len(labels)
-    picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), GROUND)
+    picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN, MARGIN), writable(title), font=load(24, bold=True), fill=INK)
     draw.text((left, MARGIN + 34), "rows: the photo's gallery; columns: the answer", font=load(15), fill=PALE_INK)
@@ -46,7 +46,7 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
             share = n / total if total else 0.0
             draw.rectangle(box, fill=_mixed(share))
             centre = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
-            ink = GROUND if share > 0.5 else INK
+            ink = BACKGROUND if share > 0.5 else INK
             _text(draw, centre, f"{share:.0%}" if cell < 80 else f"{n:,} ({share:.0%})", cell - 8, anchor="mm", ink=ink)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=92, subsampling=0)
@@ -60,7 +60,7 @@ def describe_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, t
         answers = ", ".join(f"{n:,} as {answer}" for answer, n in zip(labels, row, strict=True) if n)
         lines.append(f"{sum(row):,} of {label} answered: {answers or 'none'}.")
     whole = f"Confusion matrix. {title}. " + " ".join(lines)
-    return whole if len(whole) <= MAX_WORDS else whole[: MAX_WORDS - 1] + "…"
+    return whole if len(whole) <= MAX_ALT_TEXT else whole[: MAX_ALT_TEXT - 1] + "…"
 
 
 def _text(

@@ -81,7 +81,7 @@ class CommandHandlers:
         """Ids of the accounts that are answered at the moment; None: everybody."""
         return list(self.admins) if self._paused else None
 
-    def obey(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
+    def execute(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
         """Do what a direct mention says, and return the answer; None when it is no order.
 
         Args:
@@ -96,9 +96,9 @@ class CommandHandlers:
         if account_id not in self.admins or command is None:
             return None
         if command.name in ("yes", "no"):
-            answer = self._confirmed(account_id, command)
+            answer = self._confirm(account_id, command)
         else:
-            answer = self._first(account_id, command, language)
+            answer = self._execute_new(account_id, command, language)
         if answer is None:
             return None  # a yes to something else
         with self._lock:
@@ -120,20 +120,20 @@ class CommandHandlers:
         near = commands.nearest(text)
         return f"I know no such command{f'; did you mean “{near}”?' if near else '.'} “help” lists them all."
 
-    def _first(self, account_id: str, command: Command, language: str) -> str:
+    def _execute_new(self, account_id: str, command: Command, language: str) -> str:
         """An order as it comes in."""
         if command.name == "help":
             return commands.help_text(language, command.argument)
         if not commands.needs_confirmation(command):
-            return self._do(command)
-        problem = self._obstacle(command)
+            return self._run(command)
+        problem = self._refusal(command)
         if problem:
             return problem
         self._pending[account_id] = _Pending(command, self._now() + CONFIRM_WITHIN_S)
         what = f"{command.name} {command.argument or ''}".strip()
         return f"Shall I really do “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
 
-    def _confirmed(self, account_id: str, command: Command) -> str | None:
+    def _confirm(self, account_id: str, command: Command) -> str | None:
         """The answer to a yes or no; None when nothing was asked."""
         pending = self._pending.pop(account_id, None)
         if pending is None:
@@ -142,13 +142,13 @@ class CommandHandlers:
             return f"All right, no “{pending.command.name}”."
         if self._now() > pending.until:
             return f"That was too late for “{pending.command.name}”; nothing was done. Order it again if you like."
-        return self._do(pending.command)
+        return self._run(pending.command)
 
-    def _do(self, command: Command) -> str:
+    def _run(self, command: Command) -> str:
         actions: dict[str, Callable[[str | None], str]] = {
             "status": self._status,
-            "scrape": lambda _: self._begin("scrape"),
-            "train": lambda _: self._begin("train"),
+            "scrape": lambda _: self._start_job("scrape"),
+            "train": lambda _: self._start_job("train"),
             "models": self._models,
             "promote": lambda name: self._change_champion("promote", name),
             "rollback": lambda _: self._change_champion("rollback"),
@@ -167,7 +167,7 @@ class CommandHandlers:
         except ProjectError as error:
             return f"“{command.name}” failed: {error}"
 
-    def _obstacle(self, command: Command) -> str | None:
+    def _refusal(self, command: Command) -> str | None:
         """Why an order can be refused at once."""
         from trainer.registry import serving
 
@@ -192,7 +192,7 @@ class CommandHandlers:
         errors = self._log_lines()[-2:]
         return "\n".join([*lines, *(f"Log: {line}" for line in errors)])
 
-    def _begin(self, job: str) -> str:
+    def _start_job(self, job: str) -> str:
         started = self._schedule.ask(job)
         if started:
             return f"{job.capitalize()} begins now; I tell you when it is done."
@@ -212,7 +212,7 @@ class CommandHandlers:
 
     def _change_champion(self, *arguments: str | None) -> str:
         ended = self._subprocesses.run(*(each for each in arguments if each))
-        return ended.said or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
+        return ended.last_line or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
 
     def _pause(self, _argument: str | None) -> str:
         self._records.set_switch(PAUSED, "yes")
@@ -241,7 +241,7 @@ class CommandHandlers:
     def _quiet(self, hours: str | None) -> str:
         until = self._now() + int(hours or 0) * HOUR_S
         self._records.set_switch(QUIET_UNTIL, str(until))
-        self._schedule.poke()
+        self._schedule.wake()
         if until <= self._now():
             return "No longer quiet; what was held back comes now."
         end = self._status_reader.clock(until)

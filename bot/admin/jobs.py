@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WEEK_S = 7 * DAY_S
-CRASHES_TO_TELL = 3
-UNTIL_MENDED = float("inf")
+FAILURES_TO_REPORT = 3
+UNTIL_FIXED = float("inf")
 
 
 class Jobs:
@@ -60,8 +60,8 @@ class Jobs:
         outcome = scrape_message(before, serving.holdings(self.settings).n_by_label)
         if ended.status != 0:
             text = f"The scrape failed: {ended.why}. Data and champion stay as they are ({outcome})."
-            self._complain("scrape", text, asked=asked, again_after_s=UNTIL_MENDED)
-        self._outbox.mended("scrape", f"The source can be read again: {outcome}.")
+            self._fail("scrape", text, asked=asked, again_after_s=UNTIL_FIXED)
+        self._outbox.resolved("scrape", f"The source can be read again: {outcome}.")
         if asked:
             self._outbox.tell_admins(Message(f"Scrape done: {outcome}."))
         return outcome
@@ -78,8 +78,8 @@ class Jobs:
         made = [version for version in serving.versions(self.settings) if version.name not in known]
         if ended.status != 0 or not made:
             self._training_failed(ended, asked=asked)
-        self._outbox.mended("train", "Training works again.")
-        return self._tell_of(made[-1])
+        self._outbox.resolved("train", "Training works again.")
+        return self._report_version(made[-1])
 
     def report(self, _asked: bool) -> str:
         """Tell the admins how the week was."""
@@ -114,7 +114,7 @@ class Jobs:
         from trainer.registry import serving
 
         free = shutil.disk_usage(self.settings.data_dir).free
-        self._judge(
+        self._update_fault(
             "disk", free < self.settings.bot.min_free_bytes, f"The disk is nearly full: {free / 1e6:,.0f} MB left."
         )
         try:
@@ -124,32 +124,32 @@ class Jobs:
             )  # fmt: skip
         except ModelError as error:
             fault = str(error)
-        self._judge("champion", bool(fault), fault)
+        self._update_fault("champion", bool(fault), fault)
         return f"{free / 1e9:,.1f} GB free; champion {'damaged' if fault else 'whole'}"
 
-    def _judge(self, kind: str, is_fault: bool, text: str) -> None:
+    def _update_fault(self, kind: str, is_fault: bool, text: str) -> None:
         if is_fault:
             self._outbox.warn(kind, text, again_after_s=DAY_S)
         else:
-            self._outbox.mended(kind, f"Mended: {kind}.")
+            self._outbox.resolved(kind, f"Mended: {kind}.")
 
     def _training_failed(self, ended: Ended, *, asked: bool) -> None:
-        n_crashes = self._records.n_failures("train") + 1
-        text = f"The training failed, {n_crashes} in a row: {ended.why}. The champion serves on."
-        if asked or n_crashes >= CRASHES_TO_TELL:
-            self._complain("train", text, asked=asked, again_after_s=DAY_S)
+        n_failures = self._records.n_failures("train") + 1
+        text = f"The training failed, {n_failures} in a row: {ended.why}. The champion serves on."
+        if asked or n_failures >= FAILURES_TO_REPORT:
+            self._fail("train", text, asked=asked, again_after_s=DAY_S)
         raise ProjectError(text)
 
-    def _complain(self, kind: str, text: str, *, asked: bool, again_after_s: float) -> None:
+    def _fail(self, kind: str, text: str, *, asked: bool, again_after_s: float) -> None:
         """Tell the admins: who asked hears of it in any case, else they are told now and then. Raises ProjectError."""
         if asked:
-            self._records.may_tell(kind, again_after_s=again_after_s)  # counts as told
+            self._records.should_report(kind, again_after_s=again_after_s)  # counts as told
             self._outbox.tell_admins(Message(text))
         else:
             self._outbox.warn(kind, text, again_after_s=again_after_s)
         raise ProjectError(text)
 
-    def _tell_of(self, made: Version) -> str:
+    def _report_version(self, made: Version) -> str:
         from trainer.registry import serving
 
         earlier = {version.name: version.metrics for version in serving.versions(self.settings)}

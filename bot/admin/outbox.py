@@ -61,13 +61,13 @@ class Outbox:
 
     def warn(self, kind: str, text: str, *, again_after_s: float) -> None:
         """Tell the admins of a fault that needs a person; not again before some time has passed, or it was mended."""
-        if self._records.may_tell(kind, again_after_s=again_after_s):
+        if self._records.should_report(kind, again_after_s=again_after_s):
             logger.error("fault kind=%s %s", kind, text)
             self.tell_admins(Message(f"⚠ {text}"))
 
-    def mended(self, kind: str, text: str) -> None:
+    def resolved(self, kind: str, text: str) -> None:
         """A fault is over; the admins hear of it if they were told of the fault."""
-        if self._records.mended(kind):
+        if self._records.resolved(kind):
             logger.info("mended kind=%s", kind)
             self.tell_admins(Message(text))
 

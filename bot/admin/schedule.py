@@ -160,7 +160,7 @@ class Schedule:
         self._scheduler.modify_job(name, next_run_time=self._time(), misfire_grace_time=None)
         return True
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """There is something to do between jobs; returns at once."""
         if self._scheduler.running and not self._stopping:
             self._scheduler.modify_job("between", next_run_time=self._time())
@@ -210,7 +210,7 @@ class Schedule:
                 self._plan(job)  # with its own grace again
         finally:
             job.running = False
-        self.poke()
+        self.wake()
 
     def _run_between(self) -> None:
         try:

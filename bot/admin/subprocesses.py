@@ -32,8 +32,8 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-LAST_WORDS = 400  # characters of a failed child's output that are told
-FIRST_TO_GO = "1000"  # where memory runs out all the same, the kernel ends the child and not the bot
+STDERR_TAIL = 400  # characters of a failed child's output that are told
+OOM_SCORE_ADJ = "1000"  # where memory runs out all the same, the kernel ends the child and not the bot
 STOP_S = 2.0  # a child that was asked to end is given so long; all it does can be taken up again
 
 
@@ -43,13 +43,13 @@ class Ended:
 
     Attributes:
         status: its exit status; negative: the signal that killed it.
-        said: the last line of its output.
-        last_words: the end of what it wrote to standard error.
+        last_line: the last line of its output.
+        stderr_tail: the end of what it wrote to standard error.
     """
 
     status: int
-    said: str
-    last_words: str
+    last_line: str
+    stderr_tail: str
 
     @property
     def how(self) -> str:
@@ -61,10 +61,10 @@ class Ended:
     @property
     def why(self) -> str:
         """Why it failed: its own message where it gave one, else how it ended and its last words."""
-        _, found, message = self.last_words.rpartition("error: ")
+        _, found, message = self.stderr_tail.rpartition("error: ")
         if found and self.status > 0:
             return message.strip().rstrip(".")
-        return f"{self.how}; {self.last_words[-200:]}" if self.last_words else self.how
+        return f"{self.how}; {self.stderr_tail[-200:]}" if self.stderr_tail else self.how
 
 
 class SubprocessStoppedError(ProjectError):
@@ -111,13 +111,13 @@ class Subprocesses:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w+", encoding="utf-8", errors="replace") as log:
                 status, output = self._wait(self._start(arguments, log))
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 4 * LAST_WORDS))
-                last_words = log.read()[-LAST_WORDS:].strip()
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 4 * STDERR_TAIL))
+                stderr_tail = log.read()[-STDERR_TAIL:].strip()
         except OSError as error:
             raise ProjectError(f"trainer {arguments[0]}: cannot be run: {error}") from error
         if self._stopping:
             raise SubprocessStoppedError(f"trainer {arguments[0]}: stopped with the bot; the next run goes on")
-        return Ended(status, "".join(output.strip().splitlines()[-1:]), last_words)
+        return Ended(status, "".join(output.strip().splitlines()[-1:]), stderr_tail)
 
     def stop(self) -> None:
         """End all children, and let none begin."""
@@ -151,11 +151,11 @@ class Subprocesses:
                 process_group=0,
             )
             self._running.add(child)
-        self._restrain(child)
+        self._set_limits(child)
         logger.info("child started command=%s pid=%d threads=%d", " ".join(arguments), child.pid, n_threads)
         return child
 
-    def _restrain(self, child: subprocess.Popen[str]) -> None:
+    def _set_limits(self, child: subprocess.Popen[str]) -> None:
         """Priority and memory limit, before the child has loaded anything; what a system lacks is left out."""
         limit = self._settings.child_max_bytes
         try:
@@ -164,7 +164,7 @@ class Subprocesses:
             if sys.platform == "linux":
                 process.ionice(psutil.IOPRIO_CLASS_IDLE)
                 process.rlimit(psutil.RLIMIT_DATA, (limit, limit))
-                Path(f"/proc/{child.pid}/oom_score_adj").write_text(FIRST_TO_GO, encoding="ascii")
+                Path(f"/proc/{child.pid}/oom_score_adj").write_text(OOM_SCORE_ADJ, encoding="ascii")
         except (psutil.Error, OSError) as error:
             logger.warning("child not restrained pid=%d error=%s", child.pid, error)
 

@@ -28,7 +28,7 @@ from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
 
 from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
-from bot.instance.limits import BLIND_WAIT_S, Family, Limits
+from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import STREAMS, Transport, origin
 from trainer.web.connections import innermost
 
@@ -40,7 +40,7 @@ _OUTAGES = frozenset({502, 503, 504})
 _NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
 # What a 403 says that has nothing to do with the thing asked for: a missing scope, a disabled account. Mastodon's words
 # come first; "Insufficient permissions: ..." is Pleroma's, "token has insufficient scope" GoToSocial's.
-_SHUT = ("outside the authorized scopes", "login is currently disabled", "insufficient")
+_SCOPE_ERRORS = ("outside the authorized scopes", "login is currently disabled", "insufficient")
 
 
 class Calls:
@@ -63,18 +63,21 @@ class Calls:
         self.closing = False
         self._now = now
         self._local = threading.local()
-        self._heard: tuple[float | None, float] = (None, 0.0)  # the server's clock, and ours that never jumps, together
+        self._server_clock: tuple[float | None, float] = (
+            None,
+            0.0,
+        )  # the server's clock, and ours that never jumps, together
 
     def server_time(self) -> float:
         """Seconds since the epoch by the server's clock, which dates its statuses; ours may be wrong, or jump."""
-        server, monotonic = self._heard
+        server, monotonic = self._server_clock
         return self._now() if server is None else server + time.monotonic() - monotonic
 
-    def call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, doubt: bool = True) -> T:
+    def call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, double_check: bool = True) -> T:
         """Run one call on this thread's object; `family` and `what` are for limits and for messages.
 
         Args:
-            doubt: whether a refusal that may be the whole server's, or this one call's, is looked into.
+            double_check: whether a refusal that may be the whole server's, or this one call's, is looked into.
         """
         self.require(family, what)
         api = self.api()
@@ -82,15 +85,15 @@ class Calls:
         try:
             return function(api)
         except Exception as error:
-            failure = self.sorted_error(error, family, what)
-            raise (self._doubted(failure) if doubt else failure) from error
+            failure = self.instance_error(error, family, what)
+            raise (self._double_checked(failure) if double_check else failure) from error
 
     def begin(self, family: Family) -> None:
         """What is answered on this thread from now on belongs to a call of this family."""
         self._local.answer = None
         self._local.family = family
 
-    def _doubted(self, failure: InstanceError) -> InstanceError:
+    def _double_checked(self, failure: InstanceError) -> InstanceError:
         """What a 401, or a no that is not the API's own, means beside a call that ought to work.
 
         Some servers answer so to one thing only: to a status that is gone, to what a scope does not reach. They are not
@@ -99,7 +102,7 @@ class Calls:
         if not isinstance(failure, NoSuchPage) and type(failure) is not Unauthorized:
             return failure
         try:
-            self.call("call", "whose token this is", lambda api: api.me(), doubt=False)
+            self.call("call", "whose token this is", lambda api: api.me(), double_check=False)
         except Unauthorized as error:
             return error if type(error) is Unauthorized else failure
         except InstanceError:
@@ -118,7 +121,7 @@ class Calls:
         """This thread's object of Mastodon.py."""
         if not hasattr(self._local, "api"):
             session = Transport(self.settings.base_url)
-            session.hooks["response"].append(self._seen)
+            session.hooks["response"].append(self._on_response)
             api = Mastodon(
                 api_base_url=self.settings.base_url,
                 access_token=self.token,
@@ -133,11 +136,11 @@ class Calls:
             self._local.api = api
         return self._local.api
 
-    def _seen(self, response: requests.Response, **_: object) -> None:
+    def _on_response(self, response: requests.Response, **_: object) -> None:
         """The session's hook: every answer passes here, also those that Mastodon.py makes nothing of."""
         self._local.answer = response
         with suppress(KeyError, TypeError, ValueError):
-            self._heard = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
+            self._server_clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
             del response.headers[name]
@@ -157,14 +160,14 @@ class Calls:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Transient(f"{what}: the server's answer cannot be read: {error!r}", outage=False) from error
 
-    def sorted_error(self, error: Exception, family: Family, what: str) -> InstanceError:
+    def instance_error(self, error: Exception, family: Family, what: str) -> InstanceError:
         """The member of our tree that a failure belongs to."""
         answer: requests.Response | None = self._local.answer
         status = None if answer is None else answer.status_code
         if status == 429 or isinstance(error, MastodonRatelimitError):
-            until = self.limits.blocked_until(family) or self._now() + BLIND_WAIT_S
+            until = self.limits.blocked_until(family) or self._now() + DEFAULT_WAIT_S
             return RateLimited(f"{what}: too many requests", until=until, family=family)
-        detail = _said(answer, error)
+        detail = _detail(answer, error)
         if answer is not None and answer.is_redirect:
             target = origin(urljoin(answer.url, answer.headers["Location"]))
             return Transient(
@@ -178,7 +181,7 @@ class Calls:
         message = f"{what}: HTTP {status} {detail}".strip()
         if status == 401:
             return Unauthorized(message)
-        if status == 403 and any(sign in detail.lower() for sign in _SHUT):
+        if status == 403 and any(sign in detail.lower() for sign in _SCOPE_ERRORS):
             return OutOfScope(message)
         if status >= 500 or status == 408:
             return Transient(message, outage=status in _OUTAGES, under_way=status in _NO_ANSWERS)
@@ -191,7 +194,7 @@ def _is_json(answer: requests.Response | None) -> bool:
     return answer is not None and "json" in answer.headers.get("Content-Type", "")
 
 
-def _said(answer: requests.Response | None, error: Exception) -> str:
+def _detail(answer: requests.Response | None, error: Exception) -> str:
     """The server's own words, which Mastodon.py does not always hand on; else what really happened."""
     words: object = innermost(error)
     if answer is not None and not answer.ok:

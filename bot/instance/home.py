@@ -51,7 +51,7 @@ class Home:
         if self._me is None or again:
             what = "whose token this is"
             try:
-                raw = self._calls.call("call", what, lambda api: api.me(), doubt=False)
+                raw = self._calls.call("call", what, lambda api: api.me(), double_check=False)
             except Refused as error:
                 said = f"{error}; if the token lacks the scope read:accounts, run `python -m bot login` again"
                 raise Refused(said, status=error.status) from error
@@ -105,7 +105,7 @@ class Home:
                 return answer.json()
 
             try:
-                return self._calls.call("call", what, ask, doubt=False)
+                return self._calls.call("call", what, ask, double_check=False)
             except (NotFound, Refused, NoSuchPage) as error:
                 missing: InstanceError = error
             except Transient as error:

@@ -16,10 +16,10 @@ from typing import Literal
 
 Family = Literal["call", "page", "post", "upload", "delete", "stream"]
 # Waited after a 429 that does not say until when, as a proxy's own does not; doubled for each further one in a row.
-BLIND_WAIT_S = 5.0
-MAX_BLIND_WAIT_S = 60.0
+DEFAULT_WAIT_S = 5.0
+MAX_DEFAULT_WAIT_S = 60.0
 # Mastodon's longest window. A server that names a later end is mistaken, and is asked again then.
-LONGEST_WINDOW_S = 3 * 3600.0
+MAX_WINDOW_S = 3 * 3600.0
 _EPOCH_S = 1_000_000_000  # a smaller number is not a moment, but seconds from now
 
 
@@ -38,17 +38,17 @@ class Limits:
         self._now = now
         self._lock = threading.Lock()
         self._windows: dict[Family, Window] = {}
-        self._n_blind: Counter[Family] = Counter()
+        self._n_without_window: Counter[Family] = Counter()
 
     def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
         """Take in one answer's headers; a 429 without any that make sense counts as "nothing left for a while"."""
         until = self._reset(headers)
         if status < 400:
             with self._lock:
-                self._n_blind.pop(family, None)
+                self._n_without_window.pop(family, None)
         left = headers.get("X-RateLimit-Remaining", "")
         if status == 429:
-            window = Window(0, until if until is not None else self._now() + self._blind_wait(family, headers))
+            window = Window(0, until if until is not None else self._now() + self._default_wait(family, headers))
         elif until is not None and left.isdecimal():
             window = Window(int(left), until)
         else:
@@ -68,14 +68,14 @@ class Limits:
             window = self._windows.get(family)
         return window.until if window and window.remaining <= 0 and window.until > self._now() else None
 
-    def _blind_wait(self, family: Family, headers: Mapping[str, str]) -> float:
+    def _default_wait(self, family: Family, headers: Mapping[str, str]) -> float:
         """How long a 429 without a window is heeded, in seconds."""
         retry_after = headers.get("Retry-After", "")
         if retry_after.isdecimal():
-            return min(float(retry_after), LONGEST_WINDOW_S)
+            return min(float(retry_after), MAX_WINDOW_S)
         with self._lock:
-            self._n_blind[family] += 1
-            return min(BLIND_WAIT_S * 2.0 ** min(self._n_blind[family] - 1, 16), MAX_BLIND_WAIT_S)
+            self._n_without_window[family] += 1
+            return min(DEFAULT_WAIT_S * 2.0 ** min(self._n_without_window[family] - 1, 16), MAX_DEFAULT_WAIT_S)
 
     def _reset(self, headers: Mapping[str, str]) -> float | None:
         """The end of the window by our clock; None where the server names none that lies ahead.
@@ -87,7 +87,7 @@ class Limits:
             ahead = _seconds_ahead(raw, since=self._date(headers))
         except (ValueError, OverflowError):
             return None
-        return self._now() + min(ahead, LONGEST_WINDOW_S) if ahead > 0 else None
+        return self._now() + min(ahead, MAX_WINDOW_S) if ahead > 0 else None
 
     def _date(self, headers: Mapping[str, str]) -> float:
         try:

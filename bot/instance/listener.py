@@ -19,7 +19,7 @@ from mastodon.errors import MastodonNetworkError
 
 logger = logging.getLogger(__name__)
 
-NEVER_EVENTS = ("html", "json")  # in the content type of an answer that is no stream, whatever its status says
+NOT_EVENTS = ("html", "json")  # in the content type of an answer that is no stream, whatever its status says
 
 
 class Events(Protocol):
@@ -59,7 +59,7 @@ class Listener(StreamListener):  # type: ignore[misc]
             requests.RequestException: it broke, or fell silent.
         """
         kind = response.headers.get("Content-Type", "")
-        if any(never in kind for never in NEVER_EVENTS):
+        if any(never in kind for never in NOT_EVENTS):
             raise MastodonNetworkError(f"not a stream of events but {kind}")
         is_open = False
         event = ""

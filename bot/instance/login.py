@@ -56,7 +56,7 @@ class Login:
             )
         except (MastodonError, KeyError) as error:
             raise Transient(
-                f"{self.base_url}: no login page: {_what(error)}; is it a Mastodon server?", outage=True
+                f"{self.base_url}: no login page: {_detail(error)}; is it a Mastodon server?", outage=True
             ) from error
         return address
 
@@ -77,7 +77,7 @@ class Login:
             token = api.access_token
         except MastodonError as error:
             raise InstanceError(
-                f"{self.base_url}: no token for this code: {_what(error)}; run login again for a new one"
+                f"{self.base_url}: no token for this code: {_detail(error)}; run login again for a new one"
             ) from error
         path = self.data_dir / TOKEN_FILE
         write_private_json(path, {"base_url": self.base_url, "access_token": token, "scopes": " ".join(SCOPES)})
@@ -101,7 +101,7 @@ class Login:
             )
         except (MastodonError, KeyError, TypeError) as error:
             raise Transient(
-                f"{self.base_url}: no app can be registered: {_what(error)}; is it a Mastodon server, and reachable?",
+                f"{self.base_url}: no app can be registered: {_detail(error)}; is it a Mastodon server, and reachable?",
                 outage=True,
             ) from error
         write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
@@ -119,7 +119,7 @@ class Login:
         )
 
 
-def _what(error: BaseException) -> str:
+def _detail(error: BaseException) -> str:
     """The server's own words where it had any, else what really happened."""
     if isinstance(error, KeyError):
         return f"the answer holds no {error}"

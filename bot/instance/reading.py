@@ -38,7 +38,7 @@ class Page:
 class Relation:
     """How our account stands to another."""
 
-    shut_out: bool  # one of the two has blocked or muted the other
+    blocked_or_muted: bool  # one of the two has blocked or muted the other
 
 
 class Reader:
@@ -51,7 +51,7 @@ class Reader:
     def __init__(self, calls: Calls, home: Home) -> None:
         self._calls = calls
         self._home = home
-        self._is_plain = False  # the server refuses to choose among notifications
+        self._no_filters = False  # the server refuses to choose among notifications
 
     def notifications(self, *, min_id: str | None = None, max_id: str | None = None) -> Page:
         """The page right after `min_id`, or right before `max_id`, or the newest; filtered ones too."""
@@ -63,19 +63,19 @@ class Reader:
             finally:
                 api.session.params = {}
 
-        def ask_plainly(api: Mastodon) -> Any:
+        def ask_unfiltered(api: Mastodon) -> Any:
             return api.notifications(min_id=min_id, max_id=max_id)
 
         what = "notifications"
-        if self._is_plain:
-            return self._calls.read("page", what, ask_plainly, _page)
+        if self._no_filters:
+            return self._calls.read("page", what, ask_unfiltered, _page)
         try:
             return self._calls.read("page", what, ask, _page)
         except (Refused, NoSuchPage) as error:  # by a server that takes no parameter it does not know
             if isinstance(error, NoSuchPage) and error.outage:
                 raise
-            page = self._calls.read("page", what, ask_plainly, _page)
-            self._is_plain = True
+            page = self._calls.read("page", what, ask_unfiltered, _page)
+            self._no_filters = True
             return page
 
     def status(self, status_id: str) -> Status:
@@ -96,7 +96,7 @@ class Reader:
         what = f"the thread of status {status_id}"
         return self._calls.read("call", what, lambda api: api.status_context(status_id), parse.thread)
 
-    def left_behind(self, account_id: str, *, since: str) -> list[str]:
+    def orphaned_replies(self, account_id: str, *, since: str) -> list[str]:
         """Our answers to an account, posted after the status `since`, whose question is gone.
 
         With a status, the server takes the link to it out of its answers; whom they answered stays.
@@ -127,7 +127,7 @@ class Reader:
             "call",
             "the relation to an account",
             lambda api: api.account_relationships([account_id]),
-            lambda found: Relation(shut_out=any(item.get(name) for item in found for name in names)),
+            lambda found: Relation(blocked_or_muted=any(item.get(name) for item in found for name in names)),
         )
 
     def lookup(self, acct: str) -> Account:

@@ -35,7 +35,7 @@ class EventStream:
                 warnings.simplefilter("ignore", MastodonWarning)
                 api.stream_user(listener, timeout=self._calls.settings.stream_timeout_s)
         except Exception as error:
-            raise self._calls.sorted_error(error, "stream", "the stream") from error
+            raise self._calls.instance_error(error, "stream", "the stream") from error
         finally:
             self._calls.stream = None
 

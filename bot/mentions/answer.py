@@ -22,7 +22,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused,
 from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.etiquette import Subject
-from bot.photos.photos import Judge
+from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
 from bot.storage.inbox import Entry, Outcome
@@ -48,7 +48,7 @@ class Answerer:
         self,
         client: Client,
         store: Store,
-        judge: Judge,
+        photo_reader: PhotoReader,
         writer: Writer,
         settings: BotSettings,
         *,
@@ -57,13 +57,13 @@ class Answerer:
     ) -> None:
         self._client = client
         self._store = store
-        self._judge = judge
+        self._photo_reader = photo_reader
         self._writer = writer
         self._settings = settings
         self._handlers = handlers
-        self._asking = threading.Lock()
-        self._shut_out: TTLCache[str, bool] = TTLCache(maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=now)
-        self._shut_out_lock = threading.Lock()
+        self._consent_lock = threading.Lock()
+        self._blocked_or_muted: TTLCache[str, bool] = TTLCache(maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=now)
+        self._relations_lock = threading.Lock()
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
         """Bring one mention to its end.
@@ -83,16 +83,16 @@ class Answerer:
                 raise
             logger.info("gone notification=%s detail=%s", entry.notification_id, error)
             if entry.look_first:
-                self._withdraw(entry)
-            return _silence("the question is gone")
+                self._delete_lost_answer(entry)
+            return _refused("the question is gone")
 
     def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
         """Whether a 404 that is not the API's own is to be believed: to the last try, from a server that is there."""
         return page.status in (404, 410) and not page.outage and entry.attempts >= self._settings.max_attempts
 
-    def _withdraw(self, entry: Entry) -> None:
+    def _delete_lost_answer(self, entry: Entry) -> None:
         """Delete an answer that arrived, though we were not told so, before its question was deleted."""
-        for reply_id in self._client.reader.left_behind(entry.account_id, since=entry.status_id):
+        for reply_id in self._client.reader.orphaned_replies(entry.account_id, since=entry.status_id):
             self._client.poster.delete(reply_id)
             logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
 
@@ -105,29 +105,29 @@ class Answerer:
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
         moment = datetime.fromtimestamp(self._client.calls.server_time(), UTC)
         max_age = timedelta(hours=self._settings.max_mention_age_h)
-        reason = etiquette.why_silent(status, me=me, now=moment, max_age=max_age)
+        reason = etiquette.refusal_reason(status, me=me, now=moment, max_age=max_age)
         if reason:
-            return _silence(reason)
+            return _refused(reason)
         self._client.calls.require("post", "posting")  # before the work is done, as it could not be delivered
         order = self._order(entry, status)
-        return order or self._request(entry, status, thread, me) or self._talk(entry, status, thread, me)
+        return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
 
     def _order(self, entry: Entry, status: Status) -> Outcome | None:
         """Do what an admin says privately; None when it is no order."""
         if status.visibility != "direct" or status.account.id not in self._handlers.admins:
             return None
         language = self._writer.language(status)
-        text = self._handlers.obey(entry.notification_id, status.account.id, status.text, language=language)
+        text = self._handlers.execute(entry.notification_id, status.account.id, status.text, language=language)
         if text is None:
-            if not self._is_meant_as_order(status):
+            if not self._looks_like_order(status):
                 return None
             text = self._handlers.unknown(status.text)
         first, *more = parts(text, self._writer.room(status))
         outcome = self._post(entry, self._writer.plain(first, to=status), kind="order")
-        self._go_on(entry, status, more, below=outcome.reply_id)
+        self._post_rest(entry, status, more, below=outcome.reply_id)
         return outcome
 
-    def _is_meant_as_order(self, status: Status) -> bool:
+    def _looks_like_order(self, status: Status) -> bool:
         """Whether words of an admin that are no order were perhaps meant as one."""
         if status.attachments or not status.text:
             return False
@@ -136,7 +136,7 @@ class Answerer:
             return above is not None and above.kind == "order"
         return self._writer.texts.request(status.text) is None
 
-    def _go_on(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
+    def _post_rest(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
         """The rest of a long answer, each part below the one before; a part that cannot be posted ends it."""
         try:
             for number, text in enumerate(more, start=2):
@@ -154,7 +154,7 @@ class Answerer:
             self._store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
         if account_id in self._store.opt_outs and not (request == "stop" and entry.look_first):
-            return _silence("opted out")
+            return _refused("opted out")
         if request == "stop":
             self._store.opt_outs.add(account_id)
             return self._confirm(entry, status, "opted_out")
@@ -163,7 +163,7 @@ class Answerer:
         return None
 
     def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
-        return self._notice(entry, status, kind) if self._admit(entry, status) else _silence("over the limit")
+        return self._notice(entry, status, kind) if self._admit(entry, status) else _refused("over the limit")
 
     def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
         """Delete our nearest answer to this account above its mention."""
@@ -175,22 +175,22 @@ class Answerer:
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
                 self._client.poster.delete(each.id)
                 if answered:
-                    self._store.inbox.finish(answered.notification_id, _silence("answer deleted when asked to"))
-                return _silence("asked us to delete an answer")
-        return _silence("asked us to delete, but there is no answer above")
+                    self._store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
+                return _refused("asked us to delete an answer")
+        return _refused("asked us to delete, but there is no answer above")
 
-    def _talk(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
-        if self._is_shut_out(status.account.id, entry):
-            return _silence("blocked or muted")
+    def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
+        if self._is_blocked_or_muted(status.account.id, entry):
+            return _refused("blocked or muted")
         if etiquette.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
-            return _silence("enough answers in this thread")
-        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_judged=self._was_judged)
+            return _refused("enough answers in this thread")
+        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_classified=self._was_classified)
         if subject.action != "ask" or subject.status is None:
             return self._act(entry, status, subject)
         author_id = subject.status.account.id
-        if author_id in self._store.opt_outs or self._is_shut_out(author_id, entry):
-            return _silence("the photo's author wants no bots")
-        with self._asking:  # whom two people ask about at once is asked once
+        if author_id in self._store.opt_outs or self._is_blocked_or_muted(author_id, entry):
+            return _refused("the photo's author wants no bots")
+        with self._consent_lock:  # whom two people ask about at once is asked once
             subject = self._consent(subject.status, me)
             if subject.action == "ask":
                 return self._act(entry, status, subject)
@@ -198,14 +198,16 @@ class Answerer:
 
     def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
         """Do about a mention what its subject asks for, within the account's limit."""
-        if subject.action == "silence":
-            return _silence(subject.reason)
+        if subject.action == "refuse":
+            return _refused(subject.reason)
         if not self._admit(entry, status):
-            if self._store.inbox.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
-                return _silence("over the limit")
+            if self._store.inbox.answered_within_hour(
+                account_id=entry.account_id, kind="limit", excluding=entry.notification_id
+            ):
+                return _refused("over the limit")
             return self._notice(entry, status, "limit")
-        if subject.action == "judge" and subject.status:
-            return self._look(entry, status, subject.status)
+        if subject.action == "classify" and subject.status:
+            return self._classify(entry, status, subject.status)
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
 
     def _consent(self, photo: Status, me: Account) -> Subject:
@@ -219,10 +221,10 @@ class Answerer:
         below = self._client.reader.thread(photo.id)
         return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
 
-    def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
+    def _classify(self, entry: Entry, status: Status, shown: Status) -> Outcome:
         if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
-        findings = self._judge.look(
+        findings = self._photo_reader.classify(
             shown.attachments[: self._settings.max_images],
             thumbnails=self._may_upload(),
             last_try=entry.attempts >= min(self._settings.max_attempts, PHOTO_TRIES),
@@ -235,7 +237,7 @@ class Answerer:
 
     def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
         media_ids = self._pictures(findings, language=reply.language)
-        self._store.inbox.posting(entry.notification_id)
+        self._store.inbox.mark_posting(entry.notification_id)
         try:
             reply_id = self._send(entry, reply, media_ids)
         except Refused:
@@ -283,7 +285,7 @@ class Answerer:
         limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
         return self._store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 
-    def _was_judged(self, status_id: str) -> bool:
+    def _was_classified(self, status_id: str) -> bool:
         entry = self._store.inbox.by_status(status_id)
         return entry is not None and entry.state == "answered" and entry.kind == "answer"
 
@@ -291,14 +293,14 @@ class Answerer:
         return self._writer.texts.request(text) == "agree"
 
     @cachedmethod(
-        lambda self: self._shut_out,
+        lambda self: self._blocked_or_muted,
         key=lambda _self, account_id, _entry: account_id,
-        lock=lambda self: self._shut_out_lock,
+        lock=lambda self: self._relations_lock,
     )
-    def _is_shut_out(self, account_id: str, entry: Entry) -> bool:
+    def _is_blocked_or_muted(self, account_id: str, entry: Entry) -> bool:
         """Whether an account is muted or blocked; where the server does not tell, it is not."""
         try:
-            return self._client.reader.relation(account_id).shut_out
+            return self._client.reader.relation(account_id).blocked_or_muted
         except (NotFound, OutOfScope, Refused, Transient) as error:
             # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
@@ -308,7 +310,7 @@ class Answerer:
             return False
 
 
-def _silence(reason: str) -> Outcome:
+def _refused(reason: str) -> Outcome:
     return Outcome("refused", reason=reason)
 
 

@@ -23,7 +23,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 # No server hands out smaller pages where more is there; a smaller one is the end of what there is.
-LEAST_PAGE = 15
+MIN_PAGE = 15
 
 
 class CatchUp:
@@ -129,7 +129,7 @@ class CatchUp:
         position = cursor
         while True:
             page = self._client.reader.notifications(min_id=position)
-            n_mentions += self._take_in(page)
+            n_mentions += self._receive(page)
             if position == cursor:
                 n_mentions += self._fill_gap(page, above=cursor)
             newest = page.ids[-1] if page.ids else position
@@ -144,11 +144,11 @@ class CatchUp:
         That is nothing on a server that knows `min_id`. Others hand out the newest page; from there it is walked down.
         """
         n_mentions = 0
-        while len(page.ids) >= LEAST_PAGE and id_order(page.ids[0]) > id_order(above):
+        while len(page.ids) >= MIN_PAGE and id_order(page.ids[0]) > id_order(above):
             below = self._client.reader.notifications(max_id=page.ids[0])
             if not below.ids or id_order(below.ids[0]) >= id_order(page.ids[0]):  # the end, or it knows no max_id
                 break
-            n_mentions += self._take_in(below)
+            n_mentions += self._receive(below)
             page = below
         return n_mentions
 
@@ -161,7 +161,7 @@ class CatchUp:
         newest = position = None
         while True:
             page = self._client.reader.notifications(max_id=position)
-            n_mentions += self._take_in(page)
+            n_mentions += self._receive(page)
             if not page.ids:
                 break
             newest = newest or page.ids[-1]
@@ -185,7 +185,7 @@ class CatchUp:
         moments = [mention.status.created_at.timestamp() for mention in page.mentions]
         return bool(moments) and self._client.calls.server_time() - max(moments) > self._max_age_s
 
-    def _take_in(self, page: Page) -> int:
+    def _receive(self, page: Page) -> int:
         for mention in page.mentions:
             self._intake.received(mention)
         return len(page.mentions)

@@ -24,7 +24,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 BATCH = 20  # statuses asked for at once
-LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted or edited
+REPEAT_AFTER_S = 2.0  # later, at a mention that was being answered when its question was deleted or edited
 # On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
 MAX_SINGLE = 20
 
@@ -55,7 +55,7 @@ class Cleanup:
         self._patience_s = patience_s
         self._now = now
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="tidy", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
 
     def start(self) -> None:
         """Begin to work off what `deleted` and `edited` hand over."""
@@ -88,7 +88,7 @@ class Cleanup:
         """
         followed = self._store.inbox.answered_since(self._now() - self._max_age_s)
         n_gone = 0
-        for entry in self._suspects(followed):
+        for entry in self._maybe_deleted(followed):
             try:
                 self._client.reader.status(entry.status_id)
             except NotFound:
@@ -116,7 +116,7 @@ class Cleanup:
     def _question_gone(self, entry: Entry) -> None:
         entry = self._store.inbox.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting"):  # its answer may have arrived just before
-            self._look_again(lambda: self._question_gone(entry))
+            self._repeat_later(lambda: self._question_gone(entry))
         if entry.state != "answered" or entry.reply_id is None:
             return  # one that waits finds out by itself
         self._client.poster.delete(entry.reply_id)
@@ -128,22 +128,22 @@ class Cleanup:
         self._worker.forget(entry.notification_id)
         entry = self._store.inbox.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting") and status.attachments:  # the help may be on its way
-            self._look_again(lambda: self._question_changed(entry, status))
+            self._repeat_later(lambda: self._question_changed(entry, status))
         if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
             return
         # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
         now = self._now()
-        self._store.inbox.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
+        self._store.inbox.reopen(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
         self._client.poster.delete(entry.reply_id)
-        self._store.inbox.hurry(entry.notification_id)
+        self._store.inbox.make_due(entry.notification_id)
         logger.info("asked again with a photo notification=%s", entry.notification_id)
 
-    def _look_again(self, task: Callable[[], None]) -> None:
-        timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (task,))
+    def _repeat_later(self, task: Callable[[], None]) -> None:
+        timer = threading.Timer(REPEAT_AFTER_S, self._tasks.put, (task,))
         timer.daemon = True
         timer.start()
 
-    def _suspects(self, followed: Sequence[Entry]) -> Iterator[Entry]:
+    def _maybe_deleted(self, followed: Sequence[Entry]) -> Iterator[Entry]:
         """Those whose question seems to be gone; it is asked for by itself before anything is done about it."""
         try:
             for start in range(0, len(followed), BATCH):

@@ -32,7 +32,7 @@ class Subject:
         reason: why silence, in a few words.
     """
 
-    action: Literal["judge", "ask", "help", "silence"]
+    action: Literal["classify", "ask", "help", "refuse"]
     status: Status | None = None
     reason: str = ""
 
@@ -47,7 +47,7 @@ def is_new(account: Account, *, now: datetime) -> bool:
     return account.created_at is not None and now - account.created_at < NEW_ACCOUNT
 
 
-def why_silent(status: Status, *, me: Account, now: datetime, max_age: timedelta) -> str | None:
+def refusal_reason(status: Status, *, me: Account, now: datetime, max_age: timedelta) -> str | None:
     """Why a mention gets no answer whatever it says; None when it may get one."""
     if status.account.id == me.id:
         return "from ourselves"
@@ -74,7 +74,7 @@ def n_own_answers(thread: Thread, *, me: Account) -> int:
 
 
 def subject(
-    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_judged: Callable[[str], bool]
+    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_classified: Callable[[str], bool]
 ) -> Subject:
     """What a mention asks about.
 
@@ -84,29 +84,29 @@ def subject(
     Args:
         thread: the mention's.
         agrees: whether a status' text says yes.
-        was_judged: whether the photos in the status with this id were judged before.
+        was_classified: whether the photos in the status with this id were judged before.
 
     Returns:
         For "ask" the status with somebody else's photos; whether they agreed already, `consent` tells.
     """
     if status.attachments:
-        return Subject("judge", status)
+        return Subject("classify", status)
     own = [each for each in thread.ancestors if each.account.id == status.account.id and each.attachments]
     parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
     if parent is None:
         return Subject("help")
-    if parent in own and not (me.id in parent.mentioned_ids and was_judged(parent.id)):
-        return Subject("judge", parent)
+    if parent in own and not (me.id in parent.mentioned_ids and was_classified(parent.id)):
+        return Subject("classify", parent)
     if agrees(status.text) and own:
-        return Subject("judge", own[-1])
+        return Subject("classify", own[-1])
     if parent.account.id == me.id:
-        return Subject("silence", reason="only words in answer to us")
+        return Subject("refuse", reason="only words in answer to us")
     if me.id in parent.mentioned_ids:
-        return Subject("silence", reason="only words in a conversation that names us")
+        return Subject("refuse", reason="only words in a conversation that names us")
     if not parent.attachments:
         return Subject("help")
     if parent.account.bot or wants_no_bots(parent.account):
-        return Subject("silence", reason="the photo's author wants no bots")
+        return Subject("refuse", reason="the photo's author wants no bots")
     return Subject("ask", parent)
 
 
@@ -121,7 +121,7 @@ def consent(
     """
     for each in below.descendants:
         if each.account.id == photo.account.id and me.id in each.mentioned_ids and agrees(each.text):
-            return Subject("judge", photo)
+            return Subject("classify", photo)
     if any(each.account.id == me.id and is_request(each) for each in below.descendants):
-        return Subject("silence", reason="the photo's author was asked before")
+        return Subject("refuse", reason="the photo's author was asked before")
     return Subject("ask", photo)

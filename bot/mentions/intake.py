@@ -13,7 +13,7 @@ from bot.storage.inbox import Inbox
 logger = logging.getLogger(__name__)
 
 
-class Arrivals(Protocol):
+class MentionCounter(Protocol):
     """Counts mentions: `bot.monitor.metrics.Metrics`."""
 
     def received(self) -> None:
@@ -30,19 +30,19 @@ class Intake:
     """
 
     def __init__(
-        self, inbox: Inbox, worker: Worker, cleanup: Cleanup, arrivals: Arrivals, *, asked_before: float
+        self, inbox: Inbox, worker: Worker, cleanup: Cleanup, counter: MentionCounter, *, asked_before: float
     ) -> None:
         self._inbox = inbox
         self._worker = worker
         self._cleanup = cleanup
-        self._arrivals = arrivals
+        self._counter = counter
         self._asked_before = asked_before
 
     def received(self, mention: Mention) -> None:
         """Take a mention into the inbox; one that is there already changes nothing."""
         look_first = mention.status.created_at.timestamp() <= self._asked_before
         if self._inbox.put(mention, look_first=look_first):
-            self._arrivals.received()
+            self._counter.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
                 mention.notification_id,

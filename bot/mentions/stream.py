@@ -73,14 +73,14 @@ class Stream:
     def _run(self) -> None:
         while not self._stopping.is_set():
             started = time.monotonic()
-            reason, least_pause_s = self._listen()
+            reason, min_pause_s = self._listen()
             if reason is None or self._stopping.is_set():
                 return
             self._catch_up.ask()
             lived_s = time.monotonic() - started
             self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
-            pause = max(self._pause(), least_pause_s)
-            self._tell(reason, lived_s, pause)
+            pause = max(self._pause(), min_pause_s)
+            self._log_end(reason, lived_s, pause)
             self._stopping.wait(pause)
 
     def _listen(self) -> tuple[str | None, float]:
@@ -139,7 +139,7 @@ class Stream:
         capped = min(pause, self._settings.max_reconnect_pause_s)
         return capped * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, no secret
 
-    def _tell(self, reason: str, lived_s: float, pause: float) -> None:
+    def _log_end(self, reason: str, lived_s: float, pause: float) -> None:
         if self._n_failures == FAILURES_TO_POLL:
             logger.warning(
                 "no lasting stream reason=%s; polling every_s=%g instead, the stream is tried now and then",

@@ -71,7 +71,7 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_Standing(status_reader, records, self))
+        self._registry.register(_CurrentState(status_reader, records, self))
 
     def received(self) -> None:
         """A mention was taken into the inbox."""
@@ -92,7 +92,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Standing(Collector):
+class _CurrentState(Collector):
     """How things stand when Prometheus asks."""
 
     def __init__(self, status_reader: StatusReader, records: Records, metrics: Metrics) -> None:

@@ -33,7 +33,7 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class PhotoReader:
     """Looks at photos; safe to use from several threads."""
 
     fetcher: Fetcher
@@ -41,7 +41,7 @@ class Judge:
     predictor: Predictor
     max_bytes: int
 
-    def look(
+    def classify(
         self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
     ) -> list[Finding]:
         """One finding for each attachment, in order.
@@ -56,7 +56,7 @@ class Judge:
         files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
         while True:
             try:
-                return self._judge(files, thumbnails=thumbnails)
+                return self._predict(files, thumbnails=thumbnails)
             except ViewChangedError:
                 logger.info("another version came in between; the photos are prepared anew")
 
@@ -77,7 +77,7 @@ class Judge:
             raise Transient(str(passing), outage=False) from passing
         return Unseen("gone")
 
-    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
+    def _predict(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
         view = self.predictor.wait_until_ready().view
         started = [self._start(kind, file, view) for kind, file in files]
         # Made while the predictor is at work.

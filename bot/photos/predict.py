@@ -162,7 +162,7 @@ class Predictor:
         job = _Job(photo, view)
         self._jobs.put(job)
         if self._stopping.is_set():
-            self._refuse_waiting()
+            self._fail_waiting()
         return job.future
 
     def _watch(self) -> None:
@@ -195,8 +195,8 @@ class Predictor:
         while not self._stopping.is_set():
             batch = self._next_batch()
             if batch:
-                self._judge(batch)
-        self._refuse_waiting()
+                self._classify(batch)
+        self._fail_waiting()
 
     def _next_batch(self) -> list[_Job]:
         """Wait for a photo, then take those that are there as well."""
@@ -208,7 +208,7 @@ class Predictor:
                 break
         return [job for job in jobs if job is not None]
 
-    def _judge(self, batch: list[_Job]) -> None:
+    def _classify(self, batch: list[_Job]) -> None:
         try:
             classifier = self.wait_until_ready()
         except ProjectError as error:
@@ -226,9 +226,9 @@ class Predictor:
                 _fail(batch, error)
             else:  # one photo must not fail the others
                 for job in batch:
-                    self._judge([job])
+                    self._classify([job])
 
-    def _refuse_waiting(self) -> None:
+    def _fail_waiting(self) -> None:
         while True:
             try:
                 job = self._jobs.get_nowait()

@@ -25,7 +25,7 @@ MARGIN = 24
 PHOTO_BOX = (330, SIZE[1] - 2 * MARGIN)  # the most that the photo may take
 MAX_BARS = 4
 
-GROUND = (29, 32, 40)
+BACKGROUND = (29, 32, 40)
 TRACK = (58, 63, 76)
 BAR = (126, 143, 178)
 BEST_BAR = (252, 176, 66)
@@ -78,10 +78,10 @@ def draw_card(
     Returns:
         A JPEG of 800 x 420 px, 20 to 100 kB.
     """
-    card = Image.new("RGB", SIZE, GROUND)
+    card = Image.new("RGB", SIZE, BACKGROUND)
     shown = Image.fromarray(photo)
     shown.thumbnail(PHOTO_BOX, Image.Resampling.BICUBIC)
-    shown = _lay_heat(shown, heatmap, view)
+    shown = _overlay_heatmap(shown, heatmap, view)
     card.paste(shown, (MARGIN, (SIZE[1] - shown.height) // 2), _rounded(shown.size))
     left, right = MARGIN + shown.width + 30, SIZE[0] - MARGIN
     pen = ImageDraw.Draw(card)
@@ -95,7 +95,7 @@ def draw_card(
     return buffer.getvalue()
 
 
-def _lay_heat(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -> Image.Image:
+def _overlay_heatmap(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -> Image.Image:
     """The photo, paler in colour, with the heat map laid over it: the hotter, the less transparent."""
     left, top, right, bottom = view_box(photo.size, view)
     seen = heatmap[:, ::-1] if view == "mirror" else heatmap

@@ -61,7 +61,7 @@ class Texts:
 
     def request(self, text: str) -> str | None:
         """Which of REQUESTS a status' text is, in whatever language; None when it is none of them."""
-        return self.requests.get(bare(text))
+        return self.requests.get(normalized(text))
 
     def language(self, code: str | None, text: str) -> str:
         """The language to answer in: the status' own, else told by its letters, else English."""
@@ -80,13 +80,16 @@ def load_texts(path: Path | None = None) -> Texts:
     """
     blocks = _read(DEFAULT_PATH)
     if path is not None:
-        blocks = _laid_over(blocks, _read(path))
+        blocks = _merged(blocks, _read(path))
     faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
         raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))
     templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in blocks.items()}
     requests = {
-        bare(word): request for block in blocks.values() for request, words in block["words"].items() for word in words
+        normalized(word): request
+        for block in blocks.values()
+        for request, words in block["words"].items()
+        for word in words
     }
     return Texts(templates, requests)
 
@@ -102,7 +105,7 @@ def _read(file: Path) -> dict[Any, Any]:
     return blocks
 
 
-def _laid_over(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+def _merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
     """Blocks of which each text is the upper one where there is one, the lower one elsewhere."""
     return {language: {**below.get(language, {}), **above.get(language, {})} for language in {**below, **above}}
 
@@ -140,7 +143,7 @@ def _placeholders(template: object) -> set[str] | None:
     return names if plain else None
 
 
-def bare(text: str) -> str:
+def normalized(text: str) -> str:
     """A text as it is compared: one width, one case, no custom emoji, nothing but letters and digits around it."""
     folded = _EMOJI_CODE.sub(" ", unicodedata.normalize("NFKC", text).casefold())
     start = next((n for n, letter in enumerate(folded) if letter.isalnum()), len(folded))

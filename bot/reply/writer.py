@@ -65,15 +65,15 @@ class Writer:
             [*self._lines(findings, language, scores=self._one_line), *version],
             self._lines(findings, language, scores=lambda *_: []),
         ]
-        return self._fitting(["\n".join(lines) for lines in variants], to=to, shown=shown or to)
+        return self._fit(["\n".join(lines) for lines in variants], to=to, shown=shown or to)
 
     def notice(self, name: str, *, to: Status) -> Reply:
         """A reply with one fixed text, e.g. "help" or "limit"."""
-        return self._fitting([self.texts.say(self.language(to), name)], to=to, shown=to)
+        return self._fit([self.texts.say(self.language(to), name)], to=to, shown=to)
 
     def plain(self, text: str, *, to: Status) -> Reply:
         """A reply of words that fit into `room`."""
-        return self._fitting([text], to=to, shown=to)
+        return self._fit([text], to=to, shown=to)
 
     def room(self, to: Status) -> int:
         """How many characters the words of a reply may have."""
@@ -137,7 +137,7 @@ class Writer:
         names = harmless(self.texts.say(language, "separator").join(versions))
         return [self.texts.say(language, "version", version=names)] if versions else []
 
-    def _fitting(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
+    def _fit(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
         """A reply of the first variant that fits beside the name and the content warning; at worst a cut one."""
         warning, head = self._warning(to, shown), self._head(to)
         room = self.max_characters - length(warning) - length(head, characters_per_url=self.characters_per_url)

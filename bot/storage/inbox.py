@@ -23,7 +23,7 @@ from bot.storage.database import Database
 
 HOUR_S = 3600.0
 # No server's window and no pause of ours is longer: who waits beyond it waits because a clock was set back.
-LONGEST_WAIT_S = 6 * HOUR_S
+MAX_WAIT_S = 6 * HOUR_S
 # The same order as entities.id_order.
 _NEWEST = "length(notification_id) DESC, notification_id DESC"
 _AMONG = "(? OR account_id IN (SELECT value FROM json_each(?)))"
@@ -137,7 +137,7 @@ class Inbox:
             rows = db.execute(
                 "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"  # noqa: S608
                 f" WHERE notification_id IN ({_DUE}) RETURNING *",
-                (now, now + LONGEST_WAIT_S, *_among(only), limit),
+                (now, now + MAX_WAIT_S, *_among(only), limit),
             ).fetchall()
         return sorted(map(_entry, rows), key=lambda entry: entry.received_at)
 
@@ -150,11 +150,11 @@ class Inbox:
             ).fetchone()
         return None if row[0] is None else float(row[0])
 
-    def revive(self, at_work: Collection[str], *, look_first: bool = False, under_way_s: float = 0.0) -> int:
+    def requeue(self, in_progress: Collection[str], *, look_first: bool = False, under_way_s: float = 0.0) -> int:
         """Put back what is marked as being worked on by nobody; returns how many there were.
 
         Args:
-            at_work: notification ids that somebody does work on.
+            in_progress: notification ids that somebody does work on.
             look_first: nothing is known about any open mention, as after a power cut.
             under_way_s: for so long the server may still be at work on a post that was sent.
         """
@@ -165,10 +165,10 @@ class Inbox:
                 "UPDATE inbox SET next_try_at = ?1 + CASE state WHEN 'posting' THEN ?2 ELSE 0 END,"
                 " state = 'deferred', reason = 'interrupted'"
                 " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?3))",
-                (self._now(), under_way_s, json.dumps(list(at_work))),
+                (self._now(), under_way_s, json.dumps(list(in_progress))),
             ).rowcount
 
-    def posting(self, notification_id: str) -> None:
+    def mark_posting(self, notification_id: str) -> None:
         """From now on an answer to this mention may be in its thread."""
         with self._database.transaction() as db:
             db.execute(
@@ -214,7 +214,7 @@ class Inbox:
         self.changed()
         return n_rows
 
-    def ask_again(self, notification_id: str, *, salt: str, not_before: float) -> None:
+    def reopen(self, notification_id: str, *, salt: str, not_before: float) -> None:
         """Open an answered mention again, as a new question with an Idempotency-Key of its own."""
         key = hashlib.sha256(f"{notification_id} {salt}".encode()).hexdigest()[:32]
         with self._database.transaction() as db:
@@ -224,7 +224,7 @@ class Inbox:
                 (not_before, key, notification_id),
             )
 
-    def hurry(self, notification_id: str) -> None:
+    def make_due(self, notification_id: str) -> None:
         """Let a waiting mention be due now."""
         with self._database.transaction() as db:
             db.execute(
@@ -303,13 +303,13 @@ class Inbox:
             db.execute("UPDATE inbox SET admitted_at = ? WHERE notification_id = ?", (now, notification_id))
             return True
 
-    def told_within_hour(self, *, account_id: str, kind: str, but: str) -> bool:
+    def answered_within_hour(self, *, account_id: str, kind: str, excluding: str) -> bool:
         """Whether this account got such an answer in the last hour, apart from the mention `but`."""
         with self._database.transaction() as db:
             row = db.execute(
                 "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND finished_at BETWEEN ?3 - ?4 AND ?3"
                 " AND notification_id != ?5",
-                (account_id, kind, self._now(), HOUR_S, but),
+                (account_id, kind, self._now(), HOUR_S, excluding),
             ).fetchone()
         return row is not None
 

@@ -170,7 +170,7 @@ class Records:
 
     # Faults
 
-    def may_tell(self, kind: str, *, again_after_s: float = DAY_S) -> bool:
+    def should_report(self, kind: str, *, again_after_s: float = DAY_S) -> bool:
         """Whether the admins are to be told of a fault now; from then on they count as told."""
         with self._database.transaction() as db:
             now = self._now()
@@ -180,7 +180,7 @@ class Records:
             db.execute("INSERT OR REPLACE INTO faults VALUES (?, ?)", (kind, now))
             return True
 
-    def mended(self, kind: str) -> bool:
+    def resolved(self, kind: str) -> bool:
         """A fault is over; True when the admins had been told of it."""
         with self._database.transaction() as db:
             return db.execute("DELETE FROM faults WHERE kind = ?", (kind,)).rowcount > 0

@@ -117,7 +117,7 @@ def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
                 raise
             if not heal:
                 raise _damaged(path, error) from error
-            return _start_again(path, error)
+            return _replace_damaged(path, error)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or the folder not ours?") from error
 
@@ -181,7 +181,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 
-def _start_again(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection:
+def _replace_damaged(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection:
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):

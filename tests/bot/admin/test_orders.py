@@ -285,7 +285,7 @@ def test_an_order_that_comes_again_is_answered_alike_and_not_obeyed_again(world:
     with world.bot(bot=ADMIN) as bot:
         told(world, "pause")
         first, again, another = (
-            bot.operations.handlers.obey(order_id, str(world.alice.id), "resume", language="en")
+            bot.operations.handlers.execute(order_id, str(world.alice.id), "resume", language="en")
             for order_id in ("1", "1", "2")
         )
     assert first is not None
@@ -308,7 +308,7 @@ def test_a_promotion_by_the_real_trainer(world: World, versions: list[str], tmp_
 
     subprocesses = Subprocesses(ScheduleSettings(), tmp_path / "log", environ=world.environment())
     ended = subprocesses.run("promote", versions[0])
-    assert (ended.status, ended.said) == (0, f"{versions[0]} is the champion now")
+    assert (ended.status, ended.last_line) == (0, f"{versions[0]} is the champion now")
     assert "2020-01-01-1" in subprocesses.run("promote", "2020-01-01-1").why
 
 

@@ -246,7 +246,7 @@ def test_between_jobs_messages_are_sent_as_soon_as_asked(records: Records) -> No
     schedule.start()
     try:
         assert calls.acquire(timeout=30)
-        schedule.poke()
+        schedule.wake()
         assert calls.acquire(timeout=30)
     finally:
         schedule.stop(5)

@@ -25,8 +25,8 @@ def subprocesses(tmp_path: Path, script: str, **settings: float) -> Subprocesses
 
 def test_the_last_line_is_what_a_child_said(tmp_path: Path) -> None:
     ended = subprocesses(tmp_path, "print('a table')\nprint('v2 is the champion now')").run("promote", "v2")
-    assert (ended.status, ended.said) == (0, "v2 is the champion now")
-    assert subprocesses(tmp_path, "").run("promote").said == ""
+    assert (ended.status, ended.last_line) == (0, "v2 is the champion now")
+    assert subprocesses(tmp_path, "").run("promote").last_line == ""
 
 
 def test_a_childs_own_message_says_why_it_failed(tmp_path: Path) -> None:
@@ -35,12 +35,12 @@ def test_a_childs_own_message_says_why_it_failed(tmp_path: Path) -> None:
     assert subprocesses(tmp_path, "import sys\nsys.exit(5)").run("train").why == "exit status 5"
 
 
-def test_a_crash_is_a_report_with_the_last_words(tmp_path: Path) -> None:
+def test_a_crash_is_a_report_with_the_stderr_tail(tmp_path: Path) -> None:
     script = "import os, sys\nprint('x' * 5000, 'error: no photos yet', file=sys.stderr, flush=True)\nos.abort()"
     ended = subprocesses(tmp_path, script).run("train")
     assert ended.how == "killed by SIGABRT"
-    assert ended.last_words.endswith("error: no photos yet")
-    assert len(ended.last_words) <= 400
+    assert ended.stderr_tail.endswith("error: no photos yet")
+    assert len(ended.stderr_tail) <= 400
 
 
 def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_a_child_gives_way_and_computes_on_few_threads(tmp_path: Path) -> None:
         "while os.nice(0) < 15: time.sleep(0.01)\n"  # it may begin a moment before its parent has restrained it
         "print(os.nice(0), os.environ['TF_NUM_INTRAOP_THREADS'])"
     )
-    assert subprocesses(tmp_path, script, child_niceness=15, child_threads=3).run("train").said == "15 3"
+    assert subprocesses(tmp_path, script, child_niceness=15, child_threads=3).run("train").last_line == "15 3"
 
 
 def test_a_childs_low_priority_counts_against_the_bot_itself(tmp_path: Path) -> None:
     """Linux weighs sessions against each other first, each as if it were of normal priority."""
     script = "import os\nprint(os.getsid(0), os.getpgid(0) == os.getpid())"
-    assert subprocesses(tmp_path, script).run("train").said == f"{os.getsid(0)} True"
+    assert subprocesses(tmp_path, script).run("train").last_line == f"{os.getsid(0)} True"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which process goes first")
@@ -67,7 +67,7 @@ def test_where_memory_runs_out_the_child_goes_first(tmp_path: Path) -> None:
         "while int(own.read_text()) < 1000 and time.monotonic() < before: time.sleep(0.01)\n"
         "print(own.read_text().strip())"
     )
-    assert subprocesses(tmp_path, script).run("train").said == "1000"
+    assert subprocesses(tmp_path, script).run("train").last_line == "1000"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of another process")
@@ -79,13 +79,13 @@ def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
     )
     ended = subprocesses(tmp_path, script, child_max_bytes=512 * MIB).run("train")
     assert ended.status == 1
-    assert "MemoryError" in ended.last_words
+    assert "MemoryError" in ended.stderr_tail
 
 
 def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
     script = "import os\nprint('s3cret' in str(os.environ))"
-    assert subprocesses(tmp_path, script).run("train").said == "False"
+    assert subprocesses(tmp_path, script).run("train").last_line == "False"
 
 
 def test_a_stop_ends_the_child_and_lets_none_begin(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_bot_killed_in_any_state_answers_once_after_its_restart(world: World, 
     if state != "new":
         store.inbox.take(1)
     if state == "posting":
-        store.inbox.posting(notification_id)
+        store.inbox.mark_posting(notification_id)
     if posted:  # the post arrived, and the kill came before it was recorded
         world.instance.post(world.me, "@alice earlier answer", in_reply_to=question)
     store.close()

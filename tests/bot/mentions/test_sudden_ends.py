@@ -19,7 +19,7 @@ from bot.storage.store import Store
 from tests.bot.conftest import World, settle, until
 
 WRITES: tuple[tuple[type, str], ...] = (
-    *((Inbox, name) for name in ("put", "take", "posting", "defer", "finish", "admit", "revive")),
+    *((Inbox, name) for name in ("put", "take", "mark_posting", "defer", "finish", "admit", "requeue")),
     (Cursor, "move"),
     (Store, "belongs_to"),
 )

@@ -13,7 +13,7 @@ from bot.config import BotSettings
 from bot.ending import Ending
 from bot.entities import Account, Mention, Status
 from bot.errors import Transient
-from bot.instance.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
+from bot.instance.limits import DEFAULT_WAIT_S, MAX_DEFAULT_WAIT_S, Limits
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Entry, Outcome
 from bot.storage.store import Store
@@ -166,7 +166,7 @@ def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clo
     store.inbox.put(mention(1), look_first=False)
     store.inbox.put(mention(2), look_first=False)
     store.inbox.take(2)
-    store.inbox.posting("1")  # and then it was killed, while the server was at work
+    store.inbox.mark_posting("1")  # and then it was killed, while the server was at work
     start(lambda entry, _: answered(entry))
     until(lambda: store.inbox.counts() == {"answered": 1, "deferred": 1})
     waiting = store.inbox.entry("1")
@@ -179,7 +179,7 @@ def test_a_mention_that_ends_the_whole_process_again_and_again_is_set_aside(stor
     store.inbox.put(mention(1), look_first=False)
     for _ in range(BotSettings().max_attempts):
         store.inbox.take(1)  # and then the process ended
-        store.inbox.revive([])
+        store.inbox.requeue([])
     start(lambda entry, _: answered(entry))
     until(lambda: store.inbox.counts() == {"failed": 1})
     (entry,) = store.inbox.entries()
@@ -192,8 +192,8 @@ def test_limits_without_a_time_are_heeded_longer_each_time_in_a_row(clock: Clock
     for _ in range(8):
         limits.note("call", {}, status=429)
         waits.append((limits.blocked_until("call") or 0.0) - clock.now)
-    assert waits[:3] == [BLIND_WAIT_S, 2 * BLIND_WAIT_S, 4 * BLIND_WAIT_S]
-    assert waits[-1] == MAX_BLIND_WAIT_S
+    assert waits[:3] == [DEFAULT_WAIT_S, 2 * DEFAULT_WAIT_S, 4 * DEFAULT_WAIT_S]
+    assert waits[-1] == MAX_DEFAULT_WAIT_S
     limits.note("call", {}, status=200)
     limits.note("call", {}, status=429)
-    assert limits.blocked_until("call") == clock.now + BLIND_WAIT_S
+    assert limits.blocked_until("call") == clock.now + DEFAULT_WAIT_S

@@ -120,8 +120,8 @@ def test_nothing_runs_over_the_edge() -> None:
     long = "Verylonglabelnamewithoutanyspace" * 9
     data = draw_card(PHOTO, COLD, (Bar(long, 0.5), Bar(long, 0.5)), headline=long, footer=long, scale=("a", "b"))
     pixels = np.asarray(Image.open(io.BytesIO(data))).astype(np.int16)
-    assert near(pixels[:, -20:], picture.GROUND).all()
-    assert near(pixels[-12:], picture.GROUND).all()
+    assert near(pixels[:, -20:], picture.BACKGROUND).all()
+    assert near(pixels[-12:], picture.BACKGROUND).all()
 
 
 @pytest.mark.parametrize(

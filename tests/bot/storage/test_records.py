@@ -79,13 +79,13 @@ def test_failures_in_a_row_are_counted_from_the_last_success(records: Records) -
 
 
 def test_a_fault_is_told_once_a_day_and_again_when_it_comes_back(records: Records, clock: Clock) -> None:
-    assert records.may_tell("disk")
-    assert not records.may_tell("disk")
+    assert records.should_report("disk")
+    assert not records.should_report("disk")
     clock.now += DAY_S
-    assert records.may_tell("disk")
-    assert records.mended("disk")
-    assert not records.mended("disk")
-    assert records.may_tell("disk")
+    assert records.should_report("disk")
+    assert records.resolved("disk")
+    assert not records.resolved("disk")
+    assert records.should_report("disk")
 
 
 def test_letters_wait_in_order_until_they_are_sent(records: Records) -> None:

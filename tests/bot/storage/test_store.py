@@ -117,7 +117,7 @@ def test_a_failure_that_is_not_charged_leaves_the_budget(store: Store, clock: Cl
 def test_what_was_about_to_be_posted_is_looked_for_ever_after(store: Store, clock: Clock) -> None:
     put(store, 1)
     store.inbox.take(1)
-    store.inbox.posting("1")
+    store.inbox.mark_posting("1")
     store.inbox.defer("1", until=clock.now, reason="", charged=True)
     assert store.inbox.take(1)[0].look_first
 
@@ -125,9 +125,9 @@ def test_what_was_about_to_be_posted_is_looked_for_ever_after(store: Store, cloc
 def test_what_nobody_works_on_is_put_back_and_nothing_else(store: Store) -> None:
     put(store, 1, 2, 3, 4)
     store.inbox.take(3)
-    store.inbox.posting("2")
+    store.inbox.mark_posting("2")
     store.inbox.finish("3", Outcome("answered"))
-    assert store.inbox.revive(["1"]) == 1
+    assert store.inbox.requeue(["1"]) == 1
     states = {entry.notification_id: entry.state for entry in store.inbox.entries()}
     assert states == {"1": "working", "2": "deferred", "3": "answered", "4": "new"}
 
@@ -161,7 +161,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_over_the_limit(store: Store, clo
     store.inbox.admit("1", account_id="7", limit=1)
     store.inbox.finish("1", Outcome("answered", kind="limit", reply_id="5"))
     clock.now -= 10 * 86400
-    assert not store.inbox.told_within_hour(account_id="7", kind="limit", but="2")
+    assert not store.inbox.answered_within_hour(account_id="7", kind="limit", excluding="2")
     assert store.inbox.admit("2", account_id="7", limit=1)
 
 
