@@ -1,7 +1,7 @@
-"""One mention, from who asked to the posted reply; raises where it cannot, and leaves what to do about that to others.
+"""Answers one mention, from checking who asked to posting the reply; the worker decides what to do about errors.
 
-The order matters: before anything is posted, `Store.posting` records that an answer may be out there; before anything
-is posted again, the thread is looked into.
+The order matters. Before a post, `Inbox.mark_posting` records that a reply may exist; before a second post, the thread
+is searched for that reply.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
-MAX_RELATIONS = 1000  # remembered
-PHOTO_TRIES = 7  # after so many, ten minutes with the default pauses, a photo that cannot be had is said to be gone
-UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
+MAX_RELATIONS = 1000  # cached
+PHOTO_TRIES = 7  # then a photo that cannot be fetched counts as gone: ten minutes with the default pauses
+UPLOAD_TIMEOUT_S = 10.0  # an answer without a picture is better than a late one
 
 
 class Answerer:
-    """Answers mentions, one at a time on each thread that calls it.
+    """Answers mentions; each calling thread answers one at a time.
 
     Args:
         now: seconds since the epoch.
@@ -66,14 +66,14 @@ class Answerer:
         self._relations_lock = threading.Lock()
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
-        """Bring one mention to its end.
+        """Answers one mention.
 
         Args:
             entry: its row, in the state "working".
-            mention: what it says, where that is still known; else it is read again.
+            mention: its content if cached; with None the status is fetched again.
 
         Raises:
-            InstanceError, ProjectError: it could not be brought to its end this time.
+            InstanceError, ProjectError: it could not be answered this time.
         """
         try:
             status = mention.status if mention else self._client.reader.status(entry.status_id)
@@ -87,11 +87,11 @@ class Answerer:
             return _refused("the question is gone")
 
     def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
-        """Whether a 404 that is not the API's own is to be believed: to the last try, from a server that is there."""
+        """Whether to believe a 404 that did not come from the API: only at the last try and if the server is up."""
         return page.status in (404, 410) and not page.outage and entry.attempts >= self._settings.max_attempts
 
     def _delete_lost_answer(self, entry: Entry) -> None:
-        """Delete an answer that arrived, though we were not told so, before its question was deleted."""
+        """Deletes an answer that was posted without confirmation before its question was deleted."""
         for reply_id in self._client.reader.orphaned_replies(entry.account_id, since=entry.status_id):
             self._client.poster.delete(reply_id)
             logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
@@ -101,19 +101,19 @@ class Answerer:
         thread = self._client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
         earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
         if earlier is not None:
-            logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
+            logger.info("already answered notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
         moment = datetime.fromtimestamp(self._client.calls.server_time(), UTC)
         max_age = timedelta(hours=self._settings.max_mention_age_h)
         reason = etiquette.refusal_reason(status, me=me, now=moment, max_age=max_age)
         if reason:
             return _refused(reason)
-        self._client.calls.require("post", "posting")  # before the work is done, as it could not be delivered
+        self._client.calls.require("post", "posting")  # checked first: without it all work would be wasted
         order = self._order(entry, status)
         return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
 
     def _order(self, entry: Entry, status: Status) -> Outcome | None:
-        """Do what an admin says privately; None when it is no order."""
+        """Executes an admin's direct mention; None if it is not an order."""
         if status.visibility != "direct" or status.account.id not in self._handlers.admins:
             return None
         language = self._writer.language(status)
@@ -128,7 +128,7 @@ class Answerer:
         return outcome
 
     def _looks_like_order(self, status: Status) -> bool:
-        """Whether words of an admin that are no order were perhaps meant as one."""
+        """Whether an admin's text that is not a known order was probably meant as one."""
         if status.attachments or not status.text:
             return False
         if status.in_reply_to_id:
@@ -137,17 +137,17 @@ class Answerer:
         return self._writer.texts.request(status.text) is None
 
     def _post_rest(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
-        """The rest of a long answer, each part below the one before; a part that cannot be posted ends it."""
+        """Posts the other parts of a long answer as a chain of replies; stops at the first error."""
         try:
             for number, text in enumerate(more, start=2):
                 reply = self._writer.plain(text, to=status)
                 key = f"{entry.idempotency_key}-{number}"
                 below = self._client.poster.post(reply, in_reply_to=below, idempotency_key=key)
         except InstanceError as error:
-            logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
+            logger.warning("long answer not completed notification=%s error=%s", entry.notification_id, error)
 
     def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
-        """Obey "stop", "start" and "delete"; None when the mention is none of them."""
+        """Handles "stop", "start" and "delete"; None if the mention is none of them."""
         request = self._writer.texts.request(status.text)
         account_id = status.account.id
         if request == "start":
@@ -166,12 +166,12 @@ class Answerer:
         return self._notice(entry, status, kind) if self._admit(entry, status) else _refused("over the limit")
 
     def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
-        """Delete our nearest answer to this account above its mention."""
+        """Deletes the bot's nearest answer to this account above its mention."""
         authors = {each.id: each.account.id for each in thread.ancestors}
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
                 continue
-            answered = self._store.inbox.by_reply(each.id)  # None where that is too long ago, or the database was lost
+            answered = self._store.inbox.by_reply(each.id)  # None if pruned, or if the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
                 self._client.poster.delete(each.id)
                 if answered:
@@ -190,14 +190,14 @@ class Answerer:
         author_id = subject.status.account.id
         if author_id in self._store.opt_outs or self._is_blocked_or_muted(author_id, entry):
             return _refused("the photo's author wants no bots")
-        with self._consent_lock:  # whom two people ask about at once is asked once
+        with self._consent_lock:  # two mentions of the same photo must not ask its author twice
             subject = self._consent(subject.status, me)
             if subject.action == "ask":
                 return self._act(entry, status, subject)
         return self._act(entry, status, subject)
 
     def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
-        """Do about a mention what its subject asks for, within the account's limit."""
+        """Takes the subject's action, within the account's limit."""
         if subject.action == "refuse":
             return _refused(subject.reason)
         if not self._admit(entry, status):
@@ -243,7 +243,7 @@ class Answerer:
         except Refused:
             if not media_ids:
                 raise
-            reply_id = self._send(entry, reply, [])  # perhaps it was the pictures
+            reply_id = self._send(entry, reply, [])  # the pictures may be the reason
         best = _best(findings)
         return Outcome(
             "answered",
@@ -260,7 +260,7 @@ class Answerer:
         )
 
     def _pictures(self, findings: Sequence[Finding], *, language: str) -> list[str]:
-        """Upload a picture of each prediction, while the server takes them; an answer never waits for one."""
+        """Uploads a picture of each prediction; stops at the first error, as the answer must not wait for pictures."""
         media_ids = []
         for finding in findings:
             if not isinstance(finding, Prediction) or not self._may_upload():
@@ -276,7 +276,7 @@ class Answerer:
         return media_ids
 
     def _may_upload(self) -> bool:
-        """Whether the server grants more uploads than are to be left."""
+        """Whether the server still allows more uploads than `spare_uploads`."""
         left = self._client.calls.limits.remaining("upload")
         return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
 
@@ -298,11 +298,11 @@ class Answerer:
         lock=lambda self: self._relations_lock,
     )
     def _is_blocked_or_muted(self, account_id: str, entry: Entry) -> bool:
-        """Whether an account is muted or blocked; where the server does not tell, it is not."""
+        """Whether an account is muted or blocked; False if the server does not say."""
         try:
             return self._client.reader.relation(account_id).blocked_or_muted
         except (NotFound, OutOfScope, Refused, Transient) as error:
-            # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
+            # The token lacks read:follows, or the server lacks this call; it hides most such mentions from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
             if (may_pass and entry.attempts < self._settings.max_attempts // 2) or getattr(error, "outage", False):
                 raise
@@ -315,5 +315,5 @@ def _refused(reason: str) -> Outcome:
 
 
 def _best(findings: Sequence[Finding]) -> Prediction | None:
-    """The first photo that could be judged; it stands for all in the inbox."""
+    """The first prediction; the inbox records it for the whole mention."""
     return next((finding for finding in findings if isinstance(finding, Prediction)), None)

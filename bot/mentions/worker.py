@@ -1,8 +1,8 @@
-"""Takes mentions from the inbox, several at a time, and decides what to do when one cannot be answered.
+"""Takes mentions from the inbox, several at a time, and decides how to retry those that cannot be answered.
 
-Every error stops here. A rate limit and an outage of the instance cost a mention nothing of its budget, and hold back
-the others too; anything else is charged, and a mention whose budget is used up is set aside with its reason. Attempts
-are charged when a mention is taken, so one that kills the whole process is set aside as well.
+Every error stops here. A rate limit or an outage of the instance delays all mentions and counts against none. Any other
+error counts as an attempt; a mention that used up its attempts has failed, with the reason recorded. An attempt is
+counted when a mention is taken, so a mention that kills the process fails in the end too.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from trainer.errors import ModelError, ProjectError, StorageError
 
 logger = logging.getLogger(__name__)
 
-# A row that another process changed (`python -m bot inbox --retry`) is seen after this long.
+# Another process may change rows (`python -m bot inbox --retry`), so the inbox is read at least this often.
 CHECK_EVERY_S = 15.0
 MAX_DOUBLINGS = 16
-MAX_KNOWN = 1000  # mentions whose text is remembered, the newest
-# After so many calls in a row without an answer the server counts as away; fewer are hiccups.
+MAX_KNOWN = 1000  # mentions whose content is cached, the newest
+# After this many calls in a row without an answer the server counts as down.
 OUTAGES_TO_BLOCK = 3
-# While the server is away, somebody goes ahead at least this often to see whether it is back.
+# While the server is down, one mention is tried at least this often.
 MAX_OUTAGE_PAUSE_S = 60.0
-NEEDED_BY_ALL = ("call", "post")  # kinds of calls without which no mention can be answered
+NEEDED_BY_ALL = ("call", "post")  # families of calls that every answer needs
 
 
 class Answerer(Protocol):
     """Answers one mention: `bot.mentions.answer.Answerer`."""
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
-        """Raises where it cannot."""
+        """Answers a mention; raises if it cannot."""
 
 
 class Gate(Protocol):
     """Says whose mentions are answered: `bot.admin.handlers.CommandHandlers`."""
 
     def serves_only(self) -> Collection[str] | None:
-        """The ids of the accounts that are answered at the moment, the others wait; None: everybody is."""
+        """Ids of the accounts that are answered now, while the others wait; None: everybody."""
 
 
 class OutcomeCounter(Protocol):
     """Counts how mentions ended: `bot.monitor.metrics.Metrics`."""
 
     def finished(self, entry: Entry, outcome: Outcome) -> None:
-        """A mention was answered, refused or set aside."""
+        """Counts a mention that was answered, refused or has failed."""
 
 
 class Worker:
-    """Works the inbox off on threads of its own.
+    """Processes the inbox on its own threads.
 
     Args:
-        patience_s: how long an answer of the server may be under way; a call that got no answer is not repeated
-            earlier, as the post could arrive twice.
+        patience_s: how long the server may take for a call; a call without an answer is not repeated earlier, as the
+            post could arrive twice.
         now: seconds since the epoch.
     """
 
@@ -99,14 +99,14 @@ class Worker:
         inbox.changed = self.wake
 
     def start(self) -> None:
-        """Take up what an earlier run left behind, then whatever comes."""
+        """Requeues what an earlier run left unfinished, then starts."""
         n_left = self._inbox.requeue([], look_first=True, under_way_s=self._patience_s)
         if n_left:
-            logger.info("taken up again n=%d", n_left)
+            logger.info("requeued after restart n=%d", n_left)
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Take nothing more, wait for what is at work; True when all of it ended in time."""
+        """Takes no more mentions and waits for those in progress; True if all ended in time."""
         deadline = time.monotonic() + timeout_s
         with self._wake:
             self._stopping = True
@@ -118,30 +118,30 @@ class Worker:
         return done
 
     def hand_over(self, mention: Mention) -> None:
-        """A mention has just been put into the inbox; what it says is remembered for a while, to save reading it."""
+        """Caches a mention that was just put into the inbox, so it need not be fetched, and wakes the worker."""
         with self._wake:
             self._known[mention.notification_id] = mention
             self._wake.notify_all()
 
     def forget(self, notification_id: str) -> None:
-        """What this mention says has changed; it is read again when its turn comes."""
+        """Drops a mention from the cache, as it has changed; it is fetched again when needed."""
         with self._wake:
             self._known.pop(notification_id, None)
 
     def wake(self) -> None:
-        """Look into the inbox now."""
+        """Makes the worker read the inbox now."""
         with self._wake:
             self._wake.notify_all()
 
     def is_idle(self) -> bool:
-        """Whether nothing is at work or due."""
+        """Whether no mention is in progress or due."""
         with self._wake:
             due = self._inbox.next_due(only=self._gate.serves_only())
             return not self._in_progress and (due is None or due > self._now())
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread runs."""
+        """Whether its thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -158,19 +158,19 @@ class Worker:
                     logger.error("the inbox cannot be read: %s", error)
                     pause = CHECK_EVERY_S
                 except Exception:
-                    logger.exception("the inbox was not looked into")
+                    logger.exception("the inbox cannot be read")
                     pause = CHECK_EVERY_S
                 self._wake.wait(min(pause, CHECK_EVERY_S))
 
     def _start_due(self) -> float:
-        """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
+        """Starts due mentions up to the concurrency limit; returns the seconds until there may be more to do."""
         now, only = self._now(), self._gate.serves_only()
         if self._blocked_until > now + MAX_WAIT_S:
             self._blocked_until = now  # the clock was set back
         self._inbox.requeue(self._in_progress)
         if now < self._blocked_until:
             return self._blocked_until - now
-        # In an outage one goes ahead to see whether the server is back.
+        # In an outage only one is tried, to see whether the server is back.
         n_slots = 1 if self._n_outages >= OUTAGES_TO_BLOCK else self._settings.concurrent_mentions
         if len(self._in_progress) < n_slots:
             for entry in self._inbox.take(n_slots - len(self._in_progress), only=only):
@@ -182,12 +182,12 @@ class Worker:
         return max(0.0, due - now)
 
     def _process(self, entry: Entry) -> None:
-        """One mention on one thread; nothing gets out of here."""
+        """Answers one mention on one thread; raises nothing."""
         started = time.monotonic()
         try:
             self._attempt(entry, started)
         except Exception:
-            # The row stays as it is; once nobody works on it, `revive` puts it back.
+            # The row keeps its state; `requeue` puts it back once no thread works on it.
             logger.exception("outcome not recorded notification=%s", entry.notification_id)
         finally:
             with self._wake:
@@ -197,8 +197,8 @@ class Worker:
     def _attempt(self, entry: Entry, started: float) -> None:
         with self._wake:
             known = self._known.get(entry.notification_id)
-        if entry.attempts > self._settings.max_attempts:  # then its tries ended with the whole process
-            reason = f"the bot ended suddenly while it was at work, in try {entry.attempts - 1} as before"
+        if entry.attempts > self._settings.max_attempts:  # the last attempts never returned: the process died
+            reason = f"the bot died while answering, in try {entry.attempts - 1} and before"
             self._finish(entry, Outcome("failed", reason=reason), started)
             return
         try:
@@ -222,7 +222,7 @@ class Worker:
                 self._n_outages = 0
             pause = max(pause, self._patience_s if error.under_way else 0.0)
             self._defer(entry, error, until=self._now() + pause, charged=not error.outage)
-        except ModelError as error:  # nothing against the mention: there is no version that serves
+        except ModelError as error:  # not the mention's fault: no version can serve
             until = self._now() + self._settings.max_retry_pause_s
             self._block(until)
             self._defer(entry, error, until=until, charged=False)
@@ -230,7 +230,7 @@ class Worker:
             raise
         except Exception as error:
             if not isinstance(error, ProjectError):
-                logger.exception("fault notification=%s", entry.notification_id)
+                logger.exception("unexpected error notification=%s", entry.notification_id)
             self._defer(entry, error, until=self._now() + self._pause(entry.tries), charged=True)
         else:
             self._n_outages = 0
@@ -275,9 +275,9 @@ class Worker:
             self._blocked_until = max(self._blocked_until, until)
 
     def _note_outage(self) -> None:
-        """After some failures in a row hold everything back, longer each time that the one which goes ahead fails too.
+        """Blocks all mentions after some failures in a row, longer each time that the next single try fails too.
 
-        What else was at work when the server went away tells nothing new.
+        Failures while blocked do not count: those mentions were in progress when the server went down.
         """
         with self._wake:
             now = self._now()
@@ -289,6 +289,6 @@ class Worker:
                 self._blocked_until = now + min(pause, MAX_OUTAGE_PAUSE_S)
 
     def _pause(self, n_failures: int) -> float:
-        """Seconds before the next try, doubled for each failure."""
+        """Seconds before the next try; doubles with each failure."""
         pause = self._settings.retry_pause_s * 2.0 ** min(n_failures - 1, MAX_DOUBLINGS)
         return min(pause, self._settings.max_retry_pause_s) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret

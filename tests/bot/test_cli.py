@@ -190,7 +190,7 @@ def test_an_instance_that_registers_no_app_is_told_in_plain_words(run: Any) -> N
         server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
         status, output = run("login", server.url, "--no-browser")
     assert status == 1
-    assert "no app can be registered: the answer holds no 'client_id'" in output
+    assert "no app can be registered: the answer has no 'client_id'" in output
 
 
 @pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])

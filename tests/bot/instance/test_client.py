@@ -227,7 +227,7 @@ def test_a_redirect_on_the_same_server_is_followed() -> None:
 def test_a_redirect_to_another_server_is_told_and_not_followed() -> None:
     with serving() as other, serving() as server:
         server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location=f"{other.url}/api/v1/x")
-        with pytest.raises(Transient, match=f"sends us on to {other.url}; if it has moved there for good") as caught:
+        with pytest.raises(Transient, match=f"redirects to {other.url}; if it has moved there for good") as caught:
             client_of(server.url).home.me()
     assert caught.value.outage
     assert not other.requests
@@ -243,7 +243,7 @@ def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
     with serving() as server:
         server.posted = answer(302, Location="/elsewhere")
         server.answers["/elsewhere"] = moved
-        with pytest.raises(Transient, match="sends us on"):
+        with pytest.raises(Transient, match="redirects to"):
             client_of(server.url).poster.post(REPLY, in_reply_to="1", idempotency_key="k")
     assert not looked
 
