@@ -84,7 +84,7 @@ def test_check_offline_names_what_is_missing(run: Any) -> None:
     assert status == 1
     assert "no access token yet; run `python -m bot login" in output
     assert "run `python -m trainer train`" in output
-    assert "2 to mend" in output
+    assert "2 to fix" in output
 
 
 def test_check_names_the_key_of_a_wrong_setting(run: Any) -> None:
@@ -112,7 +112,7 @@ def test_check_needs_no_more_than_the_scopes_that_login_asks_for(world: World, r
 def test_check_tells_of_filtered_private_mentions_and_mends_that(world: World, run: Any) -> None:
     _, output = run("check", "--fix", **{SECRET: world.me.token})
     assert "NOTE  private mentions" in output
-    assert "changed" in output
+    assert "fixed" in output
     _, output = run("check", **{SECRET: world.me.token})
     assert "ok    private mentions" in output
 
@@ -323,7 +323,7 @@ def test_inbox_shows_what_was_set_aside_and_tries_it_again(world: World, run: An
     assert "95" not in output
     assert run("inbox", "--retry", "95") == (
         1,
-        "0 to be tried again; a running bot sees it within a quarter of a minute.\n",
+        "0 will be tried again; a running bot notices within 15 seconds.\n",
     )
 
 

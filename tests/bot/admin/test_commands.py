@@ -70,7 +70,7 @@ def test_each_spelling_means_one_command_and_none_of_what_anybody_may_ask() -> N
 
 def test_help_names_every_command_in_both_languages() -> None:
     assert len(commands.help_text("en").splitlines()) == len(commands.help_text("ja").splitlines()) == len(WORDS)
-    assert commands.help_text("en", "quiet") == "quiet HOURS: no reports and warnings for so long"
+    assert commands.help_text("en", "quiet") == "quiet HOURS: no reports and warnings for HOURS hours"
 
 
 def test_a_slip_of_the_finger_is_shown_what_was_meant() -> None:

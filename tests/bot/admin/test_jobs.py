@@ -82,7 +82,7 @@ def test_a_source_that_is_down_is_told_of_once_and_again_when_it_is_back(office:
 def test_a_training_waits_for_enough_new_photos(office: Office) -> None:
     add_version(office.data_dir, right=0.6, promoted=True, created_at=EVENING)
     add_photos(office.data_dir, 9, fetched_at=datetime(2026, 11, 24, tzinfo=UTC))
-    assert office.run("train") == "not needed: 9 photos are new, 10 would be enough"
+    assert office.run("train") == "not needed: 9 new photos, 10 are required"
     plan(office.data_dir, train=["better"])
     add_photos(office.data_dir, 1, fetched_at=datetime(2026, 11, 24, tzinfo=UTC))
     assert "is the champion now" in office.run("train")
@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_of_once_a_day(office: Office, monkeypatch: pytest.M
     assert "nearly full" in office.waiting()[0]
     monkeypatch.undo()
     office.jobs.watch(False)
-    assert office.waiting() == ["Mended: disk."]
+    assert office.waiting() == ["Resolved: disk."]
 
 
 def test_a_damaged_champion_is_told_of_with_the_one_in_its_place(office: Office) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_champion_is_told_of_with_the_one_in_its_place(office: Office)
     assert "champion whole" in office.jobs.watch(False)
     (office.data_dir / "versions" / names[1] / "head.npz").write_bytes(b"damaged")
     office.jobs.watch(False)
-    assert office.waiting() == [f"⚠ Champion {names[1]} is damaged or gone; {names[0]} takes its place."]
+    assert office.waiting() == [f"⚠ Champion {names[1]} is damaged or missing; {names[0]} serves instead."]
 
 
 def test_messages_outlive_an_outage_in_order(office: Office, world: World) -> None:
@@ -187,4 +187,4 @@ def test_old_runs_and_mentions_are_forgotten(office: Office) -> None:
     office.records.note("train", "done", "")
     office.records.note("train", "done", "")
     office.clock.now += 40 * DAY_S
-    assert office.jobs.prune(False) == "0 mentions, 1 runs forgotten"
+    assert office.jobs.prune(False) == "0 mentions, 1 runs deleted"

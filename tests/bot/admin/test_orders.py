@@ -146,7 +146,7 @@ def test_while_paused_mentions_wait_and_orders_are_obeyed(world: World) -> None:
     with world.bot(bot=ADMIN):  # it is remembered
         assert "paused" in told(world, "status")
         assert not world.answers(question)
-        assert "Going on" in told(world, "resume")
+        assert "Resumed" in told(world, "resume")
         world.answer(question)
 
 
@@ -156,7 +156,7 @@ def test_help_lists_everything_in_as_many_parts_as_it_takes(world: World) -> Non
         first = world.answer(question)
         settle(bot)
         (second,) = world.instance.replies_to(first)
-    assert "status: how things stand" in first.text
+    assert "status: the bot's current state" in first.text
     assert "help [COMMAND]: this list" in second.text
     assert second.visibility == "direct"
 
@@ -175,7 +175,7 @@ def test_a_promotion_waits_for_a_yes(world: World, versions: list[str]) -> None:
 def test_a_rollback_can_be_called_off(world: World, versions: list[str]) -> None:
     with world.bot(bot=ADMIN):
         asked = world.answer(order(world, "rollback"))
-        assert "no “rollback”" in told(world, "いいえ", in_reply_to=asked)
+        assert "“rollback” is cancelled" in told(world, "いいえ", in_reply_to=asked)
         assert "Nothing waits for a yes" in told(world, "yes", in_reply_to=asked)
     assert Registry(world.data_dir).champion_name() == versions[1]
 
@@ -194,7 +194,7 @@ def test_a_training_is_acknowledged_and_its_verdict_told_with_figures_and_pictur
 ) -> None:
     plan(world.data_dir, train=["better"])
     with world.bot(bot=ADMIN | {"pictures": True}):
-        assert "Train begins now" in told(world, "train")
+        assert "Train starts now" in told(world, "train")
         news = message(world, "Training done")
     assert news.visibility == "direct"
     for part in ("is the champion now", "Why: ", "brazil: recall 0.90 (0.80)", f"champion so far, {versions[1]}"):
@@ -230,7 +230,7 @@ def test_a_stop_ends_a_training_as_well_and_it_counts_as_no_turn(world: World) -
 def test_a_scrape_reports_what_it_brought(world: World) -> None:
     plan(world.data_dir, scrape=[7])
     with world.bot(bot=ADMIN):
-        assert "Scrape begins now" in told(world, "集めて")
+        assert "Scrape starts now" in told(world, "集めて")
         assert "7 photos held" in message(world, "Scrape done").text
 
 
@@ -269,7 +269,7 @@ def test_failed_mentions_are_shown_and_tried_again(world: World) -> None:
         assert entry is not None
         bot.store.inbox.finish(entry.notification_id, Outcome("failed", reason="HTTP 422"))
         assert f"{entry.notification_id} failed, 1 tries HTTP 422" in told(world, "inbox")
-        assert "1 to be tried again" in told(world, f"retry {entry.notification_id}")
+        assert "1 will be tried again" in told(world, f"retry {entry.notification_id}")
         assert "Nothing to try again" in told(world, "retry")
 
 
@@ -289,7 +289,7 @@ def test_an_order_that_comes_again_is_answered_alike_and_not_obeyed_again(world:
             for order_id in ("1", "1", "2")
         )
     assert first is not None
-    assert first.startswith("Going on")
+    assert first.startswith("Resumed")
     assert again == first
     assert another is not None
     assert another.startswith("I was not paused")
@@ -328,5 +328,5 @@ def test_a_yes_that_comes_too_late_does_nothing(
     monkeypatch.setattr("bot.admin.handlers.CONFIRM_WITHIN_S", -1.0)
     with world.bot(bot=ADMIN):
         asked = world.answer(order(world, "rollback"))
-        assert "That was too late for “rollback”" in told(world, "yes", in_reply_to=asked)
+        assert "Too late for “rollback”" in told(world, "yes", in_reply_to=asked)
     assert Registry(world.data_dir).champion_name() == versions[1]

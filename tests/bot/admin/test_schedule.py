@@ -298,7 +298,7 @@ def test_a_run_that_cannot_be_recorded_is_said_and_the_next_one_takes_place(
     with monkeypatch.context() as patch:
         patch.setattr(records, "begin", full)
         settle(schedule)
-    assert "job not recorded job=train error=the disk is full" in caplog.text
+    assert "job's run not recorded job=train error=the disk is full" in caplog.text
     clock.now += 24 * HOUR
     settle(schedule)
     assert job.asked == [False]

@@ -182,7 +182,7 @@ def test_jobs_and_stats_are_shown_as_tables(world: World) -> None:
             command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=True
         ).stdout
 
-    assert "0 mentions, 0 runs forgotten" in say("jobs")
+    assert "0 mentions, 0 runs deleted" in say("jobs")
     assert "champion: none yet" in say("stats")
 
 
@@ -205,7 +205,7 @@ def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World)
             assert "admin acct=alice" in world.log.read_text()
             config.write_text("bot: {max_images: many}\n")
             process.send_signal(signal.SIGHUP)
-            until(lambda: "settings not reloaded, the old ones stay" in world.log.read_text())
+            until(lambda: "settings not reloaded, keeping the old ones" in world.log.read_text())
             world.client().home.accept_private_mentions()
             assert "Inbox: " in world.answer(world.ask("@dokocos inbox", label=None, visibility="direct")).text
         finally:
