@@ -20,13 +20,13 @@ class OptOuts:
         self._now = now
 
     def add(self, account_id: str) -> None:
-        """Remember that this account wants no answers."""
+        """Adds an account that wants no answers."""
         with self._database.transaction() as db:
             db.execute("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", (account_id, self._now()))
         self._database.flush()
 
     def remove(self, account_id: str) -> None:
-        """Forget that this account wanted no answers."""
+        """Removes an account that wants answers again."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM opt_outs WHERE account_id = ?", (account_id,))
         self._database.flush()
