@@ -1,4 +1,4 @@
-"""A data folder of a past version is taken over: nothing is lost, computed again or forgotten.
+"""A data folder of a past version still works: nothing is lost or computed again.
 
 tests/past/2026_11.tar.xz was written by version 0.1.0, before bot and trainer had folders: 36 photos of three labels, a
 random VGG16 cut after its first layer, two trainings, and a bot that had five mentions. The JSON beside it says what
@@ -34,13 +34,13 @@ LABELS = ("brazil", "china", "japan")
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Those that the folder was written with."""
+    """The settings that the folder was written with."""
     with tarfile.open(PAST / "2026_11.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return settings_for(tmp_path / "photos", tmp_path / "data", split={"min_photos_per_label": 5})
 
 
-def test_the_bot_goes_on_where_it_was(settings: Settings) -> None:
+def test_the_bot_continues_where_it_was(settings: Settings) -> None:
     now = 1_800_000_000.0
     store = Store(settings.data_dir / DATABASE, now=lambda: now)
     try:
@@ -69,7 +69,7 @@ def test_the_bot_goes_on_where_it_was(settings: Settings) -> None:
         records.close()
 
 
-def test_the_photos_are_held_and_none_is_computed_again(settings: Settings) -> None:
+def test_photos_and_their_features_are_kept(settings: Settings) -> None:
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         assert manifest.count_by_label("folder") == dict.fromkeys(LABELS, 12)
         assert [refusal.photo_id for refusal in manifest.refusals("folder")] == ["japan/broken.png"]
@@ -78,7 +78,7 @@ def test_the_photos_are_held_and_none_is_computed_again(settings: Settings) -> N
     assert len(data.cache) == EXPECTED["n_cached"]
 
 
-def test_the_versions_are_whole_and_the_champion_says_what_it_said(settings: Settings) -> None:
+def test_versions_are_intact_and_the_champion_scores_the_same(settings: Settings) -> None:
     registry = Registry(settings.data_dir)
     assert registry.names() == EXPECTED["versions"]
     assert registry.champion_name() == EXPECTED["champion"]
@@ -98,7 +98,7 @@ def test_the_versions_are_whole_and_the_champion_says_what_it_said(settings: Set
     np.testing.assert_allclose(scores, EXPECTED["blends"], atol=1e-3)
 
 
-def test_a_training_goes_on_from_it_and_keeps_the_splits(settings: Settings) -> None:
+def test_a_training_continues_from_it_and_keeps_the_splits(settings: Settings) -> None:
     before = (settings.data_dir / "versions" / EXPECTED["champion"] / "photos.txt").read_text()
     outcome = train(settings, Silent())
     assert outcome.training_data.n_new == 0

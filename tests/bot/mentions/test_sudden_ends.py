@@ -1,7 +1,7 @@
-"""A bot that ends at any of its steps, just before or just after one, leaves nothing lost and nothing said twice.
+"""A bot that dies before or after any step loses no mention and answers none twice.
 
-A step is a transaction of the database or a call to the instance. From that step on none takes place any more, as after
-`kill -9`; what was written stays. `benchmarks.chaos` kills a real process, at moments that nobody chooses.
+A step is a database transaction or a call to the instance. After the death no step runs, as after `kill -9`; what was
+written stays. `benchmarks.chaos` kills a real process at random times.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WRITES: tuple[tuple[type, str], ...] = (
 
 
 class Killed(BaseException):
-    """No step takes place any more."""
+    """The bot is dead: no further step runs."""
 
 
 class Death:
-    """Comes at step `n`; `late`: when that step was done, though nobody hears of it."""
+    """Kills the bot at step `n`; `late`: after the step was done, but before it returns."""
 
     def __init__(self, n: int, *, late: bool) -> None:
         self._n = n
