@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import dataclass
 
 from mastodon.errors import MastodonWarning
 
@@ -13,11 +14,11 @@ from bot.instance.listener import Listener
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class EventStream:
     """Opens the stream and closes it."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    calls: Calls
 
     def read(self, listener: Listener) -> None:
         """Hand the user stream's events to the listener until it ends; blocks, and returns on a clean end.
@@ -27,22 +28,22 @@ class EventStream:
             NotFound, Refused: there is no such stream here.
             Transient, RateLimited: it broke, fell silent or could not be opened.
         """
-        api = self._calls.api()
-        self._calls.begin("stream")  # often another server's, with limits of its own
+        api = self.calls.api()
+        self.calls.begin("stream")  # often another server's, with limits of its own
         try:
             with warnings.catch_warnings():
                 # Whether strangers may read the public timeline is no concern of ours.
                 warnings.simplefilter("ignore", MastodonWarning)
-                api.stream_user(listener, timeout=self._calls.settings.stream_timeout_s)
+                api.stream_user(listener, timeout=self.calls.settings.stream_timeout_s)
         except Exception as error:
-            raise self._calls.sorted_error(error, "stream", "the stream") from error
+            raise self.calls.sorted_error(error, "stream", "the stream") from error
         finally:
-            self._calls.stream = None
+            self.calls.stream = None
 
     def close(self) -> None:
         """End a stream that another thread is reading, and let none begin."""
-        self._calls.closing = True
-        stream = self._calls.stream
+        self.calls.closing = True
+        stream = self.calls.stream
         if stream is not None:
             try:
                 stream.raw.shutdown()

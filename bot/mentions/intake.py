@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from bot.entities import Mention
@@ -20,6 +21,7 @@ class Arrivals(Protocol):
         """A mention was taken into the inbox."""
 
 
+@dataclass(eq=False)
 class Intake:
     """Takes in mentions and what happens to their statuses; every method returns at once.
 
@@ -29,20 +31,18 @@ class Intake:
             into first.
     """
 
-    def __init__(
-        self, inbox: Inbox, worker: Worker, cleanup: Cleanup, arrivals: Arrivals, *, asked_before: float
-    ) -> None:
-        self._inbox = inbox
-        self._worker = worker
-        self._cleanup = cleanup
-        self._arrivals = arrivals
-        self._asked_before = asked_before
+    inbox: Inbox
+    worker: Worker
+    cleanup: Cleanup
+    arrivals: Arrivals
+    _: KW_ONLY
+    asked_before: float
 
     def received(self, mention: Mention) -> None:
         """Take a mention into the inbox; one that is there already changes nothing."""
-        look_first = mention.status.created_at.timestamp() <= self._asked_before
-        if self._inbox.put(mention, look_first=look_first):
-            self._arrivals.received()
+        look_first = mention.status.created_at.timestamp() <= self.asked_before
+        if self.inbox.put(mention, look_first=look_first):
+            self.arrivals.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
                 mention.notification_id,
@@ -50,12 +50,12 @@ class Intake:
                 mention.status.visibility,
                 len(mention.status.attachments),
             )
-            self._worker.hand_over(mention)
+            self.worker.hand_over(mention)
 
     def edited(self, raw: dict[str, Any]) -> None:
         """A status was edited; `raw` is its JSON."""
-        self._cleanup.edited(raw)
+        self.cleanup.edited(raw)
 
     def deleted(self, status_id: str) -> None:
         """A status was deleted."""
-        self._cleanup.deleted(status_id)
+        self.cleanup.deleted(status_id)
