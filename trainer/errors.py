@@ -1,4 +1,4 @@
-"""The one tree of errors that dokocos raises on purpose.
+"""The errors that dokocos raises on purpose.
 
 A message says what happened, to which thing, and what to do next. Anything else that is raised is a fault of ours.
 """

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that dies with its holder, however that ends."""
+"""A lock for one process at a time, released when its holder ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels and scores -> `Report`: how good a head is on members it never saw, and how sure that is. No Keras here.
+"""Computes a report from labels and scores: figures on held-out members, with intervals.
 
 Pooled accuracy hides a dead class, so it never stands alone: recall and precision of each class, balanced accuracy and
 macro F1 stand beside it, each with an interval. The photos of one member are alike, so the bootstrap draws members, not

@@ -1,4 +1,4 @@
-"""Bytes -> RGB array -> the square views that VGG16 sees; the one way in for training and serving alike.
+"""Decodes photos and makes the square views for VGG16; training and serving both use it.
 
 Every failure of every library, for any bytes, comes out as `ImageError` with one of these reasons:
 
@@ -110,7 +110,7 @@ def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
 
 
 def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224) -> Pixels:
-    """The views of one photo, straight from its bytes; training and serving both come through here.
+    """The views of one photo, from its bytes; training and serving both use it.
 
     The same, byte for byte, as `view` of `load_rgb(data, limits, side_px=side_px)`, in less memory.
 
@@ -162,7 +162,7 @@ def _register_heif() -> None:
 
 
 def check_bytes(data: bytes, limits: ImageSettings) -> None:
-    """Refuse what can be refused before any library sees the bytes.
+    """Refuse what can be refused before a library parses the bytes.
 
     Raises:
         ImageError: "empty", "too_large", and for some formats "too_many_pixels", "damaged".
@@ -277,7 +277,7 @@ def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
 
 
 def _explain(error: Exception, data: bytes) -> ImageError:
-    """Whatever a library raised -> what is wrong with the file, and what to do about it."""
+    """Turns what a library raised into what is wrong with the file and what to do about it."""
     kind, about = filetype.family(data), f"{len(data):,} bytes"
     if isinstance(error, MemoryError):
         return ImageError(f"decoding the {kind} ({about}) takes too much memory; scale it down", reason="too_heavy")

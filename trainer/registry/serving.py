@@ -1,4 +1,4 @@
-"""The champion in memory: 224 px images -> scores, and a map of what the head looked at.
+"""The champion in memory: scores and heat maps of prepared images.
 
 Beside it what the bot may know of the trainer's work: versions with their figures, and how many photos are new.
 """
@@ -46,7 +46,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """The photos at hand.
+    """The number of photos held.
 
     Attributes:
         n_by_label: label -> how many are held.
@@ -58,7 +58,7 @@ class Holdings:
 
 
 class Classifier:
-    """One version, ready to answer. It belongs to the thread that calls `predict`."""
+    """One version in memory. For one thread."""
 
     def __init__(self, version: Version, *, backbone: Backbone, head: Head) -> None:
         """Use `load`."""
@@ -154,7 +154,7 @@ def champion_name(settings: Settings) -> str | None:
 
 
 def holdings(settings: Settings) -> Holdings:
-    """What there is to learn from. Raises StorageError where the manifest cannot be read."""
+    """The number of photos to learn from. Raises StorageError where the manifest cannot be read."""
     path = settings.data_dir / FILE_NAME
     if not path.exists():
         return Holdings({}, 0)

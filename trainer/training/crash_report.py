@@ -1,4 +1,4 @@
-"""What the journal says about a run that never said it had ended: when, where, how the machine was, what that suggests.
+"""Explains a run that ended without a last line in the journal: when, in which step, and what that suggests.
 
 A worn power supply gives way when a GPU draws its full power, a few minutes into a training, and leaves no trace; a
 machine that runs out of memory ends one process and goes on. The two are told apart by whether the machine was started

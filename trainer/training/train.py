@@ -48,7 +48,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a training came to."""
+    """The result of a training."""
 
     training_data: TrainingData
     trained: Trained
@@ -111,7 +111,7 @@ def train(
 
 
 def clear_up(settings: Settings) -> None:
-    """Delete what only a fit that is not a version yet, or a version that nobody asks for any more, had a use for.
+    """Delete checkpoints, and the features of fine-tuned versions that are not in use any more.
 
     Raises:
         StorageError: something cannot be deleted.
