@@ -183,7 +183,7 @@ def _scrape_what_can_be_had(config: Path | None, settings: Settings) -> None:
     except FetchError as error:
         if not _has_photos(settings):
             raise
-        logger.warning("training on the photos at hand; the scrape is incomplete: %s", error)
+        logger.warning("training on the photos that are held; the scrape is incomplete: %s", error)
 
 
 @app.command()

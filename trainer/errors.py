@@ -39,7 +39,7 @@ class ImageError(ProjectError):
 
 
 class DatasetError(ProjectError):
-    """The photos at hand cannot be trained on as they are."""
+    """The photos that are held cannot be trained on as they are."""
 
 
 class ModelError(ProjectError):

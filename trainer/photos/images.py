@@ -178,7 +178,7 @@ def check_bytes(data: bytes, limits: ImageSettings) -> None:
     if kind == "WebP":
         _check_pixels(*(filetype.webp_canvas(data) or (0, 0)), limits)
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo anew", reason="damaged")
+        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo again", reason="damaged")
 
 
 def _check_pixels(width: int, height: int, limits: ImageSettings) -> None:
@@ -291,4 +291,4 @@ def _explain(error: Exception, data: bytes) -> ImageError:
     if "truncated" in str(error).lower() or filetype.is_cut_short(data):
         return ImageError(f"the {kind} ends early, after {about}; fetch or send it again", reason="truncated")
     fault = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo anew", reason="damaged")
+    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo again", reason="damaged")

@@ -247,7 +247,7 @@ class Manifest:
         return list(self._select_refusals("source = ? AND sha256 = ?", source, sha256))
 
     def clear_refusals(self, source: str) -> None:
-        """Drop all refusals of a source, so that each photo is looked at anew."""
+        """Drop all refusals of a source, so that each photo is looked at again."""
         with self._transaction():
             self._db.execute("DELETE FROM refusals WHERE source = ?", (source,))
 
@@ -368,6 +368,6 @@ def _advice(error: sqlite3.DatabaseError) -> str:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
         return (
             f"is damaged ({error}); put it back from a backup, or move it away and run `python -m trainer scrape`, "
-            "which gathers the photos anew"
+            "which gathers the photos again"
         )
     return f"cannot be read or written ({error}); nothing was changed. Look at the disk, whether it is full or damaged"

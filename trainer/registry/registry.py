@@ -157,7 +157,7 @@ class Registry:
             facts["labels"], facts["layers"] = tuple(facts["labels"]), tuple(facts["layers"])
             return Version(name=name, folder=folder, facts=VersionFacts(**facts), metrics=metrics)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train anew") from error
+            raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
 
     def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
         """Add a version: the files that `write` makes, facts and metrics; complete or not at all.
@@ -324,7 +324,7 @@ def _upgraded(content: Json, migrations: Sequence[Callable[[Json], Json]], file:
 
 def _check_sums(folder: Path) -> None:
     """Raises ModelError when the folder's files are not those that SHA256SUMS lists."""
-    advice = "promote another version (`python -m trainer models` lists them), or train anew"
+    advice = "promote another version (`python -m trainer models` lists them), or train again"
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         recorded = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -122,7 +122,7 @@ class Classifier:
             )
 
     def _warm_up(self) -> None:
-        """One image, then two: after a second size, no further one is compiled anew."""
+        """One image, then two: after a second size, no further one is compiled again."""
         for n in (1, 2):
             self.predict(np.zeros((n, self._backbone.side_px, self._backbone.side_px, 3), dtype=np.uint8))
 
@@ -234,6 +234,6 @@ def _load_backbone(
     if backbone.fingerprint != fingerprint:
         raise ModelError(
             f"features.weights: {weights} now holds other VGG16 weights ({backbone.fingerprint[:16]}) than the version "
-            f"was trained on ({fingerprint[:16]}); bring the old file back, or train anew"
+            f"was trained on ({fingerprint[:16]}); bring the old file back, or train again"
         )
     return backbone

@@ -61,7 +61,7 @@ def verify(
         found = examine(site, _listed_again(photo), settings.images, now=now())
         n_failed = n_failed + 1 if isinstance(found, Refusal) else 0
         if isinstance(found, Refusal) and not found.final:
-            report.problems.append(f"{fault}; and it cannot be had anew: {found.detail}")
+            report.problems.append(f"{fault}; and it cannot be had again: {found.detail}")
         elif isinstance(collection.admit(_listed_again(photo), found, known=photo), Photo):
             report.restored.append(photo.photo_id)
         else:

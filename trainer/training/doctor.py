@@ -31,7 +31,7 @@ def examine(data_dir: Path) -> RenderableType:
     if runs:
         parts.append(Text(explain_sudden_end(runs) or "The last run ended in order."))
     if at_work:
-        parts.append(Text(f'`{at_work.command}` is at work, in the step "{at_work.step}"'))
+        parts.append(Text(f'`{at_work.command}` is running, in the step "{at_work.step}"'))
     parts += [
         Text(f"{'checked' if found else 'not seen'}: {text}") for found, text in _checks(read_machine(), data_dir)
     ]

@@ -54,7 +54,7 @@ def session(data_dir: Path, command: str, *, gentle: bool = False) -> Iterator[S
         gentle: rest after each batch for as long as it took, which halves the load on power supply and cooling.
 
     Raises:
-        StorageError: another training is at work, or the disk is full.
+        StorageError: another training is running, or the disk is full.
     """
     with only_one(data_dir / LOCK, "training"):
         journal = Journal(data_dir)

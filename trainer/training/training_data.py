@@ -203,7 +203,7 @@ def training_data_for(
     """The same photos as a version sees them, with features of its own kind.
 
     Args:
-        known: features and maps that are at hand already.
+        known: features and maps that are held already.
 
     Raises:
         ModelError: its backbone's weights cannot be had any more.

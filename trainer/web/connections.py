@@ -1,6 +1,6 @@
 """Connections to allowed addresses only, each with a total deadline.
 
-urllib3 looks a host up, connects, and then waits for each piece of an answer anew. Both are holes here: a name can
+urllib3 looks a host up, connects, and then waits for each piece of an answer again. Both are holes here: a name can
 point into the private network (or begin to, between a check and the connection), and a server that sends a byte now
 and then holds its reader for ever. So the address is checked where the socket is opened, and everything that is read,
 status line and chunk sizes included, is read under the one deadline that the request started with.
