@@ -5,7 +5,7 @@ all draws a label's own hardness cancels out, and the distance that is left is w
 2:2:2, the same sum is zero by itself; its deviation over the draws tells how unlike in hardness the labels are.
 
 One gallery is scraped with as many photos of each label, and its features are computed once. A draw keeps every second
-member of the rare label, puts members into splits anew, fits a head and judges it on the holdout; `weights` and `none`
+member of the rare label, puts members into splits again, fits a head and judges it on the holdout; `weights` and `none`
 see the same draws. VGG16 has seeded random weights.
 """
 

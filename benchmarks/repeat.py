@@ -1,7 +1,7 @@
 """Whether the same training comes to the same end twice, and how far apart it comes out under other seeds.
 
 Two real processes, `python -m trainer train`, each in a data folder of its own that holds the same photos and nothing
-else: features, precision and all that follows are found out anew. Then the fit is repeated under five seeds, as
+else: features, precision and all that follows are found out again. Then the fit is repeated under five seeds, as
 `train --repeat 5` does. VGG16 has seeded random weights.
 """
 

@@ -119,7 +119,7 @@ class Faults:
         self.swallowed = 0
 
     def reseed(self, seed: int) -> None:
-        """Draw anew which requests are struck."""
+        """Draw again which requests are struck."""
         self._random = random.Random(seed)
 
     def add(self, *faults: Fault) -> None:

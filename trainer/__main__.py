@@ -141,7 +141,7 @@ def train(
         int, typer.Option(min=1, metavar="N", help="Train under N seeds and show how far apart they come out.")
     ] = 1,
 ) -> None:
-    """Do what is missing, learn from the photos, judge on held-out members, promote what is better."""
+    """Compute missing features, train, evaluate on held-out members, promote the better version."""
     from trainer.training.fitting import repeat as repeat_fit
     from trainer.training.progress import dataset_table, report_table, spread_table, verdict_text, watch
     from trainer.training.session import SCRAPING, session
@@ -177,13 +177,13 @@ def _has_photos(settings: Settings) -> bool:
 
 
 def _scrape_what_can_be_had(config: Path | None, settings: Settings) -> None:
-    """Scrape; with photos at hand already, a source that fails does not stop a training."""
+    """Scrape; if photos are held already, a source that fails does not stop a training."""
     try:
         scrape(config)
     except FetchError as error:
         if not _has_photos(settings):
             raise
-        logger.warning("training on the photos at hand; the scrape is incomplete: %s", error)
+        logger.warning("training on the photos that are held; the scrape is incomplete: %s", error)
 
 
 @app.command()
@@ -191,7 +191,7 @@ def evaluate(
     version: Annotated[str | None, typer.Argument(help="A version's name; the champion when left out.")] = None,
     config: Config = None,
 ) -> None:
-    """Judge the champion, or another version, on today's held-out members."""
+    """Evaluate the champion, or another version, on today's held-out members."""
     from trainer.training.progress import report_table, watch
     from trainer.training.session import session
     from trainer.training.train import evaluate_version
@@ -204,7 +204,7 @@ def evaluate(
 
 @app.command()
 def doctor(config: Config = None) -> None:
-    """Tell how the last runs ended, how the machine is now, and what could not be looked at."""
+    """Show how the last runs ended, the machine's state, and what could not be checked."""
     from trainer.training.doctor import examine
 
     settings = read_settings(config)
@@ -256,7 +256,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 
 def main() -> None:
-    """Run a command; an error that a person can act on is its text, nothing more.
+    """Run a command; errors are shown as their message, without a traceback.
 
     SIGTERM and Ctrl-C end it in order, with the exit status that shells expect.
     """

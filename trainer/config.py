@@ -1,4 +1,4 @@
-"""config.yaml and the environment -> frozen, typed settings, checked once.
+"""Reads config.yaml and the environment into frozen, typed settings.
 
 The trainer's sections live here; `bot.config` adds its own to the same file. A key that nobody knows is an error, and
 so is a value that is not allowed: the message names the key, the value, what is allowed and the nearest known key.
@@ -63,7 +63,7 @@ class LogSettings(Section):
 
 
 class WebSettings(Section):
-    """How anything is fetched over HTTP, by the scraper and by the bot alike."""
+    """HTTP requests of the scraper and the bot."""
 
     contact: str = ""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
@@ -119,7 +119,7 @@ class SourceSettings(Section):
 
 
 class ScrapeSettings(Section):
-    """How much is gathered, and how gently."""
+    """How many photos are scraped, and how fast."""
 
     photos_per_label: Count = 6000
     page_pause_s: Seconds = 10.0
@@ -138,7 +138,7 @@ class SplitSettings(Section):
 
 
 class FeatureSettings(Section):
-    """The frozen VGG16 and what is read off it."""
+    """The frozen VGG16 and the features it gives."""
 
     weights: str = "imagenet"
     weights_seed: Annotated[int, Field(ge=0)] = 0
@@ -179,7 +179,7 @@ class EvaluateSettings(Section):
 
 
 class Settings(Section):
-    """All that the trainer needs to know; `data_dir` holds everything the program writes."""
+    """All settings of the trainer; `data_dir` holds everything the program writes."""
 
     data_dir: Path = Path("data")
     log: LogSettings = LogSettings()

@@ -1,4 +1,4 @@
-"""The one tree of errors that dokocos raises on purpose.
+"""The errors that dokocos raises on purpose.
 
 A message says what happened, to which thing, and what to do next. Anything else that is raised is a fault of ours.
 """
@@ -39,7 +39,7 @@ class ImageError(ProjectError):
 
 
 class DatasetError(ProjectError):
-    """The photos at hand cannot be trained on as they are."""
+    """The photos that are held cannot be trained on as they are."""
 
 
 class ModelError(ProjectError):

@@ -1,4 +1,4 @@
-"""Writing a file in one step: after a crash or on a full disk there is the old content or the new, never a part."""
+"""Writes files atomically: after a crash or on a full disk there is the old content or the new, never a part."""
 
 from __future__ import annotations
 

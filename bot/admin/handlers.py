@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from cachetools import TTLCache
 
@@ -40,6 +40,7 @@ class _Pending:
     until: float
 
 
+@dataclass(eq=False)
 class CommandHandlers:
     """Executes commands.
 
@@ -49,31 +50,22 @@ class CommandHandlers:
         now: seconds since the epoch.
     """
 
-    def __init__(
-        self,
-        admins: Mapping[str, str],
-        store: Store,
-        records: Records,
-        schedule: Schedule,
-        subprocesses: Subprocesses,
-        jobs: Jobs,
-        status_reader: StatusReader,
-        *,
-        log_lines: Callable[[], list[str]],
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.admins = dict(admins)
-        self._store = store
-        self._records = records
-        self._schedule = schedule
-        self._subprocesses = subprocesses
-        self._jobs = jobs
-        self._status_reader = status_reader
-        self._log_lines = log_lines
-        self._now = now
-        self._paused = records.switch(PAUSED) is not None
+    admins: Mapping[str, str]
+    store: Store
+    records: Records
+    schedule: Schedule
+    subprocesses: Subprocesses
+    jobs: Jobs
+    status_reader: StatusReader
+    _: KW_ONLY
+    log_lines: Callable[[], list[str]]
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self.admins = dict(self.admins)
+        self._paused = self.records.switch(PAUSED) is not None
         self._pending: dict[str, _Pending] = {}
-        self._answers: TTLCache[str, str] = TTLCache(maxsize=MAX_ANSWERS, ttl=HOUR_S, timer=now)
+        self._answers: TTLCache[str, str] = TTLCache(maxsize=MAX_ANSWERS, ttl=HOUR_S, timer=self.now)
         self._lock = threading.Lock()
 
     def serves_only(self) -> list[str] | None:
@@ -128,7 +120,7 @@ class CommandHandlers:
         problem = self._refusal(command)
         if problem:
             return problem
-        self._pending[account_id] = _Pending(command, self._now() + CONFIRM_WITHIN_S)
+        self._pending[account_id] = _Pending(command, self.now() + CONFIRM_WITHIN_S)
         what = f"{command.name} {command.argument or ''}".strip()
         return f"Do you really want “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
 
@@ -139,7 +131,7 @@ class CommandHandlers:
             return None
         if command.name == "no":
             return f"“{pending.command.name}” is cancelled."
-        if self._now() > pending.until:
+        if self.now() > pending.until:
             return f"Too late for “{pending.command.name}”; nothing was done. Send the order again if needed."
         return self._run(pending.command)
 
@@ -153,11 +145,11 @@ class CommandHandlers:
             "rollback": lambda _: self._change_champion("rollback"),
             "pause": self._pause,
             "resume": self._resume,
-            "report": lambda _: self._jobs.week(),
-            "jobs": lambda _: "\n".join(self._status_reader.job_lines(self._schedule.jobs())),
+            "report": lambda _: self.jobs.week(),
+            "jobs": lambda _: "\n".join(self.status_reader.job_lines(self.schedule.jobs())),
             "inbox": self._inbox,
             "retry": self._retry,
-            "log": lambda _: "\n".join(self._log_lines()[-N_SHOWN:]) or "No warnings and no errors since the start.",
+            "log": lambda _: "\n".join(self.log_lines()[-N_SHOWN:]) or "No warnings and no errors since the start.",
             "quiet": self._quiet,
             "announce": self._announce,
         }
@@ -172,27 +164,27 @@ class CommandHandlers:
 
         if command.name != "promote":
             return None
-        known = [version.name for version in serving.versions(self._status_reader.settings)]
+        known = [version.name for version in serving.versions(self.status_reader.settings)]
         if command.argument in known:
             return None
         return f"There is no version {command.argument}. There are: {', '.join(known[-N_SHOWN:]) or 'none'}."
 
     def _status(self, _argument: str | None) -> str:
-        view = self._status_reader.read()
+        view = self.status_reader.read()
         lines = [f"Up for {span(view.uptime_s)}{', paused' if view.paused else ''}."]
         counts = ", ".join(f"{n:,} {state}" for state, n in sorted(view.counts.items())) or "empty"
         lines.append(f"Inbox: {counts}.")
         lines += [f"Champion {view.champion}.", *view.figures]
-        planned = [job for job in self._schedule.jobs() if job.name in ("scrape", "train", "report")]
-        lines += self._status_reader.job_lines(planned)
+        planned = [job for job in self.schedule.jobs() if job.name in ("scrape", "train", "report")]
+        lines += self.status_reader.job_lines(planned)
         lines.append(f"Disk: {view.free_bytes / 1e9:,.1f} GB free.")
         if view.quiet_until:
-            lines.append(f"Quiet until {self._status_reader.clock(view.quiet_until)}.")
-        errors = self._log_lines()[-2:]
+            lines.append(f"Quiet until {self.status_reader.clock(view.quiet_until)}.")
+        errors = self.log_lines()[-2:]
         return "\n".join([*lines, *(f"Log: {line}" for line in errors)])
 
     def _start_job(self, job: str) -> str:
-        started = self._schedule.ask(job)
+        started = self.schedule.ask(job)
         if started:
             return f"{job.capitalize()} starts now; I will tell you when it is done."
         return f"{job.capitalize()} is already running or queued; I will tell you when it is done."
@@ -200,7 +192,7 @@ class CommandHandlers:
     def _models(self, _argument: str | None) -> str:
         from trainer.registry import serving
 
-        settings = self._status_reader.settings
+        settings = self.status_reader.settings
         champion = serving.champion(settings)
         lines = []
         for version in serving.versions(settings)[-N_SHOWN:]:
@@ -210,42 +202,42 @@ class CommandHandlers:
         return "\n".join(lines) or "There are no versions yet; “train” makes one."
 
     def _change_champion(self, *arguments: str | None) -> str:
-        ended = self._subprocesses.run(*(each for each in arguments if each))
+        ended = self.subprocesses.run(*(each for each in arguments if each))
         return ended.last_line or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
 
     def _pause(self, _argument: str | None) -> str:
-        self._records.set_switch(PAUSED, "yes")
+        self.records.set_switch(PAUSED, "yes")
         self._paused = True
         return "Paused: I answer only admins; other mentions wait in the inbox until “resume”."
 
     def _resume(self, _argument: str | None) -> str:
-        self._records.set_switch(PAUSED, None)
+        self.records.set_switch(PAUSED, None)
         was_paused, self._paused = self._paused, False
-        self._store.inbox.changed()
-        n_waiting = self._status_reader.read().n_waiting
+        self.store.inbox.changed()
+        n_waiting = self.status_reader.read().n_waiting
         return f"{'Resumed' if was_paused else 'I was not paused'}; {n_waiting:,} mentions wait or are in progress."
 
     def _inbox(self, _argument: str | None) -> str:
-        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self._store.inbox.counts().items())) or "empty"
+        counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self.store.inbox.counts().items())) or "empty"
         rows = [
             f"{entry.notification_id} {entry.state}, {entry.tries} tries {entry.reason[:80]}".strip()
-            for entry in self._store.inbox.entries(open_only=True, limit=N_SHOWN)
+            for entry in self.store.inbox.entries(open_only=True, limit=N_SHOWN)
         ]
         return "\n".join([f"Inbox: {counts}.", *rows])
 
     def _retry(self, notification_id: str | None) -> str:
-        n_again = self._store.inbox.retry(notification_id)
+        n_again = self.store.inbox.retry(notification_id)
         return f"{n_again:,} will be tried again." if n_again else "Nothing to try again: no such failed mention."
 
     def _quiet(self, hours: str | None) -> str:
-        until = self._now() + int(hours or 0) * HOUR_S
-        self._records.set_switch(QUIET_UNTIL, str(until))
-        self._schedule.wake()
-        if until <= self._now():
+        until = self.now() + int(hours or 0) * HOUR_S
+        self.records.set_switch(QUIET_UNTIL, str(until))
+        self.schedule.wake()
+        if until <= self.now():
             return "No longer quiet; waiting messages are sent now."
-        end = self._status_reader.clock(until)
+        end = self.status_reader.clock(until)
         return f"Quiet until {end}; reports and warnings wait until then. I still answer orders."
 
     def _announce(self, value: str | None) -> str:
-        self._records.set_switch(ANNOUNCE, value)
+        self.records.set_switch(ANNOUNCE, value)
         return f"Public posts about new champions are {value}."

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from bot.admin.messages import Message, announcement, figures, scrape_message, training_message, week_message
@@ -27,6 +28,7 @@ FAILURES_TO_REPORT = 3
 UNTIL_FIXED = float("inf")
 
 
+@dataclass(eq=False)
 class Jobs:
     """The jobs' actions; each takes whether an admin asked for it, and returns its outcome in a few words.
 
@@ -34,36 +36,27 @@ class Jobs:
         ProjectError: it failed; the admins have been told if they need to know.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        records: Records,
-        subprocesses: Subprocesses,
-        outbox: Outbox,
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.settings = settings
-        self._store = store
-        self._records = records
-        self._subprocesses = subprocesses
-        self._outbox = outbox
-        self._now = now
+    settings: Settings
+    store: Store
+    records: Records
+    subprocesses: Subprocesses
+    outbox: Outbox
+    _: KW_ONLY
+    now: Callable[[], float] = time.time
 
     def scrape(self, asked: bool) -> str:
         """Scrapes new photos; the admins are told once about a failing source, until it works again."""
         from trainer.registry import serving
 
         before = serving.holdings(self.settings).n_by_label
-        ended = self._subprocesses.run("scrape")
+        ended = self.subprocesses.run("scrape")
         outcome = scrape_message(before, serving.holdings(self.settings).n_by_label)
         if ended.status != 0:
             text = f"The scrape failed: {ended.why}. Photos and champion are unchanged ({outcome})."
             self._fail("scrape", text, asked=asked, again_after_s=UNTIL_FIXED)
-        self._outbox.resolved("scrape", f"The source can be read again: {outcome}.")
+        self.outbox.resolved("scrape", f"The source can be read again: {outcome}.")
         if asked:
-            self._outbox.tell_admins(Message(f"Scrape done: {outcome}."))
+            self.outbox.tell_admins(Message(f"Scrape done: {outcome}."))
         return outcome
 
     def train(self, asked: bool) -> str:
@@ -74,16 +67,16 @@ class Jobs:
         if n_new < n_needed and not asked:
             return f"not needed: {n_new:,} new photos, {n_needed:,} are required"
         known = {version.name for version in serving.versions(self.settings)}
-        ended = self._subprocesses.run("train")
+        ended = self.subprocesses.run("train")
         made = [version for version in serving.versions(self.settings) if version.name not in known]
         if ended.status != 0 or not made:
             self._training_failed(ended, asked=asked)
-        self._outbox.resolved("train", "Training works again.")
+        self.outbox.resolved("train", "Training works again.")
         return self._report_version(made[-1])
 
     def report(self, _asked: bool) -> str:
         """Sends the admins the weekly report."""
-        self._outbox.tell_admins(Message(self.week()))
+        self.outbox.tell_admins(Message(self.week()))
         return "sent"
 
     def week(self) -> str:
@@ -91,7 +84,7 @@ class Jobs:
         from trainer.registry import serving
 
         counts: Counter[str] = Counter()
-        for tally in self._store.inbox.ended_since(self._now() - WEEK_S):
+        for tally in self.store.inbox.ended_since(self.now() - WEEK_S):
             counts[tally.state] += tally.n
         try:
             version = serving.champion(self.settings)
@@ -100,14 +93,14 @@ class Jobs:
         lines = [] if version is None else figures(version.metrics["report"])
         jobs = []
         for name in ("scrape", "train"):
-            jobs += [f"Last {name}: {run.summary}." for run in self._records.runs(limit=1, job=name)]
+            jobs += [f"Last {name}: {run.summary}." for run in self.records.runs(limit=1, job=name)]
         champion = "none yet" if version is None else version.name
         return week_message(sorted(counts.items()), champion=champion, figures=lines, jobs=jobs)
 
     def prune(self, _asked: bool) -> str:
         """Deletes records of mentions and runs that ended long ago."""
-        before = self._now() - self.settings.bot.keep_days * DAY_S
-        return f"{self._store.inbox.prune(before=before)} mentions, {self._records.prune(before=before)} runs deleted"
+        before = self.now() - self.settings.bot.keep_days * DAY_S
+        return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs deleted"
 
     def watch(self, _asked: bool) -> str:
         """Checks for faults that need a person: a full disk, a damaged champion."""
@@ -129,12 +122,12 @@ class Jobs:
 
     def _update_fault(self, kind: str, is_fault: bool, text: str) -> None:
         if is_fault:
-            self._outbox.warn(kind, text, again_after_s=DAY_S)
+            self.outbox.warn(kind, text, again_after_s=DAY_S)
         else:
-            self._outbox.resolved(kind, f"Resolved: {kind}.")
+            self.outbox.resolved(kind, f"Resolved: {kind}.")
 
     def _training_failed(self, ended: Ended, *, asked: bool) -> None:
-        n_failures = self._records.n_failures("train") + 1
+        n_failures = self.records.n_failures("train") + 1
         text = f"The training failed, {n_failures} in a row: {ended.why}. The champion still serves."
         if asked or n_failures >= FAILURES_TO_REPORT:
             self._fail("train", text, asked=asked, again_after_s=DAY_S)
@@ -143,10 +136,10 @@ class Jobs:
     def _fail(self, kind: str, text: str, *, asked: bool, again_after_s: float) -> None:
         """Tells the admins, if nobody asked at most once in `again_after_s`. Always raises ProjectError."""
         if asked:
-            self._records.should_report(kind, again_after_s=again_after_s)  # counts as reported
-            self._outbox.tell_admins(Message(text))
+            self.records.should_report(kind, again_after_s=again_after_s)  # counts as reported
+            self.outbox.tell_admins(Message(text))
         else:
-            self._outbox.warn(kind, text, again_after_s=again_after_s)
+            self.outbox.warn(kind, text, again_after_s=again_after_s)
         raise ProjectError(text)
 
     def _report_version(self, made: Version) -> str:
@@ -155,8 +148,8 @@ class Jobs:
         earlier = {version.name: version.metrics for version in serving.versions(self.settings)}
         compared_with = made.metrics.get("compared_with")
         before = (compared_with, earlier[compared_with]) if compared_with in earlier else None
-        self._outbox.tell_admins(training_message(made.name, made.facts.n_photos, made.metrics, before))
+        self.outbox.tell_admins(training_message(made.name, made.facts.n_photos, made.metrics, before))
         if not made.metrics["verdict"]["promoted"]:
             return f"{made.name} is kept, but does not serve"
-        self._outbox.announce(announcement(made.name, made.facts.n_photos, made.metrics["report"]))
+        self.outbox.announce(announcement(made.name, made.facts.n_photos, made.metrics["report"]))
         return f"{made.name} is the champion now"

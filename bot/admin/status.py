@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -51,6 +51,7 @@ class BotStatus:
         return sum(self.counts.get(state, 0) for state in OPEN)
 
 
+@dataclass(eq=False)
 class StatusReader:
     """Reads the bot's state from the database, the disk and the registry.
 
@@ -58,36 +59,36 @@ class StatusReader:
         now: seconds since the epoch.
     """
 
-    def __init__(
-        self, settings: Settings, store: Store, records: Records, *, now: Callable[[], float] = time.time
-    ) -> None:
-        self.settings = settings
-        self._store = store
-        self._records = records
-        self._now = now
-        self._started_at = now()
+    settings: Settings
+    store: Store
+    records: Records
+    _: KW_ONLY
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._started_at = self.now()
 
     def read(self) -> BotStatus:
         """The current state. Raises StorageError."""
-        until = self._records.switch(QUIET_UNTIL)
+        until = self.records.switch(QUIET_UNTIL)
         champion, report = self._champion()
         return BotStatus(
-            uptime_s=self._now() - self._started_at,
-            counts=self._store.inbox.counts(),
+            uptime_s=self.now() - self._started_at,
+            counts=self.store.inbox.counts(),
             champion=champion,
             figures=tuple(figures(report)) if report else (),
             report=report,
             free_bytes=shutil.disk_usage(self.settings.data_dir).free,
-            paused=self._records.switch(PAUSED) is not None,
-            quiet_until=float(until) if until and float(until) > self._now() else None,
-            announces=self._records.switch(ANNOUNCE) == "on",
+            paused=self.records.switch(PAUSED) is not None,
+            quiet_until=float(until) if until and float(until) > self.now() else None,
+            announces=self.records.switch(ANNOUNCE) == "on",
         )
 
     def job_lines(self, jobs: list[Job]) -> list[str]:
         """A line for each job: when it is due, and its last outcome."""
         lines = []
         for job in jobs:
-            last = [run.summary for run in self._records.runs(limit=1, job=job.name) if run.ended_at is not None]
+            last = [run.summary for run in self.records.runs(limit=1, job=job.name) if run.ended_at is not None]
             due = "off" if job.due_at is None else self.clock(job.due_at)
             state = "running" if job.running else "queued" if job.asked else due
             lines.append(f"{job.name}: {state}{f' (last {last[0]})' if last else ''}")

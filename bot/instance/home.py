@@ -34,6 +34,7 @@ class Instance:
     characters_per_url: int
 
 
+@dataclass(eq=False)
 class Home:
     """The instance and the bot's account; each is fetched once.
 
@@ -41,8 +42,9 @@ class Home:
         RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    calls: Calls
+
+    def __post_init__(self) -> None:
         self._instance: Instance | None = None
         self._me: Account | None = None
 
@@ -51,18 +53,18 @@ class Home:
         if self._me is None or again:
             what = "checking the token"
             try:
-                raw = self._calls.call("call", what, lambda api: api.me(), double_check=False)
+                raw = self.calls.call("call", what, lambda api: api.me(), double_check=False)
             except Refused as error:
                 said = f"{error}; if the token lacks the scope read:accounts, run `python -m bot login` again"
                 raise Refused(said, status=error.status) from error
-            self._me = self._calls.readable(what, parse.account, raw)
+            self._me = self.calls.readable(what, parse.account, raw)
         return self._me
 
     def instance(self) -> Instance:
         """The instance's facts; cached. Without a description Mastodon's defaults apply."""
         if self._instance is None:
             what = "the instance's description"
-            self._instance = self._calls.readable(what, _instance, self._describe(what))
+            self._instance = self.calls.readable(what, _instance, self._describe(what))
         return self._instance
 
     def wait_for(self, *, sleep: Callable[[float], object] = time.sleep) -> tuple[Instance, Account]:
@@ -71,7 +73,7 @@ class Home:
         Raises:
             Unauthorized, NotFound, Refused: the instance is up and refuses the call.
         """
-        settings = self._calls.settings
+        settings = self.calls.settings
         pause = settings.reconnect_pause_s
         while True:
             try:
@@ -97,15 +99,15 @@ class Home:
             def ask(api: Mastodon, version: str = version) -> Any:
                 answer = api.session.get(
                     f"{api.api_base_url}/api/{version}/instance",
-                    headers={"User-Agent": self._calls.user_agent, "Authorization": f"Bearer {self._calls.token}"},
-                    timeout=self._calls.settings.request_timeout_s,
+                    headers={"User-Agent": self.calls.user_agent, "Authorization": f"Bearer {self.calls.token}"},
+                    timeout=self.calls.settings.request_timeout_s,
                 )
                 if not answer.ok:
                     raise MastodonAPIError(answer.reason)
                 return answer.json()
 
             try:
-                return self._calls.call("call", what, ask, double_check=False)
+                return self.calls.call("call", what, ask, double_check=False)
             except (NotFound, Refused, NoSuchPage) as error:
                 missing: InstanceError = error
             except Transient as error:
@@ -122,14 +124,14 @@ class Home:
     def private_mention_policy(self) -> str | None:
         """What happens to private mentions from strangers: accept, filter or drop; None if the server has no policy."""
         try:
-            policy = self._calls.call("call", "the notification policy", lambda api: api.notifications_policy())
+            policy = self.calls.call("call", "the notification policy", lambda api: api.notifications_policy())
         except (NotFound, NoSuchPage):
             return None
         return str(policy.get("for_private_mentions") or "accept")
 
     def accept_private_mentions(self) -> None:
         """Accepts private mentions from strangers; needs the scope write:notifications."""
-        self._calls.call(
+        self.calls.call(
             "call",
             "changing the notification policy",
             lambda api: api.update_notifications_policy(for_private_mentions="accept"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mastodon import Mastodon
@@ -19,6 +20,7 @@ MEDIA_PAUSE_S = 0.5  # between checks of an upload that the server is still proc
 _OLD_VERSION = (3, 0, 0)  # with it Mastodon.py does not use /api/v2/media, which some servers lack
 
 
+@dataclass(eq=False)
 class Poster:
     """Posts and deletes statuses; uploads media.
 
@@ -26,15 +28,16 @@ class Poster:
         RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    calls: Calls
+
+    def __post_init__(self) -> None:
         self._knows_media_v2 = True
 
     def post(
         self, reply: Reply, *, in_reply_to: str | None, idempotency_key: str, media_ids: Sequence[str] = ()
     ) -> str:
         """Posts a reply, or with `in_reply_to` None a status; returns its id."""
-        return self._calls.read(
+        return self.calls.read(
             "post",
             "posting",
             lambda api: api.status_post(
@@ -54,37 +57,37 @@ class Poster:
         """Uploads a picture; returns its id, or None if the server does not finish processing it in time."""
 
         def send(api: Mastodon) -> Any:
-            api.request_timeout = min(timeout_s, self._calls.settings.request_timeout_s)
+            api.request_timeout = min(timeout_s, self.calls.settings.request_timeout_s)
             api.mastodon_major, api.mastodon_minor, api.mastodon_patch = (
                 ASSUMED_VERSION if self._knows_media_v2 else _OLD_VERSION
             )
             try:
                 return api.media_post(jpeg, mime_type="image/jpeg", description=description)
             finally:
-                api.request_timeout = self._calls.settings.request_timeout_s
+                api.request_timeout = self.calls.settings.request_timeout_s
                 api.mastodon_major, api.mastodon_minor, api.mastodon_patch = ASSUMED_VERSION
 
         what = "uploading a picture"
         deadline = time.monotonic() + timeout_s
         try:
-            uploaded = self._calls.call("upload", what, send)
+            uploaded = self.calls.call("upload", what, send)
         except (NotFound, NoSuchPage):
             if not self._knows_media_v2:
                 raise
             self._knows_media_v2 = False
-            uploaded = self._calls.call("upload", what, send)
-        media_id = self._calls.readable(what, lambda found: str(found["id"]), uploaded)
+            uploaded = self.calls.call("upload", what, send)
+        media_id = self.calls.readable(what, lambda found: str(found["id"]), uploaded)
         while not uploaded.get("url"):  # Mastodon processes a picture at once, other servers later
             if time.monotonic() + MEDIA_PAUSE_S > deadline:
                 return None
             time.sleep(MEDIA_PAUSE_S)
-            uploaded = self._calls.call("call", what, lambda api: api.media(media_id))
+            uploaded = self.calls.call("call", what, lambda api: api.media(media_id))
         return media_id
 
     def delete(self, status_id: str) -> None:
         """Deletes a status of the bot; does nothing if it is gone already."""
         try:
-            self._calls.call("delete", f"deleting status {status_id}", lambda api: api.status_delete(status_id))
+            self.calls.call("delete", f"deleting status {status_id}", lambda api: api.status_delete(status_id))
         except NotFound:
             logger.debug("already gone status=%s", status_id)
 
@@ -95,8 +98,8 @@ class Poster:
 
         An empty post would test it too, but not every server refuses that.
         """
-        self._calls.call("delete", "trying to post", lambda api: api.status_delete("0"))
+        self.calls.call("delete", "trying to post", lambda api: api.status_delete("0"))
 
     def probe_media(self) -> None:
         """Tries to change an attachment that does not exist: NotFound if the token may upload, OutOfScope if not."""
-        self._calls.call("call", "trying to upload", lambda api: api.media_update("0"))
+        self.calls.call("call", "trying to upload", lambda api: api.media_update("0"))

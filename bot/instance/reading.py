@@ -41,6 +41,7 @@ class Relation:
     blocked_or_muted: bool  # one of the two has blocked or muted the other
 
 
+@dataclass(eq=False)
 class Reader:
     """Reads; changes nothing on the server.
 
@@ -48,9 +49,10 @@ class Reader:
         RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
     """
 
-    def __init__(self, calls: Calls, home: Home) -> None:
-        self._calls = calls
-        self._home = home
+    calls: Calls
+    home: Home
+
+    def __post_init__(self) -> None:
         self._no_filters = False  # the server refuses parameters of notifications
 
     def notifications(self, *, min_id: str | None = None, max_id: str | None = None) -> Page:
@@ -68,23 +70,23 @@ class Reader:
 
         what = "notifications"
         if self._no_filters:
-            return self._calls.read("page", what, ask_unfiltered, _page)
+            return self.calls.read("page", what, ask_unfiltered, _page)
         try:
-            return self._calls.read("page", what, ask, _page)
+            return self.calls.read("page", what, ask, _page)
         except (Refused, NoSuchPage) as error:  # the server refuses unknown parameters
             if isinstance(error, NoSuchPage) and error.outage:
                 raise
-            page = self._calls.read("page", what, ask_unfiltered, _page)
+            page = self.calls.read("page", what, ask_unfiltered, _page)
             self._no_filters = True
             return page
 
     def status(self, status_id: str) -> Status:
         """One status, as it is now."""
-        return self._calls.read("call", f"status {status_id}", lambda api: api.status(status_id), parse.status)
+        return self.calls.read("call", f"status {status_id}", lambda api: api.status(status_id), parse.status)
 
     def existing(self, status_ids: Sequence[str]) -> set[str]:
         """The ids of those of these statuses (at most 20) that exist and are visible to the bot."""
-        return self._calls.read(
+        return self.calls.read(
             "call",
             "several statuses",
             lambda api: api.statuses(list(status_ids)),
@@ -94,21 +96,21 @@ class Reader:
     def thread(self, status_id: str) -> Thread:
         """Ancestors and descendants of a status."""
         what = f"the thread of status {status_id}"
-        return self._calls.read("call", what, lambda api: api.status_context(status_id), parse.thread)
+        return self.calls.read("call", what, lambda api: api.status_context(status_id), parse.thread)
 
     def orphaned_replies(self, account_id: str, *, since: str) -> list[str]:
         """The bot's replies to an account, posted after the status `since`, whose question is gone.
 
         When a status is deleted, its replies lose `in_reply_to_id` and keep `in_reply_to_account_id`.
         """
-        me, position = self._home.me().id, since
+        me, position = self.home.me().id, since
         found: list[str] = []
 
         def ask(api: Mastodon) -> Any:
             return api.account_statuses(me, min_id=position, limit=40)
 
         for _ in range(MAX_PAGES_BACK):
-            items = self._calls.call("page", "our own statuses", ask)
+            items = self.calls.call("page", "our own statuses", ask)
             later = [item for item in items if id_order(str(item["id"])) > id_order(position)]
             if not later:  # the end, or a server without min_id
                 break
@@ -123,7 +125,7 @@ class Reader:
     def relation(self, account_id: str) -> Relation:
         """The relation to an account; needs the scope read:follows."""
         names = ("blocking", "blocked_by", "muting", "domain_blocking")
-        return self._calls.read(
+        return self.calls.read(
             "call",
             "the relation to an account",
             lambda api: api.account_relationships([account_id]),
@@ -132,7 +134,7 @@ class Reader:
 
     def lookup(self, acct: str) -> Account:
         """The account with that name. Raises NotFound if this instance knows none."""
-        return self._calls.read("call", f"the account {acct}", lambda api: api.account_lookup(acct), parse.account)
+        return self.calls.read("call", f"the account {acct}", lambda api: api.account_lookup(acct), parse.account)
 
 
 def _page(items: Sequence[parse.Json]) -> Page:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 
 from cachetools import TTLCache, cachedmethod
@@ -37,6 +38,7 @@ PHOTO_TRIES = 7  # then a photo that cannot be fetched counts as gone: ten minut
 UPLOAD_TIMEOUT_S = 10.0  # an answer without a picture is better than a late one
 
 
+@dataclass(eq=False)
 class Answerer:
     """Answers mentions; each calling thread answers one at a time.
 
@@ -44,25 +46,20 @@ class Answerer:
         now: seconds since the epoch.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        store: Store,
-        photo_reader: PhotoReader,
-        writer: Writer,
-        settings: BotSettings,
-        *,
-        handlers: CommandHandlers,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._client = client
-        self._store = store
-        self._photo_reader = photo_reader
-        self._writer = writer
-        self._settings = settings
-        self._handlers = handlers
+    client: Client
+    store: Store
+    photo_reader: PhotoReader
+    writer: Writer
+    settings: BotSettings
+    _: KW_ONLY
+    handlers: CommandHandlers
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self._consent_lock = threading.Lock()
-        self._blocked_or_muted: TTLCache[str, bool] = TTLCache(maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=now)
+        self._blocked_or_muted: TTLCache[str, bool] = TTLCache(
+            maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=self.now
+        )
         self._relations_lock = threading.Lock()
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
@@ -76,7 +73,7 @@ class Answerer:
             InstanceError, ProjectError: it could not be answered this time.
         """
         try:
-            status = mention.status if mention else self._client.reader.status(entry.status_id)
+            status = mention.status if mention else self.client.reader.status(entry.status_id)
             return self._answer(entry, status)
         except (NotFound, NoSuchPage) as error:
             if isinstance(error, NoSuchPage) and not self._is_gone(entry, error):
@@ -88,42 +85,42 @@ class Answerer:
 
     def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
         """Whether to believe a 404 that did not come from the API: only at the last try and if the server is up."""
-        return page.status in (404, 410) and not page.outage and entry.attempts >= self._settings.max_attempts
+        return page.status in (404, 410) and not page.outage and entry.attempts >= self.settings.max_attempts
 
     def _delete_lost_answer(self, entry: Entry) -> None:
         """Deletes an answer that was posted without confirmation before its question was deleted."""
-        for reply_id in self._client.reader.orphaned_replies(entry.account_id, since=entry.status_id):
-            self._client.poster.delete(reply_id)
+        for reply_id in self.client.reader.orphaned_replies(entry.account_id, since=entry.status_id):
+            self.client.poster.delete(reply_id)
             logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
 
     def _answer(self, entry: Entry, status: Status) -> Outcome:
-        me = self._client.home.me()
-        thread = self._client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
+        me = self.client.home.me()
+        thread = self.client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
         earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
         if earlier is not None:
             logger.info("already answered notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
-        moment = datetime.fromtimestamp(self._client.calls.server_time(), UTC)
-        max_age = timedelta(hours=self._settings.max_mention_age_h)
+        moment = datetime.fromtimestamp(self.client.calls.server_time(), UTC)
+        max_age = timedelta(hours=self.settings.max_mention_age_h)
         reason = etiquette.refusal_reason(status, me=me, now=moment, max_age=max_age)
         if reason:
             return _refused(reason)
-        self._client.calls.require("post", "posting")  # checked first: without it all work would be wasted
+        self.client.calls.require("post", "posting")  # checked first: without it all work would be wasted
         order = self._order(entry, status)
         return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
 
     def _order(self, entry: Entry, status: Status) -> Outcome | None:
         """Executes an admin's direct mention; None if it is not an order."""
-        if status.visibility != "direct" or status.account.id not in self._handlers.admins:
+        if status.visibility != "direct" or status.account.id not in self.handlers.admins:
             return None
-        language = self._writer.language(status)
-        text = self._handlers.execute(entry.notification_id, status.account.id, status.text, language=language)
+        language = self.writer.language(status)
+        text = self.handlers.execute(entry.notification_id, status.account.id, status.text, language=language)
         if text is None:
             if not self._looks_like_order(status):
                 return None
-            text = self._handlers.unknown(status.text)
-        first, *more = parts(text, self._writer.room(status))
-        outcome = self._post(entry, self._writer.plain(first, to=status), kind="order")
+            text = self.handlers.unknown(status.text)
+        first, *more = parts(text, self.writer.room(status))
+        outcome = self._post(entry, self.writer.plain(first, to=status), kind="order")
         self._post_rest(entry, status, more, below=outcome.reply_id)
         return outcome
 
@@ -132,31 +129,31 @@ class Answerer:
         if status.attachments or not status.text:
             return False
         if status.in_reply_to_id:
-            above = self._store.inbox.by_reply(status.in_reply_to_id)
+            above = self.store.inbox.by_reply(status.in_reply_to_id)
             return above is not None and above.kind == "order"
-        return self._writer.texts.request(status.text) is None
+        return self.writer.texts.request(status.text) is None
 
     def _post_rest(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
         """Posts the other parts of a long answer as a chain of replies; stops at the first error."""
         try:
             for number, text in enumerate(more, start=2):
-                reply = self._writer.plain(text, to=status)
+                reply = self.writer.plain(text, to=status)
                 key = f"{entry.idempotency_key}-{number}"
-                below = self._client.poster.post(reply, in_reply_to=below, idempotency_key=key)
+                below = self.client.poster.post(reply, in_reply_to=below, idempotency_key=key)
         except InstanceError as error:
             logger.warning("long answer not completed notification=%s error=%s", entry.notification_id, error)
 
     def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
         """Handles "stop", "start" and "delete"; None if the mention is none of them."""
-        request = self._writer.texts.request(status.text)
+        request = self.writer.texts.request(status.text)
         account_id = status.account.id
         if request == "start":
-            self._store.opt_outs.remove(account_id)
+            self.store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
-        if account_id in self._store.opt_outs and not (request == "stop" and entry.look_first):
+        if account_id in self.store.opt_outs and not (request == "stop" and entry.look_first):
             return _refused("opted out")
         if request == "stop":
-            self._store.opt_outs.add(account_id)
+            self.store.opt_outs.add(account_id)
             return self._confirm(entry, status, "opted_out")
         if request == "delete":
             return self._delete_answer(status, thread, me)
@@ -171,24 +168,24 @@ class Answerer:
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
                 continue
-            answered = self._store.inbox.by_reply(each.id)  # None if pruned, or if the database was lost
+            answered = self.store.inbox.by_reply(each.id)  # None if pruned, or if the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
-                self._client.poster.delete(each.id)
+                self.client.poster.delete(each.id)
                 if answered:
-                    self._store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
+                    self.store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
                 return _refused("asked us to delete an answer")
         return _refused("asked us to delete, but there is no answer above")
 
     def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
         if self._is_blocked_or_muted(status.account.id, entry):
             return _refused("blocked or muted")
-        if etiquette.n_own_answers(thread, me=me) >= self._settings.max_answers_in_a_row:
+        if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
             return _refused("enough answers in this thread")
         subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_classified=self._was_classified)
         if subject.action != "ask" or subject.status is None:
             return self._act(entry, status, subject)
         author_id = subject.status.account.id
-        if author_id in self._store.opt_outs or self._is_blocked_or_muted(author_id, entry):
+        if author_id in self.store.opt_outs or self._is_blocked_or_muted(author_id, entry):
             return _refused("the photo's author wants no bots")
         with self._consent_lock:  # two mentions of the same photo must not ask its author twice
             subject = self._consent(subject.status, me)
@@ -201,7 +198,7 @@ class Answerer:
         if subject.action == "refuse":
             return _refused(subject.reason)
         if not self._admit(entry, status):
-            if self._store.inbox.answered_within_hour(
+            if self.store.inbox.answered_within_hour(
                 account_id=entry.account_id, kind="limit", excluding=entry.notification_id
             ):
                 return _refused("over the limit")
@@ -212,32 +209,32 @@ class Answerer:
 
     def _consent(self, photo: Status, me: Account) -> Subject:
         def is_request(ours: Status) -> bool:
-            answered = self._store.inbox.by_reply(ours.id)
+            answered = self.store.inbox.by_reply(ours.id)
             return ours.text in requests or (answered is not None and answered.kind == "consent")
 
-        texts = self._writer.texts
+        texts = self.writer.texts
         requests = {" ".join(texts.say(language, "consent").split()) for language in texts.templates}
 
-        below = self._client.reader.thread(photo.id)
+        below = self.client.reader.thread(photo.id)
         return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
 
     def _classify(self, entry: Entry, status: Status, shown: Status) -> Outcome:
-        if (status.sensitive or shown.sensitive) and not self._settings.answer_sensitive:
+        if (status.sensitive or shown.sensitive) and not self.settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
-        findings = self._photo_reader.classify(
-            shown.attachments[: self._settings.max_images],
+        findings = self.photo_reader.classify(
+            shown.attachments[: self.settings.max_images],
             thumbnails=self._may_upload(),
-            last_try=entry.attempts >= min(self._settings.max_attempts, PHOTO_TRIES),
+            last_try=entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES),
         )
-        reply = self._writer.answer(findings, to=status, shown=shown)
+        reply = self.writer.answer(findings, to=status, shown=shown)
         return self._post(entry, reply, kind="answer", findings=findings)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
-        return self._post(entry, self._writer.notice(kind, to=status), kind=kind)
+        return self._post(entry, self.writer.notice(kind, to=status), kind=kind)
 
     def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
         media_ids = self._pictures(findings, language=reply.language)
-        self._store.inbox.mark_posting(entry.notification_id)
+        self.store.inbox.mark_posting(entry.notification_id)
         try:
             reply_id = self._send(entry, reply, media_ids)
         except Refused:
@@ -255,7 +252,7 @@ class Answerer:
         )
 
     def _send(self, entry: Entry, reply: Reply, media_ids: Sequence[str]) -> str:
-        return self._client.poster.post(
+        return self.client.poster.post(
             reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key, media_ids=media_ids
         )
 
@@ -266,8 +263,8 @@ class Answerer:
             if not isinstance(finding, Prediction) or not self._may_upload():
                 continue
             try:
-                card = illustrate(finding, self._writer, language=language)
-                media_id = card and self._client.poster.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
+                card = illustrate(finding, self.writer, language=language)
+                media_id = card and self.client.poster.upload(card[0], description=card[1], timeout_s=UPLOAD_TIMEOUT_S)
             except (InstanceError, OSError, ValueError) as error:
                 logger.warning("answering without a picture: %s", error)
                 break
@@ -277,20 +274,20 @@ class Answerer:
 
     def _may_upload(self) -> bool:
         """Whether the server still allows more uploads than `spare_uploads`."""
-        left = self._client.calls.limits.remaining("upload")
-        return self._settings.pictures and (left is None or left > self._settings.spare_uploads)
+        left = self.client.calls.limits.remaining("upload")
+        return self.settings.pictures and (left is None or left > self.settings.spare_uploads)
 
     def _admit(self, entry: Entry, status: Status) -> bool:
-        new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self._client.calls.server_time(), UTC))
-        limit = self._settings.max_answers_per_hour_new if new else self._settings.max_answers_per_hour
-        return self._store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+        new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self.client.calls.server_time(), UTC))
+        limit = self.settings.max_answers_per_hour_new if new else self.settings.max_answers_per_hour
+        return self.store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 
     def _was_classified(self, status_id: str) -> bool:
-        entry = self._store.inbox.by_status(status_id)
+        entry = self.store.inbox.by_status(status_id)
         return entry is not None and entry.state == "answered" and entry.kind == "answer"
 
     def _agrees(self, text: str) -> bool:
-        return self._writer.texts.request(text) == "agree"
+        return self.writer.texts.request(text) == "agree"
 
     @cachedmethod(
         lambda self: self._blocked_or_muted,
@@ -300,11 +297,11 @@ class Answerer:
     def _is_blocked_or_muted(self, account_id: str, entry: Entry) -> bool:
         """Whether an account is muted or blocked; False if the server does not say."""
         try:
-            return self._client.reader.relation(account_id).blocked_or_muted
+            return self.client.reader.relation(account_id).blocked_or_muted
         except (NotFound, OutOfScope, Refused, Transient) as error:
             # The token lacks read:follows, or the server lacks this call; it hides most such mentions from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
-            if (may_pass and entry.attempts < self._settings.max_attempts // 2) or getattr(error, "outage", False):
+            if (may_pass and entry.attempts < self.settings.max_attempts // 2) or getattr(error, "outage", False):
                 raise
             logger.debug("relation unknown error=%s", error)
             return False

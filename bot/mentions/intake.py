@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from bot.entities import Mention
@@ -20,6 +21,7 @@ class MentionCounter(Protocol):
         """Counts a mention that was put into the inbox."""
 
 
+@dataclass(eq=False)
 class Intake:
     """Receives mentions and events about their statuses; every method returns at once.
 
@@ -28,20 +30,18 @@ class Intake:
             older mention and lost the record (power cut, restored backup), so its thread is checked first.
     """
 
-    def __init__(
-        self, inbox: Inbox, worker: Worker, cleanup: Cleanup, counter: MentionCounter, *, asked_before: float
-    ) -> None:
-        self._inbox = inbox
-        self._worker = worker
-        self._cleanup = cleanup
-        self._counter = counter
-        self._asked_before = asked_before
+    inbox: Inbox
+    worker: Worker
+    cleanup: Cleanup
+    counter: MentionCounter
+    _: KW_ONLY
+    asked_before: float
 
     def received(self, mention: Mention) -> None:
         """Puts a mention into the inbox; does nothing if it is there already."""
-        look_first = mention.status.created_at.timestamp() <= self._asked_before
-        if self._inbox.put(mention, look_first=look_first):
-            self._counter.received()
+        look_first = mention.status.created_at.timestamp() <= self.asked_before
+        if self.inbox.put(mention, look_first=look_first):
+            self.counter.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
                 mention.notification_id,
@@ -49,12 +49,12 @@ class Intake:
                 mention.status.visibility,
                 len(mention.status.attachments),
             )
-            self._worker.hand_over(mention)
+            self.worker.hand_over(mention)
 
     def edited(self, raw: dict[str, Any]) -> None:
         """Handles an edited status; `raw` is its JSON."""
-        self._cleanup.edited(raw)
+        self.cleanup.edited(raw)
 
     def deleted(self, status_id: str) -> None:
         """Handles a deleted status."""
-        self._cleanup.deleted(status_id)
+        self.cleanup.deleted(status_id)

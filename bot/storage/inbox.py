@@ -16,7 +16,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from bot.entities import Mention
 from bot.storage.database import Database
@@ -88,6 +88,7 @@ class Tally:
     n: int
 
 
+@dataclass(eq=False)
 class Inbox:
     """The table of mentions; every method is one transaction and may be called from any thread.
 
@@ -98,16 +99,18 @@ class Inbox:
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+    database: Database
+    _: KW_ONLY
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self.changed: Callable[[], None] = lambda: None
-        self._database = database
-        self._now = now
 
     def put(self, mention: Mention, *, look_first: bool) -> bool:
         """Adds a mention; returns False if it, or its status, is there already."""
         status = mention.status
         key = hashlib.sha256(f"{mention.notification_id} {status.id}".encode()).hexdigest()[:32]
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             cursor = db.execute(
                 "INSERT OR IGNORE INTO inbox (notification_id, status_id, account_id, acct, visibility, state,"
                 " look_first, next_try_at, mentioned_at, received_at, idempotency_key)"
@@ -120,7 +123,7 @@ class Inbox:
                     status.visibility,
                     look_first,
                     status.created_at.timestamp(),
-                    self._now(),
+                    self.now(),
                     key,
                 ),
             )
@@ -132,8 +135,8 @@ class Inbox:
         Args:
             only: ids of the accounts whose mentions are taken; None: all.
         """
-        now = self._now()
-        with self._database.transaction() as db:
+        now = self.now()
+        with self.database.transaction() as db:
             rows = db.execute(
                 "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"  # noqa: S608
                 f" WHERE notification_id IN ({_DUE}) RETURNING *",
@@ -143,7 +146,7 @@ class Inbox:
 
     def next_due(self, *, only: Collection[str] | None = None) -> float | None:
         """When the next waiting mention is due; None if none waits. `only` as in `take`."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             row = db.execute(
                 f"SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred') AND {_AMONG}",  # noqa: S608
                 _among(only),
@@ -158,26 +161,26 @@ class Inbox:
             look_first: mark all open mentions as possibly answered, as after a power cut.
             under_way_s: how long the server may still be processing a post that was sent.
         """
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             if look_first:
                 db.execute("UPDATE inbox SET look_first = 1 WHERE state IN ('new', 'working', 'posting', 'deferred')")
             return db.execute(
                 "UPDATE inbox SET next_try_at = ?1 + CASE state WHEN 'posting' THEN ?2 ELSE 0 END,"
                 " state = 'deferred', reason = 'interrupted'"
                 " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?3))",
-                (self._now(), under_way_s, json.dumps(list(in_progress))),
+                (self.now(), under_way_s, json.dumps(list(in_progress))),
             ).rowcount
 
     def mark_posting(self, notification_id: str) -> None:
         """Records that from now on an answer to this mention may be in its thread."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = 'posting', look_first = 1 WHERE notification_id = ?", (notification_id,)
             )
 
     def defer(self, notification_id: str, *, until: float, reason: str, charged: bool) -> None:
         """Schedules another try of a mention; `charged`: whether this one counts as an attempt."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = ?, reason = ?, attempts = attempts - ?"
                 " WHERE notification_id = ? AND state IN ('working', 'posting')",
@@ -186,7 +189,7 @@ class Inbox:
 
     def finish(self, notification_id: str, outcome: Outcome) -> None:
         """Records a mention's outcome."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = ?, reason = ?, kind = ?, reply_id = ?, label = ?, score = ?, version = ?,"
                 " finished_at = ? WHERE notification_id = ?",
@@ -198,14 +201,14 @@ class Inbox:
                     outcome.label,
                     outcome.score,
                     outcome.version,
-                    self._now(),
+                    self.now(),
                     notification_id,
                 ),
             )
 
     def retry(self, notification_id: str | None = None) -> int:
         """Makes a failed mention (None: all of them) due again, with no attempts counted; returns how many."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             n_rows = db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = 0, attempts = 0, tries = 0, finished_at = NULL"
                 " WHERE state = 'failed' AND (?1 IS NULL OR notification_id = ?1)",
@@ -217,7 +220,7 @@ class Inbox:
     def reopen(self, notification_id: str, *, salt: str, not_before: float) -> None:
         """Reopens an answered mention as a new question, with a new Idempotency-Key."""
         key = hashlib.sha256(f"{notification_id} {salt}".encode()).hexdigest()[:32]
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = ?, attempts = 0, tries = 0, finished_at = NULL,"
                 " reply_id = NULL, kind = '', look_first = 1, idempotency_key = ? WHERE notification_id = ?",
@@ -226,7 +229,7 @@ class Inbox:
 
     def make_due(self, notification_id: str) -> None:
         """Makes a waiting mention due now."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET next_try_at = 0 WHERE notification_id = ? AND state = 'deferred'", (notification_id,)
             )
@@ -249,7 +252,7 @@ class Inbox:
     def entries(self, *, open_only: bool = False, limit: int = 100) -> list[Entry]:
         """Rows of the inbox, newest first."""
         where = "state IN ('new', 'working', 'posting', 'deferred', 'failed')" if open_only else "1"
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             rows = db.execute(
                 f"SELECT * FROM inbox WHERE {where} ORDER BY {_NEWEST} LIMIT ?",  # noqa: S608
                 (limit,),
@@ -258,7 +261,7 @@ class Inbox:
 
     def answered_since(self, moment: float) -> list[Entry]:
         """Mentions answered since then whose answer has not been deleted as far as is known, oldest first."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             rows = db.execute(
                 "SELECT * FROM inbox WHERE state = 'answered' AND reply_id IS NOT NULL"
                 " AND finished_at >= ? ORDER BY finished_at",
@@ -268,12 +271,12 @@ class Inbox:
 
     def counts(self) -> dict[str, int]:
         """The number of mentions in each state."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             return {row[0]: row[1] for row in db.execute("SELECT state, count(*) FROM inbox GROUP BY state")}
 
     def ended_since(self, moment: float) -> list[Tally]:
         """The number of mentions that ended since then, by day, state and, if refused, reason."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             rows = db.execute(
                 "SELECT date(finished_at, 'unixepoch') AS day, state,"
                 " CASE state WHEN 'refused' THEN reason ELSE '' END AS why, count(*) AS n FROM inbox"
@@ -289,8 +292,8 @@ class Inbox:
 
         A mention that was admitted once stays admitted in further tries.
         """
-        with self._database.transaction() as db:
-            now = self._now()  # a later `admitted_at` means that a clock was set back; it does not count
+        with self.database.transaction() as db:
+            now = self.now()  # a later `admitted_at` means that a clock was set back; it does not count
             row = db.execute(
                 "SELECT count(*) FILTER (WHERE admitted_at BETWEEN ? AND ?),"
                 " max(notification_id = ? AND admitted_at IS NOT NULL) FROM inbox WHERE account_id = ?",
@@ -305,11 +308,11 @@ class Inbox:
 
     def answered_within_hour(self, *, account_id: str, kind: str, excluding: str) -> bool:
         """Whether this account got an answer of this kind in the last hour, not counting one mention."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             row = db.execute(
                 "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND finished_at BETWEEN ?3 - ?4 AND ?3"
                 " AND notification_id != ?5",
-                (account_id, kind, self._now(), HOUR_S, excluding),
+                (account_id, kind, self.now(), HOUR_S, excluding),
             ).fetchone()
         return row is not None
 
@@ -317,13 +320,13 @@ class Inbox:
 
     def prune(self, *, before: float) -> int:
         """Deletes mentions that ended before this time; returns how many."""
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             n_rows = db.execute("DELETE FROM inbox WHERE finished_at < ?", (before,)).rowcount
-        self._database.vacuum()
+        self.database.vacuum()
         return n_rows
 
     def _one(self, where: str, value: str) -> Entry | None:
-        with self._database.transaction() as db:
+        with self.database.transaction() as db:
             row = db.execute(f"SELECT * FROM inbox WHERE {where}", (value,)).fetchone()  # noqa: S608
         return None if row is None else _entry(row)
 

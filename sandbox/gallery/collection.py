@@ -236,7 +236,7 @@ class Gallery:
         )
 
     def _recrop(self, original: Photo) -> Photo:
-        """The same picture again: cut a little, compressed anew."""
+        """The same picture again: cut a little, compressed again."""
         rng = self._rng
         left, top, right, bottom = (rng.uniform(0, 0.008) for _ in range(4))
         return Photo(

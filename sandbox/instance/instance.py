@@ -52,7 +52,7 @@ class Instance:
 
     @settings.setter
     def settings(self, settings: InstanceSettings) -> None:
-        """Set up anew; what is stored stays."""
+        """Set up again; what is stored stays."""
         self.host.settings = settings
 
     @property

@@ -237,8 +237,8 @@ def test_two_trainings_at_a_time_are_one_too_many(tmp_path: Path) -> None:
         found = trainer("features", DOKOCOS_DATA_DIR=str(tmp_path))
         at_work = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
     assert found.returncode == 1
-    assert found.stderr.startswith("error: another training is at work")
-    assert "`train` is at work" in at_work
+    assert found.stderr.startswith("error: another training is running")
+    assert "`train` is running" in at_work
 
 
 def test_the_lock_of_a_process_that_died_does_not_stay(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Labels and scores -> `Report`: how good a head is on members it never saw, and how sure that is. No Keras here.
+"""Computes a report from labels and scores: figures on held-out members, with intervals.
 
 Pooled accuracy hides a dead class, so it never stands alone: recall and precision of each class, balanced accuracy and
 macro F1 stand beside it, each with an interval. The photos of one member are alike, so the bootstrap draws members, not
@@ -57,7 +57,7 @@ class Report:
         confusion: (k, k) photos; a row for each true label, a column for each answer.
         expected_calibration_error: 0..1, of the best scores.
         coverage: share of the photos with an answer at or above the threshold; `answered_accuracy` is theirs.
-        train_accuracy: balanced, of the photos it learned from; far above the holdout's, it has learned them by heart.
+        train_accuracy: balanced, of the photos it learned from; far above the holdout's, the head overfits.
         baselines: balanced accuracy of simpler ways to answer.
     """
 

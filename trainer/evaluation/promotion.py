@@ -1,4 +1,4 @@
-"""Champion and challenger on the same photos -> a verdict. Pure.
+"""Decides whether a challenger replaces the champion, on the same photos.
 
 Both answer today's holdout; members are drawn again and again, and in each draw both are judged on the same members.
 The challenger takes over only if the whole `evaluate.confidence` interval of what it gains lies above zero, and if no
@@ -27,7 +27,7 @@ MIN_MEMBERS = 3  # of each label; draws from fewer are so alike that anything lo
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the challenger takes over, and why.
+    """Whether the challenger replaces the champion, and why.
 
     Attributes:
         reasons: sentences; the first is the decisive one.

@@ -1,4 +1,4 @@
-"""How far scores can be believed: temperature and doubt, the "not sure" threshold, and the curves that show them.
+"""Calibrates scores by temperature and doubt, chooses the "not sure" threshold, and computes the curves that show both.
 
 A temperature alone has one answer to two questions. Some photos bear a label that nothing in them shows, however many
 photos a head learns from; a few of these among the surest answers cost so much likelihood that the temperature makes

@@ -1,4 +1,4 @@
-"""How far a long fit has come, on the disk: what kill -9 costs is the work of some seconds.
+"""Checkpoints of a long fit, so that kill -9 costs the work of a few seconds.
 
 Arrays and figures stand in one file that changes in one step. It is written every few seconds, less often where writing
 takes long, so that it costs a few percent of the time at most. A file of another fit, or a damaged one, counts as none.
@@ -64,7 +64,7 @@ class Checkpoint:
         return self._clock() - self._written_at >= max(EVERY_S, self._took_s / LARGEST_SHARE)
 
     def write(self, arrays: Mapping[str, npt.NDArray[Any]], figures: Json) -> None:
-        """Put this in the place of what was written before.
+        """Replace the checkpoint.
 
         Raises:
             StorageError: the disk is full; what was written before is untouched.

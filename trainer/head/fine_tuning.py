@@ -1,4 +1,4 @@
-"""The second stage of a fit: VGG16's block5 and the head go on learning together, at a low rate.
+"""Fine-tunes VGG16's block5 together with the head, at a low learning rate.
 
 It starts from VGG16's own block5 and the converged head, reads block4's maps from the disk as it needs them, and is
 kept only if validation is clearly better than with the head alone. An epoch is a row of batches that are learned from,
@@ -54,7 +54,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class TunedEpoch:
-    """What one pass came to; losses in nats, the training's as it went on."""
+    """The losses of one epoch in nats; the training loss is the mean over its batches."""
 
     train_loss: float
     validation_loss: float
@@ -63,7 +63,7 @@ class TunedEpoch:
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What the second stage came to.
+    """The result of fine-tuning.
 
     Attributes:
         block5, head: of the best epoch; those that it began with where no epoch was better.
@@ -86,7 +86,7 @@ class Tuning:
         return self.best_epoch is not None and self.gain.is_clear
 
     def in_words(self) -> str:
-        """What became of it, and the figures that decided."""
+        """The outcome, and the figures that decided it."""
         lowest = min((epoch.validation_loss for epoch in self.history), default=float("nan"))
         came_to = (
             f"validation loss {self.before[0]:.4f} before, {lowest:.4f} at best in {len(self.history)} epochs; "
@@ -150,7 +150,7 @@ def fine_tune(
 
 
 def _key(head: Head, backbone: Backbone, train: Rows, validation: Rows, settings: HeadSettings) -> str:
-    """Names all that decides what a stage comes to."""
+    """A name for everything that decides the result."""
     keras = load_keras()
     facts = [
         [backbone.key, keras.__version__, keras.config.backend(), head.labels, settings.model_dump(mode="json")],
@@ -238,7 +238,7 @@ class _Network:
         return float(result["loss"])
 
     def slow_down(self) -> None:
-        """Forget the way here, as the optimizer remembers it, and take smaller steps."""
+        """Reset the optimizer and lower its learning rate."""
         rate = SLOWER * float(self._optimizer.learning_rate)
         for variable in self._optimizer.variables:
             variable.assign(0 * variable)
@@ -251,7 +251,7 @@ class _Network:
 
 @dataclass(slots=True)
 class _State:
-    """How far a stage has come, beside the network's variables.
+    """The progress of a stage, without the network's variables.
 
     Attributes:
         batch: of the epoch, the next one; those of validation are counted on from those that are learned from.

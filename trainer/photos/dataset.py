@@ -1,4 +1,4 @@
-"""Manifest -> labelled photos in three splits, so that what is measured on one split was not learned on another.
+"""Sorts the manifest's photos into train, validation and holdout; no member and no near-duplicate is in two.
 
 - All photos of a member stay in one split, which a hash of the member decides: new photos never move old ones.
 - A photo without a member goes with the photo it is nearly the same as, or else by a hash of its own.
@@ -128,7 +128,7 @@ def _places(photos: Sequence[Photo], neighbours: Neighbours, settings: SplitSett
 
 
 class _Splitter:
-    """Decides splits group by group, looking back only."""
+    """Assigns groups to splits, one after another; later photos do not move earlier ones."""
 
     def __init__(self, settings: SplitSettings, *, own: Collection[str | None]) -> None:
         """`own`: the splits that the source brings along, None among them for photos without one."""
@@ -152,7 +152,7 @@ class _Splitter:
         return split if self._shares[split] else "train"
 
     def settle(self, group: str, label: str, split: Split) -> None:
-        """Note that a photo was put where `choose` said; its group stays there."""
+        """Record that a photo's group is in a split from now on."""
         if group not in self._splits:
             self._splits[group] = split
             self._n_groups[label][split] += 1
@@ -172,7 +172,7 @@ class _Splitter:
 
 
 def _with_two_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int]:
-    """The places in `photos` of those that are nearly the same as one with another label."""
+    """The indexes of photos that have a near-duplicate with another label."""
     labels: defaultdict[int, set[str]] = defaultdict(set)
     numbers: list[int] = neighbours.ids.tolist()
     for number, photo in zip(numbers, photos, strict=True):

@@ -1,4 +1,4 @@
-"""Perceptual hashes, and which photos they call the same.
+"""Perceptual hashes, and which photos are near-duplicates by them.
 
 Two copies of a photo that differ in size, compression or a caption have hashes that differ in few of their 256 bits;
 two different photos differ in about half of them.

@@ -1,4 +1,4 @@
-"""What a file's first bytes claim it to be, and whether its end is there; for error messages that help.
+"""Names a file's type by its first bytes, and tells whether its end is missing; for helpful error messages.
 
 Nothing here decides whether a file is decoded: that is Pillow's business, over in `trainer.photos.images`.
 """

@@ -1,4 +1,4 @@
-"""Bytes -> RGB array -> the square views that VGG16 sees; the one way in for training and serving alike.
+"""Decodes photos and makes the square views for VGG16; training and serving both use it.
 
 Every failure of every library, for any bytes, comes out as `ImageError` with one of these reasons:
 
@@ -110,7 +110,7 @@ def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
 
 
 def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224) -> Pixels:
-    """The views of one photo, straight from its bytes; training and serving both come through here.
+    """The views of one photo, from its bytes; training and serving both use it.
 
     The same, byte for byte, as `view` of `load_rgb(data, limits, side_px=side_px)`, in less memory.
 
@@ -162,7 +162,7 @@ def _register_heif() -> None:
 
 
 def check_bytes(data: bytes, limits: ImageSettings) -> None:
-    """Refuse what can be refused before any library sees the bytes.
+    """Refuse what can be refused before a library parses the bytes.
 
     Raises:
         ImageError: "empty", "too_large", and for some formats "too_many_pixels", "damaged".
@@ -178,7 +178,7 @@ def check_bytes(data: bytes, limits: ImageSettings) -> None:
     if kind == "WebP":
         _check_pixels(*(filetype.webp_canvas(data) or (0, 0)), limits)
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo anew", reason="damaged")
+        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo again", reason="damaged")
 
 
 def _check_pixels(width: int, height: int, limits: ImageSettings) -> None:
@@ -277,7 +277,7 @@ def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
 
 
 def _explain(error: Exception, data: bytes) -> ImageError:
-    """Whatever a library raised -> what is wrong with the file, and what to do about it."""
+    """Turns what a library raised into what is wrong with the file and what to do about it."""
     kind, about = filetype.family(data), f"{len(data):,} bytes"
     if isinstance(error, MemoryError):
         return ImageError(f"decoding the {kind} ({about}) takes too much memory; scale it down", reason="too_heavy")
@@ -291,4 +291,4 @@ def _explain(error: Exception, data: bytes) -> ImageError:
     if "truncated" in str(error).lower() or filetype.is_cut_short(data):
         return ImageError(f"the {kind} ends early, after {about}; fetch or send it again", reason="truncated")
     fault = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo anew", reason="damaged")
+    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo again", reason="damaged")

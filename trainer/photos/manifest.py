@@ -1,4 +1,4 @@
-"""Which photos we hold, where each came from, and which were refused and why: one SQLite file.
+"""The SQLite file of the photos held and refused, with their sources and reasons.
 
 A row is written only after its file is complete on disk, each change is one transaction, and the order of rows is the
 order of admission, which the splits depend on.
@@ -114,7 +114,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A photo that we do not want, or could not get.
+    """A photo that is not held, and why.
 
     Attributes:
         reason: one or two words, for counting.
@@ -140,10 +140,10 @@ REFUSAL_COLUMNS = tuple(field.name for field in fields(Refusal))
 
 
 class Manifest:
-    """The manifest, open. For one thread; other processes may read and write it meanwhile."""
+    """An open manifest, for one thread; other processes may use the file at the same time."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, make it if it is missing, bring it to today's format if it is older.
+        """Open the file; create it if it is missing, migrate it if it is older.
 
         Raises:
             StorageError: it is damaged, of a newer format, or cannot be written.
@@ -169,7 +169,7 @@ class Manifest:
         self._db.close()
 
     def add(self, photo: Photo) -> None:
-        """File a photo whose file is complete, as the newest; an earlier refusal of it is dropped.
+        """Add a photo whose file is complete; an earlier refusal of it is deleted.
 
         Raises:
             StorageError: it could not be written.
@@ -179,29 +179,29 @@ class Manifest:
             self._add(photo)
 
     def replace(self, old: Photo, new: Photo) -> None:
-        """File `new` in the place of `old`, in one step."""
+        """Replace one photo's row by another, in one transaction."""
         with self._transaction():
             self._remove(old)
             self._add(new)
 
     def remove(self, photo: Photo) -> None:
-        """Strike a photo off, as if it had never been there; its file is the caller's."""
+        """Delete a photo's row; the caller deletes its file."""
         with self._transaction():
             self._remove(photo)
 
     def withdraw(self, photo: Photo, refusal: Refusal) -> None:
-        """Turn a photo into a refusal, in one step; its file is the caller's."""
+        """Replace a photo by a refusal, in one transaction; the caller deletes its file."""
         with self._transaction():
             self._remove(photo)
             self._refuse(refusal)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Note why a photo is not held, in the place of what was noted about it before."""
+        """Record why a photo is not held; replaces an earlier refusal of it."""
         with self._transaction():
             self._refuse(refusal)
 
     def forget(self, source: str, kind: Kind, id_: str, *, now: datetime) -> None:
-        """Strike off a photo, or all photos of a member, and never take them again; their files are the caller's."""
+        """Delete a photo, or all photos of a member, and refuse them from now on; the caller deletes their files."""
         column = "photo_id" if kind == "photo" else "member_id"
         with self._transaction():
             self._db.execute(
@@ -225,13 +225,13 @@ class Manifest:
         return next(self._select_photos("source = ? AND sha256 = ?", source, sha256), None)
 
     def count_by_label(self, source: str) -> Counter[str]:
-        """How many photos of a source are held, by label."""
+        """The number of photos of a source, by label."""
         return Counter(
             dict(self._rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,)))
         )
 
     def labels(self, source: str) -> set[str]:
-        """The labels under which a source listed anything, be it only what was refused."""
+        """All labels under which a source listed photos, refused ones included."""
         query = "SELECT label FROM photos WHERE source = ? UNION SELECT label FROM refusals WHERE source = ?"
         return {label for (label,) in self._rows(query, (source, source))}
 
@@ -243,16 +243,16 @@ class Manifest:
         return next(self._select_refusals("source = ? AND photo_id = ?", source, photo_id), None)
 
     def refusals_by_sha256(self, source: str, sha256: str) -> list[Refusal]:
-        """The refusals of these very bytes."""
+        """The refusals of the same bytes."""
         return list(self._select_refusals("source = ? AND sha256 = ?", source, sha256))
 
     def clear_refusals(self, source: str) -> None:
-        """Drop all refusals of a source, so that each photo is looked at anew."""
+        """Drop all refusals of a source, so that each photo is looked at again."""
         with self._transaction():
             self._db.execute("DELETE FROM refusals WHERE source = ?", (source,))
 
     def knows(self, source: str, photo_id: str, *, member_id: str | None = None, image_url: str = "") -> Known | None:
-        """Why a listed photo needs no fetching: held under this id or this address, refused for good, or forgotten."""
+        """Why a listed photo need not be fetched: held under this id or URL, refused for good, or forgotten."""
         found: Known | None = self._value(
             """
             SELECT CASE
@@ -341,7 +341,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what SQLite and the file system say into what to do about it."""
+        """Raises StorageError for errors of SQLite and of the file system, with advice."""
         try:
             yield
         except sqlite3.IntegrityError:
@@ -368,6 +368,6 @@ def _advice(error: sqlite3.DatabaseError) -> str:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
         return (
             f"is damaged ({error}); put it back from a backup, or move it away and run `python -m trainer scrape`, "
-            "which gathers the photos anew"
+            "which gathers the photos again"
         )
     return f"cannot be read or written ({error}); nothing was changed. Look at the disk, whether it is full or damaged"

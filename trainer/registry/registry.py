@@ -1,4 +1,4 @@
-"""Finished versions on disk, and which of them serves.
+"""Finished versions on disk, and the history of champions.
 
 A version is one folder, written beside its place and moved there whole; SHA256SUMS holds it together, and nothing is
 loaded from a folder that does not match it. registry.json tells the champion and its history; it changes in one step,
@@ -46,7 +46,7 @@ Kind = Literal["promotion", "rollback", "fallback"]
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """What a version is made of: enough to serve it, and to make it again.
+    """The facts of a version, enough to serve it and to train it again.
 
     Attributes:
         labels: in the order of the scores.
@@ -103,7 +103,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Reign:
-    """A time in which one version served.
+    """A period in which one version served.
 
     Attributes:
         since, until: ISO 8601, UTC; `until` is None for the one that serves now.
@@ -125,7 +125,7 @@ def version_order(name: str) -> tuple[str, int]:
 
 
 class Registry:
-    """The versions in data_dir; any number of processes may read and change it."""
+    """The versions in data_dir, safe for several processes."""
 
     def __init__(self, data_dir: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.folder = data_dir / "versions"
@@ -157,10 +157,10 @@ class Registry:
             facts["labels"], facts["layers"] = tuple(facts["labels"]), tuple(facts["layers"])
             return Version(name=name, folder=folder, facts=VersionFacts(**facts), metrics=metrics)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train anew") from error
+            raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
 
     def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
-        """Make a version of what `write` puts into a folder, together with facts and metrics; whole or not at all.
+        """Add a version: the files that `write` makes, facts and metrics; complete or not at all.
 
         Args:
             facts: into version.json.
@@ -194,7 +194,7 @@ class Registry:
         return self.load(name)
 
     def history(self) -> list[Reign]:
-        """Who served when, oldest first; the last one serves now.
+        """The champions in order, oldest first; the last one serves now.
 
         Raises:
             ModelError: registry.json cannot be read.
@@ -267,7 +267,7 @@ class Registry:
         return version
 
     def _note_fallback(self, version: Version, faults: dict[str, str]) -> None:
-        """Keep it in the history, unless another champion was made meanwhile."""
+        """Record a fallback in the history, unless another champion was made meanwhile."""
         try:
             with only_one(self._lock, "change of the registry", wait=True):
                 if self.champion_name() in faults:
@@ -302,7 +302,7 @@ class Registry:
 
 
 def _succession(history: Sequence[Reign]) -> list[str]:
-    """The champions that one can go back to, as a browser goes back to pages; the last one serves."""
+    """The champions that a rollback can return to; the last one serves."""
     trail: list[str] = []
     for reign in history:
         if reign.kind != "promotion" and reign.version in trail:
@@ -324,7 +324,7 @@ def _upgraded(content: Json, migrations: Sequence[Callable[[Json], Json]], file:
 
 def _check_sums(folder: Path) -> None:
     """Raises ModelError when the folder's files are not those that SHA256SUMS lists."""
-    advice = "promote another version (`python -m trainer models` lists them), or train anew"
+    advice = "promote another version (`python -m trainer models` lists them), or train again"
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         recorded = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

@@ -1,4 +1,4 @@
-"""The champion in memory: 224 px images -> scores, and a map of what the head looked at.
+"""The champion in memory: scores and heat maps of prepared images.
 
 Beside it what the bot may know of the trainer's work: versions with their figures, and how many photos are new.
 """
@@ -46,7 +46,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """The photos at hand.
+    """The number of photos held.
 
     Attributes:
         n_by_label: label -> how many are held.
@@ -58,7 +58,7 @@ class Holdings:
 
 
 class Classifier:
-    """One version, ready to answer. It belongs to the thread that calls `predict`."""
+    """One version in memory. For one thread."""
 
     def __init__(self, version: Version, *, backbone: Backbone, head: Head) -> None:
         """Use `load`."""
@@ -122,7 +122,7 @@ class Classifier:
             )
 
     def _warm_up(self) -> None:
-        """One image, then two: after a second size, no further one is compiled anew."""
+        """One image, then two: after a second size, no further one is compiled again."""
         for n in (1, 2):
             self.predict(np.zeros((n, self._backbone.side_px, self._backbone.side_px, 3), dtype=np.uint8))
 
@@ -154,7 +154,7 @@ def champion_name(settings: Settings) -> str | None:
 
 
 def holdings(settings: Settings) -> Holdings:
-    """What there is to learn from. Raises StorageError where the manifest cannot be read."""
+    """The number of photos to learn from. Raises StorageError where the manifest cannot be read."""
     path = settings.data_dir / FILE_NAME
     if not path.exists():
         return Holdings({}, 0)
@@ -234,6 +234,6 @@ def _load_backbone(
     if backbone.fingerprint != fingerprint:
         raise ModelError(
             f"features.weights: {weights} now holds other VGG16 weights ({backbone.fingerprint[:16]}) than the version "
-            f"was trained on ({fingerprint[:16]}); bring the old file back, or train anew"
+            f"was trained on ({fingerprint[:16]}); bring the old file back, or train again"
         )
     return backbone

@@ -1,4 +1,4 @@
-"""One photo from its source to the manifest: read, decoded, kept or refused.
+"""Reads, decodes, and keeps or refuses one photo of a source.
 
 `examine` does what takes time and may run on many threads; `Collection` writes, on one. A photo's file is complete on
 disk before its row is written, so that a sudden end leaves at most a file that nobody knows.
@@ -56,7 +56,7 @@ class Examined:
 
 
 def examine(site: Site, image: SourceImage, limits: ImageSettings, *, now: datetime) -> Examined | Refusal:
-    """Read a photo and decode it; whatever is wrong with it comes back as a refusal. May run on any thread."""
+    """Read and decode a photo; what is wrong with it is returned as a refusal. May run on any thread."""
 
     def refuse(reason: str, error: Exception, *, final: bool = False, sha256: str | None = None) -> Refusal:
         return Refusal(site.name, image.photo_id, image.label, reason, str(error), sha256, final, now)
@@ -99,7 +99,7 @@ class Collection:
         self.held = manifest.count_by_label(source)
 
     def clean_up(self) -> None:
-        """Delete what a sudden end left behind: files half written, and whole ones that got no row.
+        """Delete what a crash left behind: incomplete files, and files without a row.
 
         Files of other names are not ours. Nothing whole is deleted while there is no row at all: the manifest may have
         been moved away for a moment.
@@ -113,7 +113,7 @@ class Collection:
                 logger.info("deleted a file without a row path=%s", path)
 
     def admit(self, image: SourceImage, found: Examined | Refusal, *, known: Photo | None = None) -> Photo | Refusal:
-        """Keep a photo, or note its refusal; which of the two comes back.
+        """Keep a photo or record its refusal; returns which of the two.
 
         Args:
             found: what `examine` said about it.
@@ -158,13 +158,13 @@ class Collection:
         return photo
 
     def rename(self, photo: Photo, label: str) -> None:
-        """File a photo under another label; its file stays where it is."""
+        """Change a photo's label; its file stays where it is."""
         self.held[photo.label] -= 1
         self.held[label] += 1
         self._manifest.replace(photo, replace(photo, label=label))
 
     def remove(self, photo: Photo) -> None:
-        """Strike a photo off and delete our copy of it."""
+        """Remove a photo's row and delete our copy of its file."""
         self.held[photo.label] -= 1
         self._manifest.remove(photo)
         self.delete_file(photo)
@@ -175,7 +175,7 @@ class Collection:
             (self._data_dir / photo.path).unlink(missing_ok=True)
 
     def _as_duplicate(self, image: SourceImage, found: Examined, known: Photo | None) -> Refusal | None:
-        """A refusal when these very bytes are held already, or were refused for their two labels."""
+        """A refusal when the same bytes are held already, or were refused for having two labels."""
         same = self._manifest.photo_by_sha256(self._source, found.sha256)
         if same and known and same.photo_id == known.photo_id:
             return None

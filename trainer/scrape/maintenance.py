@@ -1,4 +1,4 @@
-"""Looking after the photos that are held: are the files what the manifest says; away with what shall be forgotten."""
+"""Verifies the files of the photos that are held, and removes photos after a take-down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GIVE_UP_AFTER = 10  # fetches in a row that failed
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What became of the files.
+    """The outcome of a verification.
 
     Attributes:
         n_checked: photos whose files were read.
@@ -46,7 +46,7 @@ def verify(
     sleep: Callable[[float], object] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> VerifyReport:
-    """Compare every file of a source with its hash, and read those anew that are damaged or missing."""
+    """Compare every file of a source with its hash, and fetch damaged and missing ones again."""
     report = VerifyReport()
     collection = Collection(manifest, settings.data_dir, site.name)
     n_failed = 0
@@ -61,7 +61,7 @@ def verify(
         found = examine(site, _listed_again(photo), settings.images, now=now())
         n_failed = n_failed + 1 if isinstance(found, Refusal) else 0
         if isinstance(found, Refusal) and not found.final:
-            report.problems.append(f"{fault}; and it cannot be had anew: {found.detail}")
+            report.problems.append(f"{fault}; and it cannot be had again: {found.detail}")
         elif isinstance(collection.admit(_listed_again(photo), found, known=photo), Photo):
             report.restored.append(photo.photo_id)
         else:
@@ -79,7 +79,7 @@ def verify(
 
 
 def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, *, now: datetime) -> int:
-    """Honour a take-down: delete a photo, or all of a member's, with their features, and never take them again.
+    """Delete a photo, or all photos of a member, with their features, and never fetch them again.
 
     The rows go last: after a sudden end they are still there, and the same command finishes the work. No training may
     be at work meanwhile.
@@ -120,7 +120,7 @@ def _fault(path: Path, photo: Photo) -> str | None:
 
 
 def _listed_again(photo: Photo) -> SourceImage:
-    """A photo as its source listed it."""
+    """The photo as its source listed it."""
     return SourceImage(
         label=photo.label,
         photo_id=photo.photo_id,

@@ -1,4 +1,4 @@
-"""How a scrape is shown: a bar with rate and time left at a terminal, else a log line now and then; tables after it."""
+"""Shows a scrape: progress bars at a terminal, else a log line every few seconds; tables at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOG_EVERY_S = 5.0
 
 @contextmanager
 def progress(console: Console) -> Iterator[OnPhoto]:
-    """A callback for `Scrape` that shows how far it is while the context lasts."""
+    """Yields a callback for `Scrape` that shows its progress."""
     if not console.is_terminal:
         yield _LogLines()
         return

@@ -1,4 +1,4 @@
-"""Runs a source and keeps what is new: politely, a page of each label in turn, so that a broken off scrape is balanced.
+"""Reads a source and keeps new photos, one page of each label in turn, so that an interrupted scrape is balanced.
 
 What is known is not fetched again. Listings begin with what was posted last; each is read until it brings only known
 photos, and then on from where an earlier scrape was interrupted, if it was.
@@ -33,7 +33,7 @@ MAX_REPEATS = 3
 
 @dataclass(slots=True)
 class ScrapeReport:
-    """What a scrape did so far.
+    """The counts of a scrape.
 
     Attributes:
         goal: photos to hold for each label at most; None for a source that is taken whole.
@@ -86,7 +86,7 @@ class _Listing:
 
 
 class _SourceDownError(FetchError):
-    """Going on makes no sense for now."""
+    """The source does not work at the moment."""
 
 
 class Scrape:
@@ -146,11 +146,11 @@ class Scrape:
         return _Listing(label, self._site.pages(label), unread_from, catching_up=unread_from != 1)
 
     def _room(self, label: str) -> int:
-        """How many more photos of a label are wanted."""
+        """The number of photos of a label that are still wanted."""
         return sys.maxsize if self.report.goal is None else max(self.report.goal - self.report.held[label], 0)
 
     def _read_page(self, listing: _Listing, pool: ThreadPoolExecutor) -> bool:
-        """Keep what is new on a listing's next page; False when the listing is done with."""
+        """Keep the new photos of a listing's next page; False at the end of the listing."""
         try:
             self._pause_before_page()
             page = next(listing.pages, None)
@@ -179,7 +179,7 @@ class Scrape:
         return self._room(listing.label) > 0
 
     def _give_up(self, listing: _Listing, error: FetchError) -> bool:
-        """Leave a listing whose next page cannot be had; False, or `_SourceDownError` when it is not alone in that.
+        """Give up a listing whose next page cannot be fetched; raises `_SourceDownError` when others fail too.
 
         A server may fail at one page of one listing, again and again; that must not keep the others from being read.
         """
@@ -210,7 +210,7 @@ class Scrape:
         self._next_page_at = self._monotonic() + pause_s
 
     def _sort_out(self, listing: _Listing, page: Page) -> list[tuple[SourceImage, Photo | None]]:
-        """What a page brings that has to be looked at, each with its row when it was held before and has changed."""
+        """The photos of a page to read, each with its row if it was held before and has changed."""
         new = []
         fresh = [image for image in page.images if image.photo_id not in listing.seen]
         listing.repeats = 0 if fresh or page.unusable else listing.repeats + 1
@@ -243,7 +243,7 @@ class Scrape:
     def _keep(
         self, listing: _Listing, new: list[tuple[SourceImage, Photo | None]], pool: ThreadPoolExecutor
     ) -> tuple[int, int]:
-        """How many photos were kept, and how many were left because the label is full."""
+        """The number of photos kept, and of those left out because the label is full."""
         n_kept = 0
         while new and (room := self._room(listing.label)):
             batch, new = new[:room], new[room:]
@@ -254,7 +254,7 @@ class Scrape:
         return n_kept, len(new)
 
     def _examine(self, image: SourceImage) -> Examined | Refusal:
-        """On a thread of the pool: look at one image, then rest as long as its host may ask for."""
+        """Read one image on a thread of the pool, then pause for as long as its host asks."""
         found = examine(self._site, image, self._images, now=self._now())
         if image.path is None:
             try:
@@ -265,7 +265,7 @@ class Scrape:
         return found
 
     def _count(self, listing: _Listing, result: Photo | Refusal) -> bool:
-        """Enter one outcome into the report; whether a photo was kept."""
+        """Count one outcome; returns whether a photo was kept."""
         kept = isinstance(result, Photo)
         is_trouble = isinstance(result, Refusal) and result.reason in TROUBLE and not self._site.on_disk
         self._failures = self._failures + 1 if is_trouble else 0
@@ -282,7 +282,7 @@ class Scrape:
         return kept
 
     def _jump(self, listing: _Listing, next_number: int) -> bool:
-        """Go on where an earlier scrape was interrupted; False when none was: all that follows is known."""
+        """Continue at the page where an earlier scrape was interrupted; False if none was."""
         unread_from = listing.unread_from
         self._manifest.set_next_page(self._site.name, listing.label, unread_from)
         if unread_from is None:
@@ -295,7 +295,7 @@ class Scrape:
         return True
 
     def _end(self, listing: _Listing) -> bool:
-        """The listing was read to its end; what follows now is looked at next time, as sites in trouble end early."""
+        """Record that a listing was read to its end; the next scrape checks, as a site in trouble may end early."""
         if not listing.seen:
             self.report.problems.append(f"{listing.label}: the listing is empty; what is held stays as it is")
         else:
@@ -304,7 +304,7 @@ class Scrape:
         return False
 
     def _drop_vanished(self) -> None:
-        """Strike off photos that are no longer where they were read."""
+        """Remove photos whose files are gone from the source."""
         listed = {
             image.path for label in self._site.labels for page in self._site.pages(label) for image in page.images
         }
@@ -322,7 +322,7 @@ class Scrape:
 
 
 def _is_unchanged(known: Photo, image: SourceImage) -> bool:
-    """Whether a file that is used in place looks as it did when it was read."""
+    """Whether a file that is used in place has not changed since it was read."""
     if image.path is None or known.path != image.path or known.label != image.label or known.split != image.split:
         return False
     try:

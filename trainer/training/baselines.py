@@ -1,4 +1,4 @@
-"""What simpler ways to answer reach: what a head must be better than to be worth its name.
+"""Baselines that a head must beat: the most frequent label, and colour histograms.
 
 The colours of a photo are cached beside its features, so that a later training looks at new photos only.
 """

@@ -1,4 +1,4 @@
-"""Line charts as SVG that stands in a page and takes its colours from it."""
+"""Line charts as SVG, in the colours of the page."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the journal says about a run that never said it had ended: when, where, how the machine was, what that suggests.
+"""Explains a run that ended without a last line in the journal: when, in which step, and what that suggests.
 
 A worn power supply gives way when a GPU draws its full power, a few minutes into a training, and leaves no trace; a
 machine that runs out of memory ends one process and goes on. The two are told apart by whether the machine was started
-anew since.
+again since.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _suggestion(last: Run, sudden: Sequence[Run], went_down: set[str]) -> str:
             "the power supply first and heat second; --gentle paces the batches."
         )
     return (
-        "The machine was started anew since: a power cut, a crash of the system, or somebody switched it off. Should "
+        "The machine was restarted since: a power cut, a crash of the system, or somebody switched it off. Should "
         "it happen again under load, look at the power supply and at the temperatures; --gentle paces the batches."
     )
 

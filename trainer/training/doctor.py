@@ -1,4 +1,4 @@
-"""`python -m trainer doctor`: how the last runs ended, how the machine is now, and what could not be looked at."""
+"""`python -m trainer doctor`: how the last runs ended, the machine's state, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_RUNS = 10
 
 
 def examine(data_dir: Path) -> RenderableType:
-    """What there is to tell.
+    """The tables and lines to show.
 
     Raises:
         StorageError: the journal cannot be read.
@@ -31,7 +31,7 @@ def examine(data_dir: Path) -> RenderableType:
     if runs:
         parts.append(Text(explain_sudden_end(runs) or "The last run ended in order."))
     if at_work:
-        parts.append(Text(f'`{at_work.command}` is at work, in the step "{at_work.step}"'))
+        parts.append(Text(f'`{at_work.command}` is running, in the step "{at_work.step}"'))
     parts += [
         Text(f"{'checked' if found else 'not seen'}: {text}") for found, text in _checks(read_machine(), data_dir)
     ]

@@ -1,4 +1,4 @@
-"""Photos with features -> a head that was fitted, calibrated and judged; nothing is written."""
+"""Fits, calibrates and evaluates a head; writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine says about itself: load, memory, temperature, and a GPU's power where there is one.
+"""Reads the machine's load, memory and temperature, and a GPU's power.
 
 Everything is optional: containers hide sensors, most machines have no NVIDIA GPU, and `pynvml` comes only with the GPU
 packages. What cannot be read is None.
@@ -73,7 +73,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Reading:
-        """What is known of a reading that was written down, by this program or a later one; all else is None."""
+        """A reading from its JSON; unknown values are None."""
         known = {field.name for field in fields(cls)}
         numbers: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, int | float)}
         return cls(**{name: value for name, value in numbers.items() if name in known})

@@ -1,4 +1,4 @@
-"""A journal of trainings: what began, in which step it is, how the machine was, how it ended.
+"""A journal of runs: their steps, the machine's state, and how they ended.
 
 A power cut leaves no error message, only a journal that stops. So each line is on the disk before the work goes on, a
 reading of the machine follows every few seconds, and a run without a last line ended suddenly; `crash_report` puts that

@@ -1,4 +1,4 @@
-"""How a training is shown: a bar for each step at a terminal, else a log line now and then; tables after it."""
+"""Shows a training: a progress bar for each step at a terminal, else log lines; tables at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every long command of the trainer runs in: one at a time, with a journal, and at the pace that was asked for."""
+"""Runs a long command: one at a time, with a journal, and gently where that is asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Session:
 
     @property
     def goes_on_scraping(self) -> bool:
-        """Whether the run before this one was cut off while it scraped, so that its photos are not all there."""
+        """Whether the previous run was interrupted while it scraped."""
         return self._last is not None and self._last.ended is None and self._last.step == SCRAPING
 
     def watcher(
@@ -54,7 +54,7 @@ def session(data_dir: Path, command: str, *, gentle: bool = False) -> Iterator[S
         gentle: rest after each batch for as long as it took, which halves the load on power supply and cooling.
 
     Raises:
-        StorageError: another training is at work, or the disk is full.
+        StorageError: another training is running, or the disk is full.
     """
     with only_one(data_dir / LOCK, "training"):
         journal = Journal(data_dir)

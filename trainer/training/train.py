@@ -1,6 +1,6 @@
 """One training: photos -> features -> head -> verdict. Every step can be interrupted, and the next run goes on.
 
-What was computed stays: photos in the manifest, features in the cache. Fitting a head takes seconds and starts anew.
+What was computed stays: photos in the manifest, features in the cache. Fitting a head takes seconds and starts again.
 The same photos, settings and seed end in the same head and figures, bit for bit, interrupted or not.
 """
 
@@ -48,7 +48,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a training came to."""
+    """The result of a training."""
 
     training_data: TrainingData
     trained: Trained
@@ -62,7 +62,7 @@ def train(
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Outcome:
-    """Train a challenger on the photos at hand, and promote it if it is better than the champion.
+    """Train a challenger on the photos that are held, and promote it if it is better than the champion.
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
@@ -111,7 +111,7 @@ def train(
 
 
 def clear_up(settings: Settings) -> None:
-    """Delete what only a fit that is not a version yet, or a version that nobody asks for any more, had a use for.
+    """Delete checkpoints, and the features of fine-tuned versions that are not in use any more.
 
     Raises:
         StorageError: something cannot be deleted.
@@ -174,7 +174,7 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
     dataset = sort_photos(read_photos(settings), settings)
     if dataset.labels != version.facts.labels:
         raise ModelError(
-            f"{version.name} tells {', '.join(version.facts.labels)}; the photos at hand are of "
+            f"{version.name} tells {', '.join(version.facts.labels)}; the photos that are held are of "
             f"{', '.join(dataset.labels)}: nothing to judge it by"
         )
     learned = set((version.folder / PHOTOS).read_text(encoding="utf-8").split())

@@ -1,4 +1,4 @@
-"""What a head is fitted on and judged by: photos in splits, and their features."""
+"""The photos in their splits, with their features."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def class_indexes(items: Sequence[Item]) -> Indexes:
 
 
 def groups(items: Sequence[Item]) -> list[str]:
-    """(n,) whose the photos are."""
+    """(n,) the group of each photo: its member, or itself."""
     return [item.group for item in items]
 
 
@@ -203,7 +203,7 @@ def training_data_for(
     """The same photos as a version sees them, with features of its own kind.
 
     Args:
-        known: features and maps that are at hand already.
+        known: features and maps that are held already.
 
     Raises:
         ModelError: its backbone's weights cannot be had any more.

@@ -50,7 +50,7 @@ WANTED = (("features",), ("features", "last_map"), ("features", "block4_map"))  
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What one pass read off n images.
+    """The outputs of one pass over n images.
 
     Attributes:
         features: (n, n_features) float32, each >= 0, not normalised.
@@ -64,7 +64,7 @@ class Extracted:
 
 
 class Backbone:
-    """VGG16 without its top, with fixed weights. Not for use by two threads at once."""
+    """VGG16 without its top, with frozen weights. Not thread-safe."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Backbone:
 
     @property
     def key(self) -> str:
-        """Names all that decides an image's features: network, weights, preprocessing, precision and layers."""
+        """The cache key: a name for everything that decides an image's features."""
         return self.frozen_key if self.tuned is None else f"{self.frozen_key}{TUNED}{self.tuned[:16]}"
 
     @property
@@ -139,7 +139,7 @@ class Backbone:
 
     @property
     def map_key(self) -> str:
-        """Names all that decides an image's map of block4."""
+        """The cache key of block4's maps."""
         return f"{self._network_key}-map-{BLOCK4}"
 
     @property
@@ -197,7 +197,7 @@ class Backbone:
 
 
 def predict_filled_up(model: Any, rows: npt.NDArray[Any], size: int) -> Any:
-    """A model's outputs for n rows, n at most `size`, which is the shape that it runs in; what fills it up is cut off.
+    """A model's outputs for n rows; the batch is padded to `size`, its fixed shape, and the padding is cut off.
 
     Args:
         model: that gives a dictionary of arrays.
@@ -215,7 +215,7 @@ def feature_columns(layers: Sequence[str]) -> list[slice]:
 
 
 def choose_batch_size(settings: FeatureSettings) -> int:
-    """Images in one pass of a long run: as set, or by the memory at hand.
+    """The batch size of a long run: the setting, or by the free memory.
 
     More than 16 bring a CPU nothing and cost memory; a GPU likes 64. Two at least: for a single image oneDNN adds up
     in another order, and features would depend on it.

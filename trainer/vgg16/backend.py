@@ -1,4 +1,4 @@
-"""The one way in to Keras, whichever backend it runs on (KERAS_BACKEND=tensorflow, torch or jax)."""
+"""Imports Keras, with any of its backends (KERAS_BACKEND=tensorflow, torch or jax)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_keras(*, small_batches: bool = False) -> Any:
 
 @contextmanager
 def _without_greetings() -> Iterator[None]:
-    """Hold standard error back while the context lasts, then write all of it but the greetings.
+    """Filters TensorFlow's start-up lines out of standard error.
 
     Below Python, as the libraries are. Only a first import takes long enough for that to be noticed.
     """

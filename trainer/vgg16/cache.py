@@ -1,4 +1,4 @@
-"""Bottleneck features on disk: what VGG16 saw once, it never has to look at again.
+"""Bottleneck features on disk, so that each photo goes through VGG16 once.
 
 One folder holds the features of one backbone (its `key` names the folder), or one layer's maps, a row being all of a
 map's values. Each `append` writes one shard, an .npy
@@ -67,7 +67,7 @@ class FeatureCache:
         return len(self._places)
 
     def missing(self, sha256s: Iterable[str]) -> list[str]:
-        """Those photos of which at least one view is not held, each once, in the order given."""
+        """The photos of which at least one view is missing, each once, in the order given."""
         return [sha256 for sha256 in dict.fromkeys(sha256s) if self.missing_views(sha256)]
 
     def missing_views(self, sha256: str) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class FeatureCache:
         return result
 
     def remove(self, sha256s: Iterable[str]) -> int:
-        """Take photos out for good, all their views, as a take-down asks for; shards that were set aside go as well.
+        """Delete photos with all their views, after a take-down; damaged shards that were set aside are deleted too.
 
         Returns:
             how many rows were taken out. When this is interrupted, run it again.
@@ -265,7 +265,7 @@ class FeatureCache:
 
 
 def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
-    """Take photos out of the caches of all backbones, past ones too, as a take-down asks for.
+    """Delete photos from the caches of all backbones, past ones too, after a take-down.
 
     Args:
         features_dir: the folder that holds the caches' folders.

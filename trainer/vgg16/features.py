@@ -1,4 +1,4 @@
-"""Photos -> cached bottleneck features: what is missing is computed, and nothing twice.
+"""Computes the bottleneck features that the cache does not hold yet.
 
 Decoding runs in threads beside the convolutions, a bounded number of photos ahead. What is computed is on the disk
 after each batch (at most every two seconds), so kill -9 costs no more than that. A photo that cannot be read is
@@ -69,7 +69,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What one call of `compute_features` did.
+    """The outcome of `compute_features`.
 
     Attributes:
         n_photos: photos computed now; those that were held before do not count.
@@ -93,7 +93,7 @@ class _Row:
 
 
 class _Unstored:
-    """What was computed of some rows and is not on the disk yet."""
+    """Computed rows that are not on the disk yet."""
 
     def __init__(self, cache: FeatureCache, missing_views: Callable[[str], tuple[str, ...]]) -> None:
         self._cache = cache

@@ -64,7 +64,7 @@ class Block5:
         return self._weights | {name: _copied(layer.get_weights()) for name, layer in self._convolutions.items()}
 
     def features(self, frozen: Features, maps: Features) -> Features:
-        """Feature vectors in which block5's columns are computed anew.
+        """Feature vectors in which block5's columns are computed again.
 
         Args:
             frozen: (n, d), n at most BATCH, of the same images; not changed.

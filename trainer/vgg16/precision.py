@@ -1,4 +1,4 @@
-"""Which precision this machine computes VGG16 faster in: found out by trying, once, and remembered.
+"""Chooses the precision in which this machine runs VGG16 fastest, by measuring once.
 
 bfloat16 doubles the speed of a CPU that has instructions for it, and makes one without them several times slower; what
 the CPU says about itself does not tell (masked instructions, another backend). Remembering the choice keeps a second
@@ -106,7 +106,7 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """What is remembered; nothing when the file is missing or damaged, which costs one more measurement."""
+    """The measurements on disk; empty when the file is missing or damaged, which costs one more measurement."""
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

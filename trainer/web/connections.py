@@ -1,6 +1,6 @@
-"""Connections that reach only the addresses they may, and that end in time.
+"""Connections to allowed addresses only, each with a total deadline.
 
-urllib3 looks a host up, connects, and then waits for each piece of an answer anew. Both are holes here: a name can
+urllib3 looks a host up, connects, and then waits for each piece of an answer again. Both are holes here: a name can
 point into the private network (or begin to, between a check and the connection), and a server that sends a byte now
 and then holds its reader for ever. So the address is checked where the socket is opened, and everything that is read,
 status line and chunk sizes included, is read under the one deadline that the request started with.
@@ -29,7 +29,7 @@ GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def innermost(error: BaseException) -> str:
-    """What really happened, under the layers that requests, urllib3 and Mastodon.py put around it."""
+    """The message of the innermost cause of an error, below requests, urllib3 and Mastodon.py."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"{type(error).__name__}: {error}"

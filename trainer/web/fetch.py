@@ -1,4 +1,4 @@
-"""The one door to the web, for the scraper and the bot alike.
+"""Fetches URLs for the scraper and the bot, with limits on time, size, redirects and addresses.
 
 A fetch ends in time, however slowly an answer drips; takes no more memory than it was given, compressed or not; goes
 to public addresses only, on each redirect too; names itself honestly; carries no cookies, proxies or credentials; and
@@ -40,7 +40,7 @@ READ_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One answer, read to its end.
+    """One complete response.
 
     Attributes:
         url: where it came from in the end, after redirects.
@@ -56,7 +56,7 @@ class Fetched:
 
 
 def user_agent(web: WebSettings) -> str:
-    """What we call ourselves, e.g. "dokocos/0.1.0 (+mailto:alice@example.social)"."""
+    """The User-Agent header, e.g. "dokocos/0.1.0 (+mailto:alice@example.social)"."""
     return f"dokocos/{__version__}" + (f" (+{web.contact})" if web.contact else "")
 
 
@@ -149,7 +149,7 @@ class Fetcher:
         raise FetchError(f"{safe_url(url)}: more than {self._web.max_redirects} redirects; not followed further")
 
     def _prepare(self, url: str, allowed_hosts: Collection[str] | None) -> requests.PreparedRequest:
-        """The request as it will be sent; what is checked is what will be connected to."""
+        """The request as it will be sent, with its URL checked."""
         try:
             request = requests.Request("GET", url, headers=self._headers).prepare()
             parts = urlsplit(request.url or "")

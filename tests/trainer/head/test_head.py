@@ -1,4 +1,4 @@
-"""The head learns, repeats itself bit by bit, serves what Keras fitted, and does not learn small data by heart."""
+"""The head learns, repeats itself bit by bit, serves what was fitted, and does not overfit small data."""
 
 import itertools
 from collections import Counter
@@ -160,7 +160,7 @@ def test_labels_of_any_script_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x80\x04K\x01."])
 def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(ModelError, match="roll back, or train anew"):
+    with pytest.raises(ModelError, match="roll back, or train again"):
         Head.load(tmp_path)
 
 

@@ -171,7 +171,7 @@ def test_other_weights_than_the_version_was_trained_on_are_refused(
     settings: Settings, register: Callable[..., str]
 ) -> None:
     register(fingerprint="0" * 64)
-    with pytest.raises(ModelError, match="bring the old file back, or train anew"):
+    with pytest.raises(ModelError, match="bring the old file back, or train again"):
         Classifier.load(settings)
 
 

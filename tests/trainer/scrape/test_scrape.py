@@ -388,7 +388,7 @@ def test_two_scrapes_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scrape.lock"
     with (
         only_one(path, "scrape"),
-        pytest.raises(StorageError, match="another scrape is at work"),
+        pytest.raises(StorageError, match="another scrape is running"),
         only_one(path, "scrape"),
     ):
         pass

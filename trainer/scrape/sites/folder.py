@@ -157,7 +157,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be written down and read again: no lone bytes, no line breaks or other controls."""
+    """Whether a name is valid text without line breaks and other control characters."""
     return not any(unicodedata.category(char) in ("Cs", "Cc") for char in name)
 
 
@@ -177,7 +177,7 @@ def _label(folder: Path) -> str:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """All that is no folder under a folder, in the order of names.
+    """All files under a folder, sorted by name.
 
     A folder that is linked twice is entered once, and one that the folder itself lies in is not: all other labels do.
     """
@@ -197,7 +197,7 @@ def _has_files(folder: Path) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """The same for each way that leads to a folder."""
+    """A folder's device and inode, the same for each path to it."""
     found = folder.stat()
     return found.st_dev, found.st_ino
 

@@ -1,4 +1,4 @@
-"""What a site tells machines about itself: robots.txt, read by Protego, and X-Robots-Tag; both obeyed."""
+"""Obeys robots.txt, read by Protego, and X-Robots-Tag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source has in common: pages of `SourceImage`, and how their bytes are read. Nothing is written here."""
+"""The protocol that every source follows: pages of `SourceImage`, and how their bytes are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SourceImage:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A listed item that gives no photo, and why.
+    """A listed item without a usable photo, and the reason.
 
     Attributes:
         photo_id: None when not even that could be read.
@@ -97,4 +97,4 @@ class Site(Protocol):
 
 
 class SiteRefusalError(FetchError):
-    """The source says, in the way that machines are told, that something is not for us; the text says how it did."""
+    """The source forbids a fetch or a use by robots.txt or a header; the message says which."""

@@ -107,7 +107,7 @@ class WorldCosplaySite:
         return fetched.body
 
     def _compare_flags(self, page: Page) -> None:
-        """Say so when labels and flags do not go together: the ids may be those of a region, or of another country.
+        """Warn when flags do not fit the label: the configured ids may belong to another country.
 
         Once a label, be it that its listing shows several flags, or that it begins with the flag of another label.
         """
@@ -231,7 +231,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _is_no(value: object) -> bool:
-    """Whether a yes or no that may come as false, 0, "0", "false" or "" is a no."""
+    """Whether a flag is false, which may come as false, 0, "0", "false" or ""."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "0", "false")
     return isinstance(value, int | float) and value == 0
