@@ -28,6 +28,7 @@ from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
 
 from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.instance import parse
 from bot.instance.limits import BLIND_WAIT_S, Family, Limits
 from bot.instance.transport import STREAMS, Transport, origin
 from trainer.web.connections import innermost
@@ -99,7 +100,8 @@ class Calls:
         if not isinstance(failure, NoSuchPage) and type(failure) is not Unauthorized:
             return failure
         try:
-            self.call("call", "whose token this is", lambda api: api.me(), doubt=False)
+            what = "whose token this is"
+            self.readable(what, parse.account, self.call("call", what, lambda api: api.me(), doubt=False))
         except Unauthorized as error:
             return error if type(error) is Unauthorized else failure
         except InstanceError:
