@@ -1,4 +1,4 @@
-"""Stand-ins that several tests share; each passes the tests of what it stands for."""
+"""Fakes that several tests share; each passes the tests of the real thing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FakeScored:
-    """Stands for `trainer.registry.serving.Scored`."""
+    """A fake of `trainer.registry.serving.Scored`."""
 
     scores: npt.NDArray[np.float32]
     heatmap: npt.NDArray[np.float32]
 
 
 class FakeClassifier:
-    """Stands for `trainer.registry.serving.Classifier`: tells the gallery by a photo's colour, without a network.
+    """A fake of `trainer.registry.serving.Classifier`: classifies by a photo's colour, without a network.
 
     Red looks like brazil, green like china, blue like japan; grey is not sure.
     """
@@ -55,7 +55,7 @@ class FakeClassifier:
 
 @dataclass
 class FakeLoader:
-    """Hands out a classifier; set another one, and it becomes the champion."""
+    """Loads `classifier`; setting another one changes the champion."""
 
     classifier: FakeClassifier | None = field(default_factory=FakeClassifier)
     n_loads: int = 0
@@ -89,7 +89,7 @@ class FakeDecoder:
 
 @contextmanager
 def apscheduler_clock(now: Callable[[], float]) -> Iterator[None]:
-    """APScheduler reads this clock, seconds since the epoch, in place of the machine's."""
+    """Makes APScheduler read this clock (seconds since the epoch) instead of the machine's."""
 
     class Clocked(datetime):
         @classmethod

@@ -1,4 +1,4 @@
-"""What version 0.1.0 left in its data_dir in November 2026 is taken over: nothing is lost, and nothing computed again.
+"""The data_dir of version 0.1.0 (November 2026) still works: nothing is lost, and nothing is computed again.
 
 data_dir_2026_11.tar.gz holds a data_dir as that version's own code wrote it (commit fe5aca5), and the file of VGG16
 weights that two of its versions were trained on; almost all of these are zero, which keeps block5 and block4's maps
@@ -44,7 +44,7 @@ EXPECTED: dict[str, Any] = json.loads((HERE / "data_dir_2026_11.json").read_text
 BOT, TRAINER = EXPECTED["bot"], EXPECTED["trainer"]
 SOURCE = "worldcosplay"
 VERSIONS = sorted(TRAINER["versions"])
-# As the trainings of then were run.
+# The settings of those trainings.
 COMMON: dict[str, Any] = {"split": {"min_photos_per_label": 6}, "evaluate": {"resamples": 200}}
 PLAIN: dict[str, Any] = {
     "features": {"weights": "random", "layers": ["block1_conv1"], "views": ["whole"], "precision": "float32"},
@@ -57,7 +57,7 @@ TUNED: dict[str, Any] = {
 
 
 class Unwatched:
-    """Stands for a watcher that nobody looks at."""
+    """A watcher that shows nothing."""
 
     def step(self, name: str, total: int | None = None) -> None: ...
 
@@ -66,7 +66,7 @@ class Unwatched:
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that dokocos was run in then, with its `data`; not to be changed."""
+    """The working folder of that run, with its `data`; must not be changed."""
     folder = tmp_path_factory.mktemp("past")
     with tarfile.open(HERE / "data_dir_2026_11.tar.gz") as archive:
         archive.extractall(folder, filter="data")
@@ -75,7 +75,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(past: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data_dir; not to be changed. Paths in it, as that of the weights, start in the working folder."""
+    """The data_dir; must not be changed. Paths in it, such as the weights', are relative to the working folder."""
     monkeypatch.chdir(past)
     return past / "data"
 
@@ -94,7 +94,7 @@ def database(past: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(database: Path) -> Iterator[Store]:
-    """The inbox, at the moment when the bot was ended by a power cut."""
+    """The inbox at the moment when a power cut ended the bot."""
     store = Store(database, now=lambda: float(BOT["now"]))
     yield store
     store.close()
@@ -102,7 +102,7 @@ def store(database: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def records(database: Path) -> Iterator[Records]:
-    """What operations remember, at the same moment."""
+    """The operations' records at the same moment."""
     records = Records(database, now=lambda: float(BOT["now"]))
     yield records
     records.close()
@@ -110,7 +110,7 @@ def records(database: Path) -> Iterator[Records]:
 
 @pytest.fixture
 def _no_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever would compute a feature fails."""
+    """Makes any computation of a feature fail."""
 
     def extract(*_: object, **__: object) -> None:
         raise AssertionError("a photo's features were computed again")
@@ -123,7 +123,7 @@ def settings_for(data_dir: Path, sections: dict[str, Any]) -> Settings:
 
 
 def photo_in(data_dir: Path) -> Photo:
-    """The photo whose features and scores are written down."""
+    """The photo whose features and scores were recorded."""
     with Manifest(data_dir / FILE_NAME) as manifest:
         photo = manifest.photo(SOURCE, TRAINER["photo_id"])
     assert photo is not None
@@ -150,10 +150,10 @@ def test_every_mention_is_in_the_inbox_as_it_was_left(store: Store) -> None:
     }
 
 
-def test_a_mention_that_was_at_work_is_taken_up_again_and_its_thread_looked_into_first(store: Store) -> None:
-    assert store.inbox.revive([], look_first=True) == 1
+def test_a_mention_in_progress_is_requeued_and_its_thread_checked_first(store: Store) -> None:
+    assert store.inbox.requeue([], look_first=True) == 1
     taken = {entry.notification_id: entry for entry in store.inbox.take(10)}
-    assert set(taken) == {"106", "107"}  # 105 waits for its time
+    assert set(taken) == {"106", "107"}  # 105 is not due
     assert all(entry.look_first for entry in taken.values())
     assert taken["106"].attempts == 2
     waiting = next(entry for entry in BOT["inbox"] if entry["state"] == "deferred")
@@ -161,11 +161,11 @@ def test_a_mention_that_was_at_work_is_taken_up_again_and_its_thread_looked_into
     assert store.inbox.retry() == 1
 
 
-def test_what_was_answered_within_the_hour_counts_against_the_limits(store: Store) -> None:
+def test_answers_of_the_last_hour_count_against_the_limits(store: Store) -> None:
     for account_id, n_admitted in BOT["admitted"].items():
         assert not store.inbox.admit("none", account_id=account_id, limit=n_admitted)
         assert store.inbox.admit("none", account_id=account_id, limit=n_admitted + 1)
-    assert store.inbox.told_within_hour(account_id=BOT["told_of_the_limit"], kind="limit", but="")
+    assert store.inbox.answered_within_hour(account_id=BOT["told_of_the_limit"], kind="limit", excluding="")
 
 
 def test_answers_are_found_by_their_questions_and_the_other_way_round(store: Store) -> None:
@@ -176,26 +176,26 @@ def test_answers_are_found_by_their_questions_and_the_other_way_round(store: Sto
     assert len(store.inbox.answered_since(0)) == len(answered)
 
 
-def test_the_inbox_is_read_on_from_where_it_was_and_belongs_to_the_same_account(store: Store) -> None:
+def test_the_cursor_is_kept_and_the_inbox_belongs_to_the_same_account(store: Store) -> None:
     assert store.cursor.position(overlap_s=300.0) == BOT["cursor"] == "101"
     store.belongs_to(*BOT["home"])
     with pytest.raises(ConfigError, match="belongs to"):
         store.belongs_to("https://elsewhere.example", "109")
 
 
-def test_who_opted_out_is_left_alone(store: Store) -> None:
+def test_opt_outs_are_kept(store: Store) -> None:
     assert [account_id in store.opt_outs for account_id in BOT["opt_outs"]] == [True, True]
     assert [account_id in store.opt_outs for account_id in BOT["opted_in"]] == [False, False]
 
 
-def test_the_runs_of_jobs_are_remembered_and_the_one_that_was_broken_off(records: Records) -> None:
+def test_job_runs_are_kept_and_the_interrupted_one_has_failed(records: Records) -> None:
     assert [asdict(run) for run in records.runs(limit=100)] == BOT["runs"]
     assert {job: records.last_turn(job) for job in BOT["last_turns"]} == BOT["last_turns"]
     assert records.n_failures("scrape") == 1
     assert records.close_runs() == 1
 
 
-def test_messages_wait_to_be_sent_and_switches_are_as_they_were_set(records: Records) -> None:
+def test_waiting_messages_and_switches_are_kept(records: Records) -> None:
     letters = [asdict(letter) for letter in records.queued()]
     pictures = [letter.pop("picture") for letter in letters]
     keys = {letter.pop("idempotency_key") for letter in letters}
@@ -207,9 +207,9 @@ def test_messages_wait_to_be_sent_and_switches_are_as_they_were_set(records: Rec
     assert {name: records.switch(name) for name in BOT["switches"]} == BOT["switches"]
 
 
-def test_a_fault_that_was_told_is_not_told_again(records: Records) -> None:
-    assert [records.may_tell(kind) for kind in BOT["faults_told"]] == [False]
-    assert records.may_tell("train")  # that one had been mended
+def test_a_reported_fault_is_not_reported_again(records: Records) -> None:
+    assert [records.should_report(kind) for kind in BOT["faults_told"]] == [False]
+    assert records.should_report("train")  # that fault was resolved
 
 
 def test_the_token_is_found(data_dir: Path) -> None:
@@ -241,7 +241,7 @@ def test_every_photo_is_the_file_that_was_admitted(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("key", TRAINER["features"])
-def test_cached_features_and_maps_are_read_bit_by_bit(data_dir: Path, key: str) -> None:
+def test_cached_features_and_maps_are_bit_identical(data_dir: Path, key: str) -> None:
     expected = TRAINER["features"][key]
     folder = data_dir / "features" / key
     cache = FeatureCache(folder, views=expected["views"], n_features=expected["n_features"], kind=expected["kind"])
@@ -251,14 +251,14 @@ def test_cached_features_and_maps_are_read_bit_by_bit(data_dir: Path, key: str) 
 
 @pytest.mark.usefixtures("_no_network_runs")
 @pytest.mark.parametrize("sections", [PLAIN, TUNED], ids=["plain", "tuned"])
-def test_no_photo_is_computed_again(data_dir: Path, sections: dict[str, Any]) -> None:
+def test_no_features_are_computed_again(data_dir: Path, sections: dict[str, Any]) -> None:
     training_data = TrainingData.gather(settings_for(data_dir, sections), Unwatched())
     assert training_data.n_new == 0
     assert len(training_data.dataset.items) == sum(TRAINER["manifest"]["count_by_label"].values())
     assert (training_data.maps is not None) == (sections is TUNED)
 
 
-def test_the_precision_that_was_measured_is_kept(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_precision_is_kept(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(_: object) -> None:
         raise AssertionError("measured again")
 
@@ -270,7 +270,7 @@ def test_the_precision_that_was_measured_is_kept(data_dir: Path, monkeypatch: py
 # The versions
 
 
-def test_versions_and_their_history_are_whole_and_the_champion_is_the_same(data_dir: Path) -> None:
+def test_versions_and_their_history_are_intact_and_the_champion_is_the_same(data_dir: Path) -> None:
     registry = Registry(data_dir)
     assert registry.names() == VERSIONS
     assert registry.champion_name() == TRAINER["champion"]
@@ -290,12 +290,12 @@ def test_versions_and_their_history_are_whole_and_the_champion_is_the_same(data_
     assert TRAINER["champion"] in describe_champion(settings_for(data_dir, TUNED))
 
 
-def test_going_back_once_more_leads_to_the_first_champion(copy: Path) -> None:
+def test_a_rollback_leads_to_the_first_champion(copy: Path) -> None:
     assert Registry(copy).rollback().name == VERSIONS[0]
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-def test_each_version_scores_a_photo_as_it_did(data_dir: Path, name: str) -> None:
+def test_each_version_gives_a_photo_the_same_scores(data_dir: Path, name: str) -> None:
     settings = settings_for(data_dir, {})
     expected = TRAINER["versions"][name]
     classifier = Classifier.load(settings, name)
@@ -306,14 +306,14 @@ def test_each_version_scores_a_photo_as_it_did(data_dir: Path, name: str) -> Non
 
 
 @pytest.mark.usefixtures("_no_network_runs")
-def test_the_champion_is_judged_as_it_was_from_cached_features_alone(data_dir: Path) -> None:
+def test_evaluating_the_champion_from_cached_features_gives_the_same_figures(data_dir: Path) -> None:
     version, report = evaluate_version(None, settings_for(data_dir, TUNED), Unwatched())
     assert version.name == TRAINER["champion"]
     assert report.balanced_accuracy.value == TRAINER["versions"][version.name]["balanced_accuracy"]
 
 
 @pytest.mark.usefixtures("_no_network_runs")
-def test_a_training_goes_on_from_there(copy: Path) -> None:
+def test_a_training_continues_from_there(copy: Path) -> None:
     settings = settings_for(copy, PLAIN)
     assert holdings(settings).n_new == 0
     outcome = train(settings, Unwatched(), now=lambda: datetime(2026, 11, 23, tzinfo=UTC))
@@ -323,7 +323,7 @@ def test_a_training_goes_on_from_there(copy: Path) -> None:
     assert Registry(copy).names() == [*VERSIONS, "2026-11-23-1"]
 
 
-def test_the_journal_tells_of_all_runs_and_of_the_one_that_ended_suddenly(data_dir: Path) -> None:
+def test_the_journal_lists_all_runs_and_the_one_that_was_killed(data_dir: Path) -> None:
     runs = Journal(data_dir).runs()
     assert [[run.command, run.step, run.ended] for run in runs] == TRAINER["runs"]
     told = explain_sudden_end(runs, current_boot_id="another")

@@ -1,4 +1,4 @@
-"""A prediction -> the picture beside the answer and its alt text, in the reply's language."""
+"""Makes the picture of a prediction and its alt text, in the reply's language."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bot.reply.writer import Writer
 
 
 def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tuple[bytes, str] | None:
-    """A JPEG and its alt text; None where there is no thumbnail to show."""
+    """Returns a JPEG and its alt text; None if there is no thumbnail."""
     if prediction.thumbnail is None:
         return None
-    # Where no font has Japanese letters, the English words stand in.
+    # English texts are the fallback if no font has Japanese characters.
     languages = (language, "en")
     bars = [Bar(tuple(writer.name(label, each) for each in languages), score) for label, score in prediction.scores]
     name = "sure" if prediction.sure else "unsure"

@@ -1,4 +1,4 @@
-"""The access token stays in the bot's environment: not in a log at its wordiest, a process list, a child or a file."""
+"""The access token stays in the bot's environment: not in a debug log, a process list, a child or a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.home import draw_photos, quick_home, running
 
 
 @pytest.mark.slow
-def test_the_token_is_nowhere_but_in_the_bots_own_environment(tmp_path: Path) -> None:
+def test_the_token_is_only_in_the_bots_own_environment(tmp_path: Path) -> None:
     with quick_home(tmp_path, LOG__LEVEL="DEBUG") as place:
         token = place.me.token
         with running(place) as (process, _):

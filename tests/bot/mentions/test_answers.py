@@ -1,4 +1,4 @@
-"""A mention with a photo is answered: what the reply says, to whom, how widely, in which language."""
+"""The reply to a mention with a photo: its text, mention, visibility and language."""
 
 from __future__ import annotations
 
