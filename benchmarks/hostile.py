@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from bot.photos.decode import Decoder
 from PIL import Image
 
 from benchmarks.result import Figure, Goal, Result
 from bot.config import BotSettings
-from bot.photos.decode import Decoder
 from tests import hostile
 from tests.hostile import HostileFile
 from tests.verdict import judge, peak_mib

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fakes import FakeDecoder
 from trainer.config import FeatureSettings, ImageSettings
 from trainer.errors import ImageError, ModelError
 from trainer.photos.images import load_rgb, view
@@ -67,7 +68,8 @@ def open_cache(folder: Path, backbone: Backbone, views: Sequence[str] = SETTINGS
 
 
 def compute(photos: list[Photo], backbone: Backbone, cache: FeatureCache, **options: Any) -> Computed:
-    return compute_features(photos, backbone=backbone, cache=cache, limits=LIMITS, batch_size=4, **options)
+    decoder = FakeDecoder(LIMITS)
+    return compute_features(photos, backbone=backbone, cache=cache, decoder=decoder, batch_size=4, **options)
 
 
 def test_features_are_the_average_of_what_keras_own_vgg16_computes(
