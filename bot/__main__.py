@@ -238,9 +238,10 @@ def _serve(config: Path | None) -> None:
 
     settings = load_settings(config)
     token = find_token(settings).token
-    # Neither the children nor a crash report of theirs can tell what they do not inherit; nor is it theirs to look up.
-    os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
+    # Neither the children nor a crash report of theirs can tell what they do not inherit; what the kernel keeps of it
+    # is closed to them as well.
     hide_memory()
+    os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
     last_lines = log.set_up(settings.log, secrets=[token])
     with Decoder(settings.images) as decoder:
         subprocesses = Subprocesses(settings.schedule, settings.data_dir / "log", config=config)

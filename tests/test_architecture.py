@@ -20,7 +20,8 @@ SEAM = {
     "trainer.config",
     "trainer.web.connections",
     "trainer.web.fetch",
-    "trainer.photos.images",
+    "trainer.confinement",
+    "trainer.photos.decode",
     "trainer.registry.serving",
 }
 # Library -> the folders that may import it, within the package given first.

@@ -87,6 +87,32 @@ def test_check_offline_names_what_is_missing(run: Any) -> None:
     assert "2 to fix" in output
 
 
+def test_check_tells_what_the_system_lacks_for_shutting_decoders_in(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output = run("check", "--offline")
+    assert "ok    photos: decoded where no file, network or other process can be reached" in output
+    command = (sys.executable, "-m", "tests.intruder", "--lacks", "landlock")
+    monkeypatch.setattr("trainer.photos.decode_process.COMMAND", command)
+    _, output = run("check", "--offline")
+    assert "NOTE  photos: a file that takes its decoder over is not shut in" in output
+    assert "this system lacks: Landlock (not here)" in output
+
+
+def test_run_hides_its_memory_and_what_its_environment_was(world: World) -> None:
+    code = (
+        "import ctypes, sys, bot.app, bot.__main__ as commands\n"
+        "def instead(*_, **__):\n"
+        "    print('dumpable', ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"
+        "    raise commands.ConfigError('that is all')\n"
+        "bot.app.Bot = instead\n"
+        "commands.app(['run'])"
+    )
+    environment = world.environment(**{SECRET: "x"})
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "dumpable 0\n", ended.stderr
+
+
 def test_check_names_the_key_of_a_wrong_setting(run: Any) -> None:
     status, output = run("check", DOKOCOS_BOT__BATCH_SIZE="many")
     assert status == 1

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import psutil
@@ -16,9 +17,10 @@ from tests import hostile
 from tests.verdict import judge, peak_mib
 from trainer.config import VIEWS, ImageSettings
 from trainer.errors import ImageError, ProjectError
-from trainer.photos import images
+from trainer.photos import decode_process, images
 from trainer.photos.decode import Decoder
 from trainer.photos.decode_process import ROOT
+from trainer.photos.duplicates import perceptual_hash
 
 MIB = 1024 * 1024
 LIMITS = ImageSettings(decode_max_bytes=768 * MIB)
@@ -121,6 +123,91 @@ def test_a_child_sees_what_training_sees(decoder: Decoder, view: str) -> None:
     assert np.array_equal(decoder.prepare(PHOTO, view), expected)
     small = images.thumbnail(PHOTO, LIMITS, max_width=90, max_height=90)
     assert np.array_equal(decoder.thumbnail(PHOTO, max_width=90, max_height=90), small)
+
+
+def test_a_child_measures_what_the_whole_photo_would_be_measured_as(decoder: Decoder) -> None:
+    for name in ("JPEG", "PNG"):
+        data = hostile.save(hostile.drawing().resize((333, 512)), name)
+        rgb = images.load_rgb(data, LIMITS)
+        measured = decoder.measure(data)
+        assert (measured.height, measured.width) == rgb.shape[:2] == (512, 333)
+        assert perceptual_hash(measured.brightness) == perceptual_hash(rgb)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about broken EXIF
+def test_a_confined_child_decides_as_a_process_that_may_do_everything(decoder: Decoder) -> None:
+    """What it could not import or open any more would be a refusal of a good photo."""
+
+    def decide(prepare: Callable[[bytes], images.Pixels], data: bytes) -> tuple[str, bytes]:
+        try:
+            return hostile.ARRAY, prepare(data).tobytes()
+        except ImageError as error:
+            return error.reason, b""
+
+    bombs = {file.name for file in hostile.bombs()}
+    for file in hostile.corpus():
+        if file.name not in bombs:
+            seen = decide(lambda data: images.prepare(data, LIMITS, ["whole"])[0], file.data)
+            assert decide(decoder.prepare, file.data) == seen, file.name
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ("{}, b'123'", "too few pixels"),
+        ("{'reason': 'because', 'message': ''}, b''", "a reason of its own"),
+        ("{'reason': ['damaged'], 'message': ''}, b''", "a reason that is no text"),
+        ("{'reason': 'damaged', 'message': {}}, b''", "no message"),
+        ("{'reason': 'damaged', 'message': 'x' * 10**6}, b''", "a message without an end"),
+    ],
+)
+def test_a_child_that_answers_nonsense_is_replaced(answer: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        f"from trainer.photos import decode_child\ndecode_child._answer = lambda *_: ({answer})\ndecode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder:
+        before = decoder.pids()
+        with pytest.raises(ImageError) as caught:
+            decoder.prepare(PHOTO)
+        assert caught.value.reason in ("damaged", "too_heavy"), what
+        assert decoder.pids() != before
+
+
+@pytest.mark.parametrize("size", [None, [224], [0, 224], [-224, -224], [10**9, 10**9], ["224", "224"], 5])
+def test_a_size_that_no_photo_has_is_not_believed(size: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from trainer.photos import decode_child\n"
+        f"decode_child._answer = lambda *_: ({{'size': {size!r}}}, bytes(64 * 64))\n"
+        "decode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder:
+        with pytest.raises(ImageError, match="nonsense"):
+            decoder.measure(PHOTO)
+        with pytest.raises(ImageError, match="nonsense"):
+            decoder.thumbnail(PHOTO, max_width=224, max_height=224)
+
+
+def test_a_fault_of_ours_is_logged_and_no_photo_waits_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "from trainer.photos import decode_child\n"
+        "decode_child.images.prepare = lambda *_, **__: {}['a fault']\n"
+        "decode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder, pytest.raises(ImageError, match="failed over the photo"):
+        decoder.prepare(PHOTO)
+    assert "KeyError" in caplog.text
+
+
+def test_a_decoder_for_many_photos_starts_no_child_before_the_first() -> None:
+    with closing(Decoder.in_bulk(LIMITS, n_children=3)) as decoder:
+        assert decoder.pids() == []
+        decoder.prepare(PHOTO)
+        assert len(decoder.pids()) == 1
 
 
 def test_many_threads_each_get_the_answer_to_their_own_photo(decoder: Decoder) -> None:
