@@ -23,7 +23,7 @@ from trainer.photos.decode import Decoder
 from trainer.photos.decode_process import ROOT
 
 LIMITS = ImageSettings()
-SECRET = "t0ken-in-the-environment"
+SECRET = "t0ken-in-the-environment"  # pragma: allowlist secret
 NOBODY = 65534
 
 
