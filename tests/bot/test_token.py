@@ -18,7 +18,8 @@ def test_the_token_is_only_in_the_bots_own_environment(tmp_path: Path) -> None:
         with running(place) as (process, _):
             place.wait_for_answer(place.ask(place.person("asker"), draw_photos(1)[0]))
             bot = psutil.Process(process.pid)
-            assert token in bot.environ().values()
+            with suppress(psutil.AccessDenied):  # the bot closes it to its own user; root may look
+                assert token in bot.environ().values()
             children = bot.children(recursive=True)
             assert children
             for child in children:
