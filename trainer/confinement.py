@@ -34,6 +34,7 @@ PROT_EXEC = 4
 CLONE_THREAD = 0x00010000
 CLONE_NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, CLONE_NEWCGROUP, ... CLONE_NEWNET
 # From <linux/landlock.h>, by the version of its interface that brought them: bits of files, of the network, of scopes.
+# Versions after 7 know more of them; seccomp forbids those as well.
 LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446  # the same on all processors
 LANDLOCK_GET_VERSION = 1
 LANDLOCK_FILES = {1: 0x1FFF, 2: 0x2000, 3: 0x4000, 5: 0x8000}
