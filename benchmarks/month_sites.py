@@ -25,7 +25,6 @@ import yaml
 from benchmarks.home import until
 from bot.admin.subprocesses import Subprocesses
 from bot.config import Settings
-from bot.photos.decode import Decoder
 from bot.photos.photos import Decoder as Decodes
 from bot.photos.predict import Loader, ServingLoader
 from sandbox.faults import Fault, Faults
@@ -33,6 +32,7 @@ from sandbox.gallery import Gallery, Options, create_app
 from sandbox.server import serve
 from tests.fake_trainer import add_version, plan
 from tests.fakes import FakeClassifier, FakeDecoder
+from trainer.photos.decode import Decoder
 from trainer.photos.images import prepare
 from trainer.registry.registry import Registry
 from trainer.registry.serving import Classifier
@@ -173,10 +173,7 @@ class RealSource(Source):
 
     @contextmanager
     def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
-        limits = settings.bot
-        with Decoder(
-            settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
-        ) as decoder:
+        with Decoder(settings.images) as decoder:
             yield ServingLoader(settings), decoder
 
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:

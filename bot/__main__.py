@@ -232,16 +232,18 @@ def _serve(config: Path | None) -> None:
     from bot.admin.subprocesses import Subprocesses
     from bot.app import Bot
     from bot.instance.credentials import find_token
-    from bot.photos.decode import Decoder
     from bot.photos.predict import ServingLoader
+    from trainer.confinement import hide_memory
+    from trainer.photos.decode import Decoder
 
     settings = load_settings(config)
     token = find_token(settings).token
-    # Neither the children nor a crash report of theirs can tell what they do not inherit.
+    # Neither the children nor a crash report of theirs can tell what they do not inherit; what the kernel keeps of it
+    # is closed to them as well.
+    hide_memory()
     os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
     last_lines = log.set_up(settings.log, secrets=[token])
-    limits = settings.bot
-    with Decoder(settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s) as decoder:
+    with Decoder(settings.images) as decoder:
         subprocesses = Subprocesses(settings.schedule, settings.data_dir / "log", config=config)
         bot = Bot(
             settings, token, ServingLoader(settings), decoder, subprocesses=subprocesses, log_lines=last_lines.lines
@@ -276,17 +278,18 @@ def _reload(bot: Bot, config: Path | None, token: str) -> None:
 def _classified(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
     """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
     from bot.photos.predict import ServingLoader, prediction
-    from trainer.photos import images
+    from trainer.photos.decode import Decoder
 
     classifier = ServingLoader(settings).load()
-    for path in files:
-        try:
-            prepared = images.prepare(path.read_bytes(), settings.images, (classifier.view,))
-            yield path, prediction(classifier, classifier.predict(prepared)[0])
-        except OSError as error:
-            yield path, ImageError(f"cannot be read: {error.strerror}")
-        except ImageError as error:
-            yield path, error
+    with Decoder(settings.images) as decoder:
+        for path in files:
+            try:
+                prepared = decoder.views(path.read_bytes(), [classifier.view])
+                yield path, prediction(classifier, classifier.predict(prepared)[0])
+            except OSError as error:
+                yield path, ImageError(f"cannot be read: {error.strerror}")
+            except ImageError as error:
+                yield path, error
 
 
 def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from bot.instance.credentials import find_token
 from bot.instance.listener import Listener
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
+from trainer.photos.decode import Decoder
 from trainer.web.fetch import user_agent
 
 STREAM_WAIT_S = 10.0
@@ -37,11 +39,12 @@ class Result:
 
 
 def offline(settings: Settings) -> Iterator[Result]:
-    """What can be told without any network: texts, folder, token, the version that would serve."""
+    """What can be told without any network: texts, folder, token, decoding, the version that would serve."""
     yield Result("ok", "config: every setting is known and allowed")
     yield _texts(settings)
     yield _folder(settings)
     yield _token(settings)
+    yield _decoding(settings)
     yield _champion(settings)
 
 
@@ -97,6 +100,22 @@ def _token(settings: Settings) -> Result:
     except ConfigError as error:
         return Result("fault", f"token: {error}")
     return Result("ok", f"token: from {found.origin}")
+
+
+def _decoding(settings: Settings) -> Result:
+    """Whether the processes that see strangers' files can do nothing else."""
+    with closing(Decoder(settings.images, n_children=1)) as decoder:
+        try:
+            lacks = decoder.lacks()
+        except ProjectError as error:
+            return Result("fault", f"photos: {error}")
+    if lacks:
+        return Result(
+            "note",
+            "photos: a file that takes its decoder over is not shut in as it should be (docs/SECURITY.md); "
+            f"this system lacks: {'; '.join(lacks)}",
+        )
+    return Result("ok", "photos: decoded where no file, network or other process can be reached")
 
 
 def _champion(settings: Settings) -> Result:

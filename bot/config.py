@@ -79,8 +79,6 @@ class BotSettings(Section):
     max_images: Annotated[int, Field(ge=1, le=4)] = 4
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
-    decode_max_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
-    decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     pictures: bool = True
     spare_uploads: Annotated[int, Field(ge=0)] = 3
     answer_sensitive: bool = True

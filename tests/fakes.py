@@ -71,7 +71,7 @@ class FakeLoader:
 
 
 class FakeDecoder:
-    """Decodes here and now; `bot.photos.decode.Decoder` does the same in a process of its own."""
+    """Decodes here and now; `trainer.photos.decode.Decoder` does the same in a process of its own."""
 
     def __init__(self, limits: ImageSettings | None = None) -> None:
         self._limits = limits or ImageSettings()
@@ -79,9 +79,15 @@ class FakeDecoder:
         self.gate.set()
 
     def prepare(self, data: bytes, view: str) -> Pixels:
+        pixels: Pixels = self.views(data, [view])[0]
+        return pixels
+
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> Pixels:
         self.gate.wait()
-        prepared: Pixels = images.prepare(data, self._limits, (view,))[0]
-        return prepared
+        return images.prepare(data, self._limits, views, side_px=side_px)
+
+    def measure(self, data: bytes) -> images.Measured:
+        return images.measure(data, self._limits)
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
         return images.thumbnail(data, self._limits, max_width=max_width, max_height=max_height)

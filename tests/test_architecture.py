@@ -20,6 +20,8 @@ SEAM = {
     "trainer.config",
     "trainer.web.connections",
     "trainer.web.fetch",
+    "trainer.confinement",
+    "trainer.photos.decode",
     "trainer.photos.images",
     "trainer.registry.serving",
 }
@@ -177,6 +179,24 @@ def test_a_packages_init_exports_nothing(package: str) -> None:
     for name, path in modules(package).items():
         if path.name == "__init__.py" and name != "trainer":
             assert len(ast.parse(path.read_text(encoding="utf-8")).body) == 1, f"{name} holds more than its docstring"
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_strangers_files_are_decoded_in_confined_processes_alone(package: str) -> None:
+    decoding = {"load_rgb", "prepare", "thumbnail", "measure"}
+    found = {
+        module
+        for module, path in modules(package).items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "trainer.photos.images"
+            and decoding & {alias.name for alias in node.names}
+        )
+        or (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "images" and node.attr in decoding)
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open")
+    }
+    assert found <= {"trainer.photos.images", "trainer.photos.decode_child"}
 
 
 def test_modules_are_short_enough_to_read() -> None:

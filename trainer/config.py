@@ -75,12 +75,14 @@ class WebSettings(Section):
 
 
 class ImageSettings(Section):
-    """What counts as a photo, checked before memory is spent on it."""
+    """What counts as a photo, checked before memory is spent on it; and what decoding one may take."""
 
     max_bytes: Count = 16 * 1024 * 1024
     max_pixels: Count = 33_177_600
     min_side_px: Count = 32
     max_frames: Count = 1000
+    decode_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = 1024 * 1024 * 1024
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
 
 class Country(Section):

@@ -28,6 +28,7 @@ from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
 
 from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.instance import parse
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import STREAMS, Transport, origin
 from trainer.web.connections import innermost
@@ -107,7 +108,9 @@ class Calls:
         if not isinstance(failure, NoSuchPage) and type(failure) is not Unauthorized:
             return failure
         try:
-            self.call("call", "checking the token", lambda api: api.me(), double_check=False)
+            what = "checking the token"
+            answer = self.call("call", what, lambda api: api.me(), double_check=False)
+            self.readable(what, parse.account, answer)
         except Unauthorized as error:
             return error if type(error) is Unauthorized else failure
         except InstanceError:

@@ -23,7 +23,7 @@ STILL = ("image", "unknown")  # kinds whose own file is classified
 
 
 class Decoder(Protocol):
-    """Bytes -> one view of the photo: `bot.photos.decode.Decoder`."""
+    """Bytes -> one view of the photo: `trainer.photos.decode.Decoder`."""
 
     def prepare(self, data: bytes, view: str) -> Photo:
         """One view of the photo, (224, 224, 3) uint8. Raises ImageError."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.fakes import FakeDecoder
 from trainer.config import Settings
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.scrape.scrape import Scrape
@@ -68,4 +69,4 @@ class Silent:
 def gather(settings: Settings) -> None:
     """Scrape, as `python -m trainer scrape` does."""
     with Fetcher(settings.web) as fetcher, Manifest(settings.data_dir / FILE_NAME) as manifest:
-        Scrape(open_site(settings, fetcher), manifest, settings).run()
+        Scrape(open_site(settings, fetcher), manifest, settings, FakeDecoder()).run()

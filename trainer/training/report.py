@@ -19,14 +19,13 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from trainer.config import ImageSettings
 from trainer.errors import ImageError
 from trainer.evaluation.evaluate import Figure
 from trainer.evaluation.promotion import Verdict
 from trainer.head.calibration import coverage_curve, reliability
 from trainer.head.fine_tuning import Tuning
 from trainer.photos.dataset import SPLITS, Item
-from trainer.photos.images import thumbnail
+from trainer.photos.decode import Decoder
 from trainer.registry.registry import Version, VersionFacts
 from trainer.training.charts import Chart, line_chart
 from trainer.training.fitting import Trained
@@ -69,14 +68,14 @@ def render(
     verdict: Verdict,
     champion: Version | None,
     *,
-    limits: ImageSettings,
+    decoder: Decoder,
 ) -> str:
     """The report of a version, as an HTML page.
 
     Args:
         name: of the version.
         champion: that it was compared with; None where there was none.
-        limits: for the thumbnails; a photo that cannot be read any more is left out.
+        decoder: for the thumbnails; a photo that cannot be read any more is left out.
     """
     dataset = training_data.dataset
     holdout = dataset.split("holdout")
@@ -101,7 +100,7 @@ def render(
         calibration=_calibration_chart(scores, indexes),
         coverage=_coverage_chart(scores, indexes, trained.threshold.value),
         examples=[
-            _examples(label, index, holdout, scores, dataset.labels, limits)
+            _examples(label, index, holdout, scores, dataset.labels, decoder)
             for index, label in enumerate(dataset.labels)
         ],
         config=yaml.safe_dump(facts.settings, allow_unicode=True, sort_keys=False),
@@ -225,7 +224,7 @@ def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], threshold: f
 
 
 def _examples(
-    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], limits: ImageSettings
+    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], decoder: Decoder
 ) -> Examples:
     answers, best = scores.argmax(axis=1), scores.max(axis=1)
     of_label = [at for at in np.argsort(-best, kind="stable").tolist() if items[at].class_index == index]
@@ -233,7 +232,7 @@ def _examples(
     def shown(places: list[int]) -> tuple[Example, ...]:
         found: list[Example] = []
         for at in places:
-            picture = _data_uri(items[at].path, limits)
+            picture = _data_uri(items[at].path, decoder)
             if picture is not None:
                 found.append(Example(picture, labels[answers[at]], float(best[at])))
             if len(found) == N_EXAMPLES:
@@ -247,9 +246,9 @@ def _examples(
     )
 
 
-def _data_uri(path: Path, limits: ImageSettings) -> str | None:
+def _data_uri(path: Path, decoder: Decoder) -> str | None:
     try:
-        pixels = thumbnail(path.read_bytes(), limits, max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
+        pixels = decoder.thumbnail(path.read_bytes(), max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
     except (OSError, ImageError):
         return None
     out = io.BytesIO()

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from trainer.errors import ModelError
 from trainer.evaluation.evaluate import Report, evaluate
 from trainer.evaluation.promotion import Verdict, compare
 from trainer.files import write_file
+from trainer.photos.decode import Decoder
 from trainer.registry.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
 from trainer.training.fitting import CHECKPOINT, Trained, fit_and_judge
@@ -73,7 +75,8 @@ def train(
     registry.history()  # raises now, not after hours, when the new version could not become the champion
     training_data = TrainingData.gather(settings, watcher)
     watcher.step("baselines")
-    simpler = baselines(training_data.dataset, settings, progress=watcher.update)
+    with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+        simpler = baselines(training_data.dataset, settings, decoder, progress=watcher.update)
     trained = fit_and_judge(training_data, settings, watcher, baselines=simpler)
     watcher.step("comparison")
     champion, verdict = _compare_with_champion(registry, trained, training_data, settings, watcher)
@@ -85,15 +88,16 @@ def train(
         if trained.tuning is not None and trained.tuning.is_kept:
             save_weights(folder / BLOCK5, trained.tuning.block5)
         _write_photos(folder, training_data)
-        page = render(
-            folder.name.removeprefix(UNFINISHED),
-            facts,
-            training_data,
-            trained,
-            verdict,
-            champion,
-            limits=settings.images,
-        )
+        with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+            page = render(
+                folder.name.removeprefix(UNFINISHED),
+                facts,
+                training_data,
+                trained,
+                verdict,
+                champion,
+                decoder=decoder,
+            )
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
     version = registry.add(facts, _metrics(trained, verdict, champion), write)

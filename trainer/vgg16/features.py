@@ -1,8 +1,8 @@
 """Computes the bottleneck features that the cache does not hold yet.
 
-Decoding runs in threads beside the convolutions, a bounded number of photos ahead. What is computed is on the disk
-after each batch (at most every two seconds), so kill -9 costs no more than that. A photo that cannot be read is
-reported and stops nothing.
+Decoding runs in processes of its own beside the convolutions, a bounded number of photos ahead. What is computed is on
+the disk after each batch (at most every two seconds), so kill -9 costs no more than that. A photo that cannot be read
+is reported and stops nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainer.config import ImageSettings
 from trainer.errors import ImageError
-from trainer.photos.images import prepare
 from trainer.vgg16.backbone import Backbone, Extracted, Pixels, Precision, choose_batch_size
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
@@ -46,6 +44,12 @@ logger = logging.getLogger(__name__)
 STORE_BYTES = 64 * 1024 * 1024  # or earlier than that, when so much waits to be stored
 
 Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
+
+
+class Decoder(Protocol):
+    """Bytes -> views of the photo: `trainer.photos.decode.Decoder`."""
+
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int) -> Pixels: ...
 
 
 class Stored(Protocol):
@@ -125,7 +129,7 @@ def compute_features(
     *,
     backbone: Backbone,
     cache: FeatureCache,
-    limits: ImageSettings,
+    decoder: Decoder,
     batch_size: int,
     maps: WantedMaps | None = None,
     data_dir: Path = Path(),
@@ -138,7 +142,7 @@ def compute_features(
         photos: in any order; one that comes twice is computed once.
         backbone: what to compute them with.
         cache: opened for this backbone's key; its views are computed.
-        limits: what counts as a photo.
+        decoder: what tells a photo from its bytes.
         batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
         maps: of block4, wanted besides; of the cache's views.
         data_dir: paths that are not absolute start here.
@@ -156,7 +160,7 @@ def compute_features(
         unstored.append(_Unstored(maps.cache, maps.missing_views))
     started = stored = clock()
     n_finished = 0
-    rows = _decode(list(missing.values()), views, limits, data_dir, backbone.side_px, 2 * batch_size, refused)
+    rows = _decode(list(missing.values()), views, decoder, data_dir, backbone.side_px, 2 * batch_size, refused)
     while batch := list(islice(rows, batch_size)):
         pixels = np.stack([row.pixels for row in batch])
         extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=maps is not None)
@@ -199,20 +203,20 @@ def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callab
 def _decode(
     photos: Sequence[Stored],
     missing_views: Callable[[str], tuple[str, ...]],
-    limits: ImageSettings,
+    decoder: Decoder,
     data_dir: Path,
     side_px: int,
     ahead: int,
     refused: list[Refused],
 ) -> Iterator[_Row]:
-    """The missing views of all photos in order, decoded by threads that keep up to `ahead` photos ready.
+    """The missing views of all photos in order, asked for by threads that keep up to `ahead` photos ready.
 
     Photos that cannot be read are added to `refused` instead.
     """
 
     def rows_of(photo: Stored) -> list[_Row]:
         views = missing_views(photo.sha256)
-        pixels = prepare(_read(photo, data_dir), limits, views, side_px=side_px)
+        pixels = decoder.views(_read(photo, data_dir), views, side_px=side_px)
         return [
             _Row(photo.sha256, view, image, ends_photo=view == views[-1])
             for view, image in zip(views, pixels, strict=True)

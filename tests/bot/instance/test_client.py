@@ -13,7 +13,7 @@ import requests
 from bot.check import Probe
 from bot.config import MastodonSettings
 from bot.entities import Reply
-from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.instance.client import Client
 from bot.instance.limits import DEFAULT_WAIT_S, MAX_WINDOW_S, Limits
 from bot.instance.listener import Listener
@@ -275,3 +275,14 @@ def test_a_refusal_that_is_not_from_the_api_is_tried_again(world: World) -> None
         client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
     assert not caught.value.outage
     assert client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+
+
+@pytest.mark.parametrize("account", [b"[]", b"null"])
+@pytest.mark.parametrize(("status", "kind"), [(401, "application/json"), (404, "text/html")])
+def test_a_server_that_cannot_say_whose_token_this_is_counts_as_away(account: bytes, status: int, kind: str) -> None:
+    with serving() as server:
+        server.answers["/api/v1/statuses/1"] = answer(status, b"no", Content_Type=kind)
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(200, account, Content_Type="application/json")
+        with pytest.raises((Transient, NoSuchPage)) as caught:
+            client_of(server.url).reader.status("1")
+    assert caught.value.outage

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bot.photos.decode import ROOT
 from bot.reply import fonts, picture
 from bot.reply.picture import Bar, draw_card, percentage
 from tests import hostile
 from trainer.config import VIEWS
+from trainer.photos.decode_process import ROOT
 
 Heat = npt.NDArray[np.float32]
 BARS = (Bar("Brazil", 0.72), Bar("Japan", 0.2), Bar("China", 0.08))

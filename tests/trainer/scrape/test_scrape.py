@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.fakes import FakeDecoder
 from tests.web import Exchange, Server, serving, status
 from trainer.config import Settings
 from trainer.errors import StorageError
@@ -145,7 +146,15 @@ def run(settings: Settings, manifest: Manifest, clock: Clock | None = None, **mo
     clock = clock or Clock()
     with Fetcher(settings.web, sleep=clock.sleep) as fetcher:
         site = open_site(settings, fetcher)
-        return Scrape(site, manifest, settings, sleep=clock.sleep, monotonic=lambda: clock.time, **more).run()
+        return Scrape(
+            site,
+            manifest,
+            settings,
+            FakeDecoder(settings.images),
+            sleep=clock.sleep,
+            monotonic=lambda: clock.time,
+            **more,
+        ).run()
 
 
 def held(manifest: Manifest) -> list[int]:
@@ -693,7 +702,7 @@ def test_a_longer_pause_that_robots_txt_asks_for_is_kept(gallery: Gallery, manif
 
 def check(settings: Settings, manifest: Manifest) -> VerifyReport:
     with Fetcher(settings.web) as fetcher:
-        return verify(open_site(settings, fetcher), manifest, settings, sleep=lambda _: None)
+        return verify(open_site(settings, fetcher), manifest, settings, FakeDecoder(), sleep=lambda _: None)
 
 
 def test_verify_restores_files_that_are_damaged_or_missing(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.config import Settings
+from trainer.photos.decode import Decoder
 from trainer.training.charts import Chart, line_chart
 from trainer.training.report import N_EXAMPLES, _points_above, render
 from trainer.training.train import REPORT, Outcome, train
@@ -106,15 +107,16 @@ def test_a_photo_that_is_gone_is_left_out_of_the_examples(trained: tuple[Setting
     for item in outcome.training_data.dataset.split("holdout"):
         item.path.rename(tmp_path / item.sha256)
     try:
-        page = render(
-            "1",
-            outcome.version.facts,
-            outcome.training_data,
-            outcome.trained,
-            outcome.verdict,
-            None,
-            limits=settings.images,
-        )
+        with Decoder(settings.images) as decoder:
+            page = render(
+                "1",
+                outcome.version.facts,
+                outcome.training_data,
+                outcome.trained,
+                outcome.verdict,
+                None,
+                decoder=decoder,
+            )
     finally:
         for item in outcome.training_data.dataset.split("holdout"):
             (tmp_path / item.sha256).rename(item.path)
