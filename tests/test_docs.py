@@ -31,7 +31,6 @@ QUICK = {
     "DOKOCOS_FEATURES__LAYERS": "[block1_conv1]",
     "DOKOCOS_FEATURES__VIEWS": "[whole]",
     "DOKOCOS_FEATURES__PRECISION": "float32",
-    "DOKOCOS_HEAD__MAX_EPOCHS": "20",
     "DOKOCOS_MASTODON__ACCESS_TOKEN": "a-token-that-no-server-knows",
 }
 # Named in docs/INSTALL.md and compose.yaml, and not settings of ours.
