@@ -297,7 +297,10 @@ def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:
     if isinstance(found, ProjectError):
         typer.echo(f"{path}: {found}", err=True)
         return False
-    result = f"looks like the {found.label} gallery" if found.sure else f"not sure; nearest is {found.label}"
+    if not found.is_known:
+        result = f"looks like nothing that was learned; nearest is {found.label}"
+    else:
+        result = f"looks like the {found.label} gallery" if found.sure else f"not sure; nearest is {found.label}"
     typer.echo(f"{path}: {result} (version {found.version})")
     for label, score in found.scores:
         typer.echo(f"  {label:<12} {'█' * round(score * 20):<20} {score:6.1%}")

@@ -99,7 +99,13 @@ class Bot:
 
             fetcher = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
-            photo_reader = PhotoReader(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
+            photo_reader = PhotoReader(
+                fetcher,
+                decoder,
+                self.predictor,
+                max_bytes=settings.images.max_bytes,
+                refuse_unknown=limits.refuse_unknown,
+            )
             writer = Writer(
                 texts,
                 limits.labels,

@@ -79,6 +79,7 @@ class BotSettings(Section):
     max_images: Annotated[int, Field(ge=1, le=4)] = 4
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
+    refuse_unknown: bool = True
     pictures: bool = True
     spare_uploads: Annotated[int, Field(ge=0)] = 3
     answer_sensitive: bool = True

@@ -102,6 +102,7 @@ class Prediction:
     version: str
     view: str  # of the photo that was classified; one of `trainer.config.VIEWS`
     heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1: where in that view the evidence for the highest score is
+    is_known: bool = True  # the photo looks like those that the version learned from
     thumbnail: npt.NDArray[np.uint8] | None = None  # (h, w, 3), with the photo's aspect ratio, if requested
 
     @property

@@ -26,12 +26,13 @@ class FakeScored:
 
     scores: npt.NDArray[np.float32]
     heatmap: npt.NDArray[np.float32]
+    is_known: bool = True
 
 
 class FakeClassifier:
     """A fake of `trainer.registry.serving.Classifier`: classifies by a photo's colour, without a network.
 
-    Red looks like brazil, green like china, blue like japan; grey is not sure.
+    Red looks like brazil, green like china, blue like japan; grey is not sure. Black looks like nothing it knows.
     """
 
     labels = ("brazil", "china", "japan")
@@ -50,7 +51,7 @@ class FakeClassifier:
         mean = photo.reshape(-1, 3).mean(axis=0)
         strength = np.exp((mean - mean.max()) / 32.0)
         heatmap = np.linspace(0, 1, 14 * 14, dtype=np.float32).reshape(14, 14)
-        return FakeScored((strength / strength.sum()).astype(np.float32), heatmap)
+        return FakeScored((strength / strength.sum()).astype(np.float32), heatmap, is_known=bool(mean.max() > 8))
 
 
 @dataclass

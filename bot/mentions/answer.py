@@ -227,7 +227,9 @@ class Answerer:
             last_try=entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES),
         )
         reply = self.writer.answer(findings, to=status, shown=shown)
-        return self._post(entry, reply, kind="answer", findings=findings)
+        predictions = [finding for finding in findings if isinstance(finding, Prediction)]
+        unknown = bool(predictions) and not any(prediction.is_known for prediction in predictions)
+        return self._post(entry, reply, kind="unknown" if unknown else "answer", findings=findings)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._post(entry, self.writer.notice(kind, to=status), kind=kind)
@@ -284,7 +286,7 @@ class Answerer:
 
     def _was_classified(self, status_id: str) -> bool:
         entry = self.store.inbox.by_status(status_id)
-        return entry is not None and entry.state == "answered" and entry.kind == "answer"
+        return entry is not None and entry.state == "answered" and entry.kind in ("answer", "unknown")
 
     def _agrees(self, text: str) -> bool:
         return self.writer.texts.request(text) == "agree"
@@ -312,5 +314,5 @@ def _refused(reason: str) -> Outcome:
 
 
 def _best(findings: Sequence[Finding]) -> Prediction | None:
-    """The first prediction; the inbox records it for the whole mention."""
-    return next((finding for finding in findings if isinstance(finding, Prediction)), None)
+    """The first prediction that names a gallery; the inbox records it for the whole mention."""
+    return next((each for each in findings if isinstance(each, Prediction) and each.is_known), None)

@@ -40,6 +40,7 @@ class PhotoReader:
     decoder: Decoder
     predictor: Predictor
     max_bytes: int
+    refuse_unknown: bool = True
 
     def classify(
         self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
@@ -86,9 +87,12 @@ class PhotoReader:
             for (_, file), start in zip(files, started, strict=True)
         ]
         return [
-            start if isinstance(start, Unseen) else replace(start.result(PREDICT_TIMEOUT_S), thumbnail=thumbnail)
+            start if isinstance(start, Unseen) else self._finished(start.result(PREDICT_TIMEOUT_S), thumbnail)
             for start, thumbnail in zip(started, made, strict=True)
         ]
+
+    def _finished(self, prediction: Prediction, thumbnail: Photo | None) -> Prediction:
+        return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
 
     def _start(self, kind: str, file: bytes | Unseen, view: str) -> Unseen | Future[Prediction]:
         """Decodes a file and submits it to the predictor."""

@@ -35,6 +35,10 @@ class Scored(Protocol):
         """Scores, (k,) in 0..1, in the order of the labels."""
 
     @property
+    def is_known(self) -> bool:
+        """Whether the photo looks like those that the version learned from."""
+
+    @property
     def heatmap(self) -> npt.NDArray[np.float32]:
         """Heat map for the highest score, (h, w) in 0..1."""
 
@@ -252,6 +256,7 @@ def prediction(classifier: Classifier, scored: Scored) -> Prediction:
     return Prediction(
         scores=scores,
         sure=scores[0][1] >= classifier.threshold,
+        is_known=scored.is_known,
         version=classifier.version,
         view=classifier.view,
         heatmap=scored.heatmap,

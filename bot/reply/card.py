@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bot.entities import Prediction
 from bot.reply.picture import Bar, draw_card
 from bot.reply.writer import Writer
@@ -14,10 +16,13 @@ def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tupl
     # English texts are the fallback if no font has Japanese characters.
     languages = (language, "en")
     bars = [Bar(tuple(writer.name(label, each) for each in languages), score) for label, score in prediction.scores]
-    name = "sure" if prediction.sure else "unsure"
+    if prediction.is_known:
+        name, heatmap = "sure" if prediction.sure else "unsure", prediction.heatmap
+    else:  # nothing spoke for a gallery
+        name, heatmap, bars = "unknown", np.zeros_like(prediction.heatmap), []
     jpeg = draw_card(
         prediction.thumbnail,
-        prediction.heatmap,
+        heatmap,
         bars,
         headline=tuple(writer.texts.say(each, name, gallery=writer.name(prediction.label, each)) for each in languages),
         footer=tuple(writer.texts.say(each, "version", version=prediction.version) for each in languages),

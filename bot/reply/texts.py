@@ -20,9 +20,12 @@ from trainer.errors import ConfigError
 DEFAULT_PATH = Path(__file__).with_name("texts.yaml")
 FALLBACK = "en"
 REQUESTS = ("stop", "start", "delete", "agree")
+# Texts that came later: a language of an admin's own file that lacks them has the English ones.
+ADDED = ("unknown", "picture_unknown")
 PLACEHOLDERS: dict[str, frozenset[str]] = {
     "sure": frozenset({"gallery"}),
     "unsure": frozenset({"gallery"}),
+    "unknown": frozenset(),
     "numbered": frozenset({"number", "sentence"}),
     "bar": frozenset({"gallery", "bar", "percent"}),
     "version": frozenset({"version"}),
@@ -38,6 +41,7 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "unseen_too_small": frozenset(),
     "unseen_no_preview": frozenset(),
     "picture": frozenset({"scores"}),
+    "picture_unknown": frozenset(),
     "cold": frozenset(),
     "hot": frozenset(),
     "score": frozenset({"gallery", "percent"}),
@@ -80,7 +84,8 @@ def load_texts(path: Path | None = None) -> Texts:
     """
     blocks = _read(DEFAULT_PATH)
     if path is not None:
-        blocks = _merged(blocks, _read(path))
+        added = {name: blocks[FALLBACK][name] for name in ADDED}
+        blocks = {language: {**added, **block} for language, block in _merged(blocks, _read(path)).items()}
     faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
         raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))

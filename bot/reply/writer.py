@@ -83,6 +83,8 @@ class Writer:
 
     def describe(self, prediction: Prediction, *, language: str) -> str:
         """The alt text of a prediction's picture."""
+        if not prediction.is_known:
+            return self.texts.say(language, "picture_unknown")
         (scores,) = self._one_line(prediction, language)
         return self.texts.say(language, "picture", scores=scores)
 
@@ -103,7 +105,7 @@ class Writer:
             if len(findings) > 1:
                 sentence = self.texts.say(language, "numbered", number=number, sentence=sentence)
             lines.append(sentence)
-            if isinstance(finding, Prediction):
+            if isinstance(finding, Prediction) and finding.is_known:
                 lines += scores(finding, language)
         return lines
 
@@ -111,6 +113,8 @@ class Writer:
         """The sentence about one photo."""
         if isinstance(finding, Unseen):
             return self.texts.say(language, _UNSEEN.get(finding.reason, "unseen_unreadable"))
+        if not finding.is_known:
+            return self.texts.say(language, "unknown")
         name = "sure" if finding.sure else "unsure"
         return self.texts.say(language, name, gallery=self.gallery(finding.label, language))
 

@@ -32,7 +32,13 @@ FAKE_RUN = (
     "import bot.photos.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
     "bot.photos.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
 )
-COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
+COLOURS = {
+    "brazil": (220, 40, 40),
+    "china": (40, 200, 40),
+    "japan": (40, 60, 220),
+    "unsure": (128, 128, 128),
+    "unknown": (0, 0, 0),
+}
 QUICK: dict[str, dict[str, Any]] = {
     "mastodon": {
         "allow_http": True,

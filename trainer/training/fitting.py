@@ -17,6 +17,7 @@ from trainer.head.calibration import Threshold, choose_threshold, fit_calibratio
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head.fit import FittedHead, fit_head
 from trainer.head.head import Head
+from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
 
@@ -33,6 +34,8 @@ class Trained:
 
     Attributes:
         rarest: how the label with the fewest training photos does; None where none is rarer than the others.
+        novelty: tells photos that look like nothing that was learned.
+        holdout_refused: share of the holdout's photos that `novelty` does not know.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
         tuning: what the second stage came to; None where it was not asked for. Where it is kept, `head` goes with its
             block5, and `fitted` is what it began with.
@@ -43,6 +46,8 @@ class Trained:
     threshold: Threshold
     report: Report
     rarest: Rarest | None
+    novelty: Novelty
+    holdout_refused: float
     holdout_scores: Floats
     tuning: Tuning | None = None
 
@@ -88,7 +93,10 @@ def fit_and_judge(
         class_indexes(validation_items),
         target_precision=settings.evaluate.target_precision,
     )
-    scores = head.scores(holdout_seen.features(holdout_items, views=[view])[:, 0])
+    novelty = Novelty.fit(train_seen, validation_features, layers=training_data.backbone.layers)
+    holdout_features = holdout_seen.features(holdout_items, views=[view])[:, 0]
+    refused = 1 - float(novelty.is_known(holdout_features).mean())
+    scores = head.scores(holdout_features)
     report = evaluate(
         scores,
         class_indexes(holdout_items),
@@ -100,7 +108,7 @@ def fit_and_judge(
         baselines=baselines,
     )
     n_photos = Counter(item.label for item in train_items)
-    return Trained(fitted, head, threshold, report, rarest(report, n_photos), scores, tuning)
+    return Trained(fitted, head, threshold, report, rarest(report, n_photos), novelty, refused, scores, tuning)
 
 
 def _fine_tune(

@@ -90,6 +90,7 @@ def render(
         champion_figures=_figures_of(champion),
         threshold=trained.threshold,
         doubt=trained.head.doubt,
+        refused=trained.holdout_refused,
         rarest=trained.rarest.in_words() if trained.rarest else "",
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},

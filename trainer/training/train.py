@@ -85,6 +85,7 @@ def train(
 
     def write(folder: Path) -> None:
         trained.head.save(folder)
+        trained.novelty.save(folder)
         if trained.tuning is not None and trained.tuning.is_kept:
             save_weights(folder / BLOCK5, trained.tuning.block5)
         _write_photos(folder, training_data)
@@ -224,6 +225,7 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "compared_with": champion.name if champion else None,
         "threshold": asdict(trained.threshold),
         "doubt": trained.head.doubt,
+        "novelty": {"limit": trained.novelty.limit, "holdout_refused": trained.holdout_refused},
         "rarest": trained.rarest.in_words() if trained.rarest else None,
         "l2_path": [asdict(point) for point in trained.fitted.linear.path],
         "l2_chosen": trained.fitted.linear.chosen,

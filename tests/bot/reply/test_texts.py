@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.reply.texts import DEFAULT_PATH, PLACEHOLDERS, REQUESTS, load_texts
+from bot.reply.texts import ADDED, DEFAULT_PATH, PLACEHOLDERS, REQUESTS, load_texts
 from trainer.errors import ConfigError
 
 BLOCKS: dict[str, Any] = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
@@ -75,6 +75,11 @@ def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
     texts = load_texts(write(tmp_path, german | {"hot": "zählte viel"}, language="de"))
     assert texts.language("de-AT", "") == "de"
     assert texts.say("de", "hot") == "zählte viel"
+
+
+def test_a_language_from_before_a_text_was_added_has_the_english_one(tmp_path: Path) -> None:
+    german = {name: text for name, text in BLOCKS["en"].items() if name not in ADDED}
+    assert load_texts(write(tmp_path, german, language="de")).say("de", "unknown") == BLOCKS["en"]["unknown"]
 
 
 @pytest.mark.parametrize(
