@@ -43,8 +43,8 @@ Training = Literal["better", "worse", "crash", "any"]
 Site = Literal["grows", "down", "back"]
 # A site can be down in more than one way.
 OUTAGES = (Fault(kind="answer", status=503), Fault(kind="cut"), Fault(kind="html"))
-# What somebody may write into config.yaml by mistake: a head that hardly leaves its first, random weights.
-SLIP = {"max_epochs": 1, "learning_rate": 1e-6}
+# What somebody may write into config.yaml by mistake: a penalty that lets the head learn nothing.
+SLIP = {"l2": 1e6}
 FIRST_MEMBERS, FIRST_PHOTOS = 7, 4  # of each label; few photos, and half of them under a wrong label
 FIRST_WRONG_SHARE = 0.5
 NEW_MEMBERS, NEW_PHOTOS = 4, 10  # of each label, each night

@@ -35,7 +35,6 @@ QUICK = {
     "DOKOCOS_FEATURES__LAYERS": "[block1_conv1]",
     "DOKOCOS_FEATURES__VIEWS": "[whole]",
     "DOKOCOS_FEATURES__PRECISION": "float32",
-    "DOKOCOS_HEAD__MAX_EPOCHS": "20",
     "DOKOCOS_MASTODON__ACCESS_TOKEN": "a-token-that-no-server-knows",
 }
 COMMANDS = {

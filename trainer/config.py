@@ -157,7 +157,8 @@ class FeatureSettings(Section):
 class HeadSettings(Section):
     """The small classifier on top, and how it is fitted."""
 
-    hidden_units: Annotated[int, Field(ge=0)] = 256
+    l2: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    hidden_units: Annotated[int, Field(ge=0)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     learning_rate: Annotated[float, Field(gt=0)] = 0.0003

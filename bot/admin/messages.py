@@ -34,6 +34,8 @@ def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[s
     lines += figures(report, before=before[1]["report"] if before else None)
     if before:
         lines.append(f"(In brackets: the champion so far, {before[0]}, on its own holdout.)")
+    if metrics.get("rarest"):
+        lines.append(metrics["rarest"])
     labels = [each["label"] for each in report["classes"]]
     title = f"{name} on {report['n_photos']:,} held-out photos"
     matrix = report["confusion"]

@@ -42,7 +42,7 @@ def settings_for(folder: Path, data_dir: Path, **sections: dict[str, Any]) -> Se
             "precision": "float32",
             "batch_size": 8,
         },
-        "head": {"hidden_units": 0, "max_epochs": 30, "learning_rate": 0.01},
+        "head": {"hidden_units": 0},
         "evaluate": {"resamples": 200},
     }
     for name, keys in sections.items():

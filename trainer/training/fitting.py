@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from trainer.config import Settings
 from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
+from trainer.evaluation.rarest import Rarest, rarest
 from trainer.head.calibration import Threshold, choose_threshold, fit_calibration
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head.fit import FittedHead, fit_head
@@ -30,6 +32,7 @@ class Trained:
     """A head that was fitted, calibrated and judged, before it is a version.
 
     Attributes:
+        rarest: how the label with the fewest training photos does; None where none is rarer than the others.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
         tuning: what the second stage came to; None where it was not asked for. Where it is kept, `head` goes with its
             block5, and `fitted` is what it began with.
@@ -39,6 +42,7 @@ class Trained:
     head: Head
     threshold: Threshold
     report: Report
+    rarest: Rarest | None
     holdout_scores: Floats
     tuning: Tuning | None = None
 
@@ -63,6 +67,7 @@ def fit_and_judge(
         validation_class_indexes=class_indexes(validation_items),
         labels=training_data.dataset.labels,
         settings=settings.head,
+        groups=groups(train_items),
         progress=watcher.update,
     )
     head, train_seen, holdout_seen = fitted.head, train_features[:, 0], training_data
@@ -94,7 +99,8 @@ def fit_and_judge(
         train_accuracy=balanced_accuracy(class_indexes(train_items), head.scores(train_seen).argmax(axis=1)),
         baselines=baselines,
     )
-    return Trained(fitted, head, threshold, report, scores, tuning)
+    n_photos = Counter(item.label for item in train_items)
+    return Trained(fitted, head, threshold, report, rarest(report, n_photos), scores, tuning)
 
 
 def _fine_tune(

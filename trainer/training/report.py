@@ -90,6 +90,7 @@ def render(
         champion_figures=_figures_of(champion),
         threshold=trained.threshold,
         doubt=trained.head.doubt,
+        rarest=trained.rarest.in_words() if trained.rarest else "",
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
@@ -153,29 +154,38 @@ def _figures_of(champion: Version | None) -> dict[str, Figure]:
     return {name: Figure(**found[name]) for name in ("balanced_accuracy", "macro_f1") if name in found}
 
 
-def _learning_charts(trained: Trained) -> tuple[str, str]:
-    history, best = trained.fitted.history, trained.fitted.best_epoch
-    epochs = list(range(1, len(history) + 1))
-    charts = (
-        ("loss", "loss, nats", [(epoch.train_loss, epoch.validation_loss) for epoch in history]),
-        ("accuracy", "accuracy", [(epoch.train_accuracy, epoch.validation_accuracy) for epoch in history]),
-    )
-    loss, accuracy = (
-        line_chart(
+def _learning_charts(trained: Trained) -> list[str]:
+    """The path of the linear head's penalty; where a hidden layer was tried, its loss by epoch."""
+    linear, history = trained.fitted.linear, trained.fitted.history
+    powers = [float(np.log10(point.value)) for point in linear.path]
+    deciders = "members that a fold left out" if linear.cross_validated else "validation, after calibration"
+    charts = [
+        Chart(
+            title="loss by strength of the linear head's penalty",
+            x_label="power of ten of the strength",
+            y_label="loss, nats",
+            lines={
+                "photos it learned from": (powers, [point.train_loss for point in linear.path]),
+                deciders: (powers, [point.loss for point in linear.path]),
+            },
+            mark_x=powers[linear.chosen],
+        )
+    ]
+    if history:
+        epochs = list(range(1, len(history) + 1))
+        charts.append(
             Chart(
-                title=f"{title} by epoch; the head is from epoch {best + 1}",
+                title=f"loss by epoch with a hidden layer; the best is epoch {trained.fitted.best_epoch + 1}",
                 x_label="epoch",
-                y_label=y_label,
+                y_label="loss, nats",
                 lines={
-                    "photos it learned from": (epochs, [pair[0] for pair in pairs]),
-                    "validation": (epochs, [pair[1] for pair in pairs]),
+                    "photos it learned from": (epochs, [epoch.train_loss for epoch in history]),
+                    "validation": (epochs, [epoch.validation_loss for epoch in history]),
                 },
-                mark_x=best + 1,
+                mark_x=trained.fitted.best_epoch + 1,
             )
         )
-        for title, y_label, pairs in charts
-    )
-    return loss, accuracy
+    return [line_chart(chart) for chart in charts]
 
 
 def _tuning_chart(tuning: Tuning) -> str:

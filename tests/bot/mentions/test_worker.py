@@ -183,7 +183,7 @@ def test_a_mention_that_kills_the_process_again_and_again_fails(store: Store, st
     start(lambda entry, _: answered(entry))
     until(lambda: store.inbox.counts() == {"failed": 1})
     (entry,) = store.inbox.entries()
-    assert "ended suddenly" in entry.reason
+    assert "the bot died while answering" in entry.reason
 
 
 def test_the_wait_after_a_429_without_a_time_doubles(clock: Clock) -> None:

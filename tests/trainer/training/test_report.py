@@ -98,7 +98,7 @@ def test_it_shows_what_there_is_to_know(page: str, trained: tuple[Settings, Outc
         outcome.version.facts.fingerprint[:16],
     ):
         assert words in page, words
-    assert len(re.findall('<svg role="img" aria-label="', page)) == 4
+    assert len(re.findall('<svg role="img" aria-label="', page)) == 3
     assert 1 <= page.count("data:image/jpeg") <= 3 * 2 * N_EXAMPLES
 
 
