@@ -48,7 +48,9 @@ def test_config_yaml_explains_every_setting() -> None:
             elif " # " not in lines[line] and not lines[line - 1].lstrip().startswith("#"):
                 yield f"line {line + 1}: {key.value}"
 
-    assert list(unexplained(yaml.compose(text), bot.config.Settings())) == []
+    root = yaml.compose(text)
+    assert root is not None
+    assert list(unexplained(root, bot.config.Settings())) == []
 
 
 def test_the_trainer_reads_the_same_file_and_leaves_the_bots_sections_alone(tmp_path: Path) -> None:
@@ -134,3 +136,11 @@ def test_every_section_refuses_unknown_keys() -> None:
         return [model, *(deeper for kind in inner for deeper in sections(kind))]
 
     assert all(model.model_config["extra"] == "forbid" for model in sections(bot.config.Settings))
+
+
+@pytest.mark.parametrize(
+    "written", ["https://bücher.example", "https://BÜCHER.example/", "https://xn--bcher-kva.example"]
+)
+def test_an_address_with_other_letters_has_one_spelling(tmp_path: Path, written: str) -> None:
+    settings = load(tmp_path, f"mastodon: {{base_url: {written}}}")
+    assert settings.mastodon.base_url == "https://xn--bcher-kva.example"
