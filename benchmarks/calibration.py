@@ -22,7 +22,7 @@ from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
 from trainer.config import Settings
 from trainer.head.calibration import expected_calibration_error
-from trainer.training.fitting import fit_and_judge
+from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData, class_indexes
 
 Floats = npt.NDArray[np.float32]
@@ -83,7 +83,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _draw(training_data: TrainingData, settings: Settings) -> Draw:
-    trained = fit_and_judge(training_data, settings, Silent())
+    trained = fit_and_evaluate(training_data, settings, Silent())
     items = training_data.dataset.split("holdout")
     features = training_data.features(items, views=settings.features.views[:1])[:, 0]
     return Draw(

@@ -21,7 +21,7 @@ from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
 from trainer.config import Settings
 from trainer.photos.manifest import Photo
-from trainer.training.fitting import fit_and_judge
+from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData
 
 Balance = Literal["weights", "none"]
@@ -64,7 +64,7 @@ def _judge(
         drawn = drawn_anew(photos, turn)
         for label in training_data.dataset.labels:
             part = thin(drawn, label) if thinned else drawn
-            report = fit_and_judge(with_photos(training_data, part, settings), settings, Silent()).report
+            report = fit_and_evaluate(with_photos(training_data, part, settings), settings, Silent()).report
             recalls = {one.label: one.recall.value or 0.0 for one in report.classes}
             rare.append(recalls.pop(label))
             others.append(float(np.mean(list(recalls.values()))))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import COMPARED, Silent, Studio, gather, scraped_studio
-from trainer.training.fitting import fit_and_judge, repeat
+from trainer.training.fitting import fit_and_evaluate, repeat
 
 N_SEEDS = 5
 
@@ -59,6 +59,6 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 def _accuracies(place: Studio, say: Callable[[str], None]) -> list[float]:
     """Balanced accuracy on the holdout under each seed."""
     settings, _, training_data = gather(place, say)
-    first = fit_and_judge(training_data, settings, Silent())
+    first = fit_and_evaluate(training_data, settings, Silent())
     trained = repeat(training_data, settings, Silent(), n=N_SEEDS, first=first).values()
     return [one.report.balanced_accuracy.value or 0.0 for one in trained]

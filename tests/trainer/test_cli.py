@@ -96,7 +96,7 @@ def test_a_wrong_option_is_a_usage_error() -> None:
         (("models",), {"DOKOCOS_HEAD__SEED": "-1"}, "error: environment variable DOKOCOS_HEAD__SEED: head.seed"),
         (("--config", "/nowhere.yaml", "models"), {}, "error: /nowhere.yaml: no such file"),
         (("promote", "2020-01-01-1"), {}, "error: 2020-01-01-1: no such version; there are: none yet"),
-        (("rollback",), {}, "error: there is no champion before this one"),
+        (("rollback",), {}, "error: there is no previous champion"),
     ],
 )
 def test_an_error_is_one_line_without_a_traceback(
@@ -114,19 +114,19 @@ def test_train_does_all_that_is_missing_and_says_what_came_of_it(
     config, found = trained
     assert found.returncode == 0, found.stderr
     for words in (
-        "Photos to learn from",
+        "Photos for training",
         "on held-out members",
         "balanced accuracy 0.",
-        "majority class instead: 0.33",
-        "colour histogram instead: 0.",
-        "on the photos it learned from: ",
-        "The same training under other seeds",
+        "baseline majority class: 0.33",
+        "baseline colour histogram: 0.",
+        "on the training photos: ",
+        "The same training with other seeds",
         "is the champion now: it is the first version",
         "report.html",
-        "VGG16 had seeded random weights: fine for demos and tests, not for real answers",
+        "VGG16 has random weights: good for demos and tests, not for real answers",
     ):
         assert words in found.stdout
-    assert "seeded random weights" in found.stderr
+    assert "random weights" in found.stderr
     assert "features total=72" in found.stderr
     (run,) = Journal(config.with_suffix("")).runs()
     assert (run.command, run.gentle, run.ended) == ("train", False, "done")
@@ -202,7 +202,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_says_so_in_a_line(
         out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert out == ""
-    assert err == "stopped; what was finished is kept, and the same command goes on from there\n"
+    assert err == "stopped; finished work is kept, and the same command continues from there\n"
     (run,) = Journal(tmp_path).runs()
     assert (run.step, run.ended) == ("scrape", "interrupted")
 
@@ -238,7 +238,7 @@ def test_two_trainings_at_a_time_are_one_too_many(tmp_path: Path) -> None:
         at_work = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
     assert found.returncode == 1
     assert found.stderr.startswith("error: another training is at work")
-    assert "`train` is at work" in at_work
+    assert "`train` is running" in at_work
 
 
 def test_the_lock_of_a_process_that_died_does_not_stay(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_a_run_after_a_sudden_end_says_so_first(tmp_path: Path) -> None:
     assert 'in the step "features"' in next_run.stderr
     assert next_run.stderr.splitlines()[-1].startswith("error: there are no photos yet")
     doctor = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
-    assert "suddenly" in doctor
+    assert "crashed" in doctor
     assert "features --gentle" in " ".join(doctor.split())
-    assert "not seen: power supply" in doctor
+    assert "not checked: power supply" in doctor
 
 
 def test_the_journal_is_json_lines(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -1,9 +1,9 @@
 """Fits a head with Keras.
 
-A linear head is always fitted, one with a hidden layer besides where the settings ask for it, and that one is kept only
-if it is clearly better on validation: of a few hundred photos the linear one makes more (balanced accuracy 0.75 against
-0.67 on 115 photos), of many thousands the other may. The output layer starts at zero: with more features than photos,
-the data never reaches most of a random start, which stays in the scores as noise (0.75 against 0.71 on those photos).
+A linear head is always fitted. If the settings ask for a hidden layer, a second head is fitted with it, and kept only
+if it is clearly better on validation: with few photos the linear head is better (balanced accuracy 0.75 against 0.67 on
+115 photos), with many thousands the other may be. The output layer starts at zero: with more features than photos,
+training does not change most of a random start, which stays in the scores as noise (0.75 against 0.71 on those photos).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from trainer.vgg16.backend import load_keras
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_SCALE = 1e-6  # a feature that never varies is not blown up
+SMALLEST_SCALE = 1e-6  # avoids dividing by almost zero for a constant feature
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one pass over the training features came to; losses in nats, accuracies in 0..1."""
+    """Losses (nats) and accuracies (0..1) of one epoch."""
 
     train_loss: float
     train_accuracy: float
@@ -37,11 +37,11 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """The head with the best validation loss, and the way there.
+    """The head with the lowest validation loss, and the history of the fit.
 
     Attributes:
-        history: one entry an epoch.
-        best_epoch: the place in `history` that the head is from.
+        history: one entry per epoch.
+        best_epoch: index in `history` of the head.
     """
 
     head: Head
@@ -50,25 +50,25 @@ class FittedHead:
 
     @property
     def validation_loss(self) -> float:
-        """The lowest, in nats."""
+        """The lowest validation loss, in nats."""
         return self.history[self.best_epoch].validation_loss
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much a loss became lower, in nats a photo, and the standard error of that."""
+    """Decrease of a loss in nats per photo, and its standard error."""
 
     mean: float
     error: float
 
     @property
     def is_clear(self) -> bool:
-        """More than two standard errors: chance alone often makes a loss a little lower."""
+        """Whether the gain is more than two standard errors; a smaller one may be chance."""
         return self.mean > 2 * self.error
 
 
 def gain(logits: Floats, before: Floats, class_indexes: Indexes) -> Gain:
-    """How much better (n, k) logits answer than those before, for the same photos."""
+    """Decrease of the cross-entropy from (n, k) logits `before` to `logits`, for the same photos."""
     gains = _cross_entropy(before, class_indexes) - _cross_entropy(logits, class_indexes)
     return Gain(float(gains.mean()), float(gains.std() / np.sqrt(len(gains))))
 
@@ -83,34 +83,34 @@ def fit_head(
     settings: HeadSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedHead:
-    """Fit a head; it stops when validation loss has not improved for `settings.patience` epochs.
+    """Fit a head, with early stopping after `settings.patience` epochs without a lower validation loss.
 
-    The same arrays and settings give the same head, bit for bit, on the same machine; no global seed is touched.
+    The same arrays and settings give a bit-identical head on the same machine; no global seed is changed.
 
     Args:
-        features: (n, n_views, d); each view of a photo is a training row of its own.
+        features: (n, n_views, d); each view of a photo is one training row.
         class_indexes: (n,) in 0..k-1, each label at least once.
-        validation_features: (m, d), the view that photos are judged by.
+        validation_features: (m, d), of the view used for prediction.
         validation_class_indexes: (m,).
         labels: k names in the order of the class indexes.
-        progress: called after each epoch with (epochs done, epochs at most).
+        progress: called after each epoch with (epochs done, maximum).
 
     Raises:
-        ModelError: shapes do not fit, or values are not finite.
+        ModelError: a value is not finite, or a class has no photo.
     """
     if not (_is_finite(features) and _is_finite(validation_features)):
-        raise ModelError("features hold values that are not finite; delete data_dir/features and compute them again")
+        raise ModelError("features contain values that are not finite; delete data_dir/features and compute them again")
     n_photos, n_views, n_features = features.shape
-    learned = _Learned(
+    data = _FitData(
         rows=features.reshape(n_photos * n_views, n_features),
         targets=np.repeat(class_indexes, n_views),
         weights=class_weights(class_indexes, n_classes=len(labels), settings=settings)[
             np.repeat(class_indexes, n_views)
         ],
-        judged=(features[:, 0], class_indexes),
+        as_predicted=(features[:, 0], class_indexes),
         validation=(validation_features, validation_class_indexes),
     )
-    mean, scale = _mean_and_scale(learned.rows)
+    mean, scale = _mean_and_scale(data.rows)
     empty = Head(tuple(labels), mean, scale, ())
     sizes = sorted({0, settings.hidden_units})
 
@@ -119,7 +119,7 @@ def fit_head(
             if progress is not None:
                 progress(number * settings.max_epochs + epochs, len(sizes) * settings.max_epochs)
 
-        return _fit(empty, learned, settings, hidden_units=hidden_units, count=count)
+        return _fit(empty, data, settings, hidden_units=hidden_units, count=count)
 
     fits = [fit(number, hidden_units) for number, hidden_units in enumerate(sizes)]
     best = fits[0]
@@ -138,28 +138,28 @@ def fit_head(
 
 
 @dataclass(frozen=True, eq=False)
-class _Learned:
-    """What a fit looks at.
+class _FitData:
+    """The data of a fit.
 
     Attributes:
-        rows: (n * n_views, d), not standardised; `targets` and `weights` are theirs.
-        judged: (n, d) and (n,): the training photos in the view that photos are judged by.
+        rows: (n * n_views, d), not standardised, with their `targets` and `weights`.
+        as_predicted: (n, d) and (n,): the training photos in the view used for prediction.
         validation: (m, d) and (m,).
     """
 
     rows: Floats
     targets: Indexes
     weights: Floats
-    judged: tuple[Floats, Indexes]
+    as_predicted: tuple[Floats, Indexes]
     validation: tuple[Floats, Indexes]
 
 
 def _fit(
-    empty: Head, learned: _Learned, settings: HeadSettings, *, hidden_units: int, count: Callable[[int], None]
+    empty: Head, data: _FitData, settings: HeadSettings, *, hidden_units: int, count: Callable[[int], None]
 ) -> FittedHead:
-    """Fit one architecture; `empty` has labels and standardisation, and gets its layers here."""
+    """Fit one architecture; `empty` has the labels and the standardisation, but no layers."""
     keras = load_keras()
-    n_rows = len(learned.rows)
+    n_rows = len(data.rows)
     batch_size = min(settings.batch_size, n_rows)
     n_steps = -(-n_rows // batch_size)
     model = _build(keras, empty.n_features, len(empty.labels), n_steps, settings, hidden_units=hidden_units)
@@ -167,14 +167,14 @@ def _fit(
     best, best_loss, best_epoch = empty, np.inf, 0
     history: list[Epoch] = []
     for epoch in range(settings.max_epochs):
-        order = np.resize(rng.permutation(n_rows), n_steps * batch_size)  # filled up, as each new shape is compiled
+        order = np.resize(rng.permutation(n_rows), n_steps * batch_size)  # padded, because each new shape is compiled
         for batch in np.split(order, n_steps):
-            rows = empty.standardise(learned.rows[batch])
-            model.train_on_batch(rows, learned.targets[batch], sample_weight=learned.weights[batch])
+            rows = empty.standardise(data.rows[batch])
+            model.train_on_batch(rows, data.targets[batch], sample_weight=data.weights[batch])
         arrays = [np.array(array) for array in model.get_weights()]
         head = replace(empty, layers=tuple(zip(arrays[::2], arrays[1::2], strict=True)))
-        judged = (judge(head.logits(rows), indexes) for rows, indexes in (learned.judged, learned.validation))
-        (train_loss, train_accuracy), (validation_loss, validation_accuracy) = judged
+        results = (judge(head.logits(rows), indexes) for rows, indexes in (data.as_predicted, data.validation))
+        (train_loss, train_accuracy), (validation_loss, validation_accuracy) = results
         history.append(Epoch(train_loss, train_accuracy, validation_loss, validation_accuracy))
         count(epoch + 1)
         if history[-1].validation_loss < best_loss:
@@ -191,7 +191,7 @@ def _is_finite(features: Floats) -> bool:
 
 
 def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
-    """(d,) mean and standard deviation, without a second copy of the rows."""
+    """Mean and standard deviation, each (d,), computed in chunks to save memory."""
     total = np.zeros(rows.shape[1])
     squares = np.zeros(rows.shape[1])
     for start in range(0, len(rows), CHUNK):
@@ -205,14 +205,14 @@ def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
 
 
 def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSettings) -> Floats:
-    """(k,) what a row of each class counts; with balance "weights" all classes count the same in total.
+    """Weight (k,) of a row of each class; with balance "weights" all classes have the same total weight.
 
     Raises:
         ModelError: a class has no row.
     """
     counts = np.bincount(class_indexes, minlength=n_classes)
     if counts.min() == 0:
-        raise ModelError(f"class {int(counts.argmin())} has no training photo")
+        raise ModelError(f"class {int(counts.argmin())} has no training photo; add photos of it")
     if settings.balance == "none":
         return np.ones(n_classes, dtype=np.float32)
     weights: Floats = (counts.sum() / (n_classes * counts)).astype(np.float32)
@@ -222,7 +222,7 @@ def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSetti
 def _build(
     keras: Any, n_features: int, n_classes: int, n_steps: int, settings: HeadSettings, *, hidden_units: int
 ) -> Any:
-    """The network that is fitted; it sees standardised features. Its layers are seeded one by one."""
+    """Build and compile the Keras model on standardised features; each layer has its own seed."""
     layers = [keras.Input((n_features,))]
     if hidden_units:
         layers += [
@@ -246,14 +246,14 @@ def _build(
 
 
 def judge(logits: Floats, class_indexes: Indexes) -> tuple[float, float]:
-    """Balanced cross-entropy in nats, so that a rare class counts in early stopping too, and pooled accuracy."""
+    """Balanced cross-entropy in nats (so that rare classes count in early stopping), and pooled accuracy."""
     losses = _cross_entropy(logits, class_indexes)
     by_class = [losses[class_indexes == index].mean() for index in np.unique(class_indexes)]
     return float(np.mean(by_class)), float((logits.argmax(axis=1) == class_indexes).mean())
 
 
 def _cross_entropy(logits: Floats, class_indexes: Indexes) -> Floats:
-    """(n,) in nats."""
+    """Cross-entropy of each row, (n,) in nats."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses: Floats = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), class_indexes]
     return losses

@@ -49,7 +49,7 @@ def test_a_much_better_challenger_is_promoted_and_the_reason_says_by_how_much() 
 def test_a_worse_challenger_is_not() -> None:
     found = verdict([0.7] * 3, [0.6] * 3)
     assert not found.promoted
-    assert "not surely better" in found.reasons[0]
+    assert "not clearly better" in found.reasons[0]
 
 
 def test_the_same_answers_are_not_better() -> None:
@@ -87,8 +87,8 @@ def test_a_label_of_few_members_proves_nothing() -> None:
     found = compare(before, after, truth, members, labels=LABELS, settings=SETTINGS)
     assert not found.promoted
     assert found.reasons == (
-        "the holdout has photos of 1 members of brazil, 3 are needed to be sure",
-        "the holdout has photos of 1 members of china, 3 are needed to be sure",
+        "too few members of brazil in the holdout: 1, at least 3 are needed",
+        "too few members of china in the holdout: 1, at least 3 are needed",
     )
 
 

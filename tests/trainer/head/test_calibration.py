@@ -35,7 +35,7 @@ def mislabelled(n: int, *, seed: int = 0) -> tuple[Floats, Indexes]:
     return logits, np.where(rng.random(n) < 0.15, rng.integers(0, 3, n), labels)
 
 
-def scores_of(logits: Floats, calibration: Calibration) -> Floats:
+def compute_scores(logits: Floats, calibration: Calibration) -> Floats:
     """What a head with these logits says."""
     n_classes = logits.shape[1]
     nothing, one = np.zeros(n_classes, dtype=np.float32), np.ones(n_classes, dtype=np.float32)
@@ -61,7 +61,7 @@ def test_calibration_makes_overconfident_scores_honest() -> None:
     unseen, unseen_labels = honest(4000, seed=1)
     calibration = fit_calibration(5 * logits, labels)
     assert expected_calibration_error(softmax(5 * unseen), unseen_labels) > 0.1
-    assert expected_calibration_error(scores_of(5 * unseen, calibration), unseen_labels) < 0.03
+    assert expected_calibration_error(compute_scores(5 * unseen, calibration), unseen_labels) < 0.03
 
 
 def test_photos_with_labels_that_nothing_shows_do_not_make_all_other_scores_too_low() -> None:
@@ -69,7 +69,7 @@ def test_photos_with_labels_that_nothing_shows_do_not_make_all_other_scores_too_
     unseen, unseen_labels = mislabelled(4000, seed=1)
     calibration = fit_calibration(logits, labels)
     assert calibration.doubt == pytest.approx(0.15, abs=0.04)
-    assert expected_calibration_error(scores_of(unseen, calibration), unseen_labels) < 0.02
+    assert expected_calibration_error(compute_scores(unseen, calibration), unseen_labels) < 0.02
     without_doubt = min(
         expected_calibration_error(softmax(unseen / np.float32(temperature)), unseen_labels)
         for temperature in np.geomspace(0.2, 5, 40)

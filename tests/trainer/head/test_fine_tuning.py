@@ -170,7 +170,7 @@ def test_an_epoch_that_ruins_it_is_taken_back_and_the_next_is_slower(stage: Stag
     assert min(losses) > tuning.before[0]
     assert losses[2] < losses[0]
     assert (tuning.is_kept, tuning.best_epoch, tuning.gain.mean) == (False, None, 0)
-    assert "block5 left as it was" in tuning.in_words()
+    assert "fine-tuned block5 discarded" in tuning.describe()
     fresh = stage.head(settings).head
     assert bits(tuning)[-2:] == [array.tobytes() for array in fresh.layers[0]]
     assert fingerprint(tuning.block5) == fingerprint(stage.backbone.block5())
@@ -365,8 +365,8 @@ def test_where_it_does_not_help_the_version_is_the_one_without_it(
         gather(settings)
     with caplog.at_level(logging.INFO):
         with_it, without = run(tried), run(untried)
-    assert "block5 left as it was: validation loss" in caplog.text
-    assert "Block5 left as it was: validation loss" in (with_it.version.folder / REPORT).read_text()
+    assert "fine-tuned block5 discarded: validation loss" in caplog.text
+    assert "Fine-tuned block5 discarded: validation loss" in (with_it.version.folder / REPORT).read_text()
     assert with_it.version.facts.tuned is None
     assert with_it.trained.report == without.trained.report
     names = {HEAD, PHOTOS}
@@ -442,7 +442,7 @@ def test_each_seed_of_a_repeated_training_is_fine_tuned(trained: tuple[Settings,
 def test_block5_cannot_be_tuned_where_nothing_looks_at_it(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("features: {layers: [block4_conv3]}\nhead: {fine_tune: block5}\n")
-    with pytest.raises(ConfigError, match=r"fine_tune: block5 needs a layer of block5 among features\.layers"):
+    with pytest.raises(ConfigError, match=r"fine_tune: block5 needs a block5 layer in features\.layers"):
         load_settings(Settings, file, {})
     file.write_text("head: {fine_tune: block4}\n")
     with pytest.raises(ConfigError, match="'none' or 'block5'"):

@@ -184,7 +184,7 @@ def test_a_file_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     db.close()
-    with pytest.raises(StorageError, match="newer program"):
+    with pytest.raises(StorageError, match="update this program"):
         Manifest(path)
 
 

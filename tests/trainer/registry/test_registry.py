@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from trainer.errors import ModelError, StorageError
 from trainer.registry import registry as registry_module
-from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Registry, Reign, VersionFacts, version_order
+from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Period, Registry, VersionFacts, version_order
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
 FACTS_OF_ALL = VersionFacts(
@@ -155,8 +155,8 @@ def test_the_history_tells_who_served_when_and_why(registry: Registry) -> None:
     registry.promote(second, reason="better")
     registry.promote(second, reason="again")
     assert registry.history() == [
-        Reign(first, "2026-11-23T21:02:00+00:00", "2026-11-23T21:03:00+00:00", "it is the first"),
-        Reign(second, "2026-11-23T21:03:00+00:00", None, "better"),
+        Period(first, "2026-11-23T21:02:00+00:00", "2026-11-23T21:03:00+00:00", "it is the first"),
+        Period(second, "2026-11-23T21:03:00+00:00", None, "better"),
     ]
 
 
@@ -175,7 +175,7 @@ def test_rolling_back_twice_goes_two_back_whatever_the_reasons(registry: Registr
         registry.promote(name, reason="better")
     assert registry.rollback(reason="alice said so").name == names[1]
     assert registry.rollback(reason="bob said so").name == names[0]
-    with pytest.raises(ModelError, match="no champion before this one"):
+    with pytest.raises(ModelError, match="no previous champion"):
         registry.rollback()
     assert registry.champion_name() == names[0]
 
@@ -192,14 +192,14 @@ def test_a_version_promoted_after_a_rollback_rolls_back_to_where_it_came_from(re
 @given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_rolling_back_as_often_as_possible_ends_at_a_first_champion(steps: list[str]) -> None:
-    history: list[Reign] = []
+    history: list[Period] = []
     for step in steps:
         succession = registry_module._succession(history)
         if step == "back" and len(succession) > 1:
-            history.append(Reign(succession[-2], "", "", "", kind="rollback"))
+            history.append(Period(succession[-2], "", "", "", kind="rollback"))
             assert registry_module._succession(history) == succession[:-1]
         elif step != "back":
-            history.append(Reign(step, "", "", ""))
+            history.append(Period(step, "", "", ""))
             assert registry_module._succession(history)[-1] == step
     succession = registry_module._succession(history)
     assert len(set(succession)) == len(succession)
@@ -238,7 +238,7 @@ def test_when_no_champion_is_whole_the_error_names_each_fault(registry: Registry
     for name in (first, second):
         registry.promote(name, reason="better")
         (registry.folder / name / "head.npz").unlink()
-    with pytest.raises(ModelError, match=rf"no champion is whole: .*{second}.*; .*{first}"):
+    with pytest.raises(ModelError, match=rf"all champions are missing or damaged: .*{second}.*; .*{first}"):
         registry.champion()
 
 
@@ -318,5 +318,5 @@ def test_a_version_of_a_later_format_is_refused_with_a_reason(
     (name,) = add(registry)
     assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == 3
     monkeypatch.undo()
-    with pytest.raises(ModelError, match="made by a later dokocos"):
+    with pytest.raises(ModelError, match="made by a newer dokocos"):
         registry.load(name)

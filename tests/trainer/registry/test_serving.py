@@ -155,7 +155,7 @@ def test_the_champion_is_described_without_loading_it(settings: Settings, regist
     with pytest.raises(ModelError, match="python -m trainer train"):
         describe_champion(settings)
     name = register()
-    assert re.search(f"{name}, brazil, china, japan, learned from 10 photos.*random", describe_champion(settings))
+    assert re.search(f"{name}, brazil, china, japan, trained on 10 photos.*random", describe_champion(settings))
 
 
 def test_a_new_champion_on_the_same_backbone_shares_it(settings: Settings, register: Callable[..., str]) -> None:
@@ -171,7 +171,7 @@ def test_other_weights_than_the_version_was_trained_on_are_refused(
     settings: Settings, register: Callable[..., str]
 ) -> None:
     register(fingerprint="0" * 64)
-    with pytest.raises(ModelError, match="bring the old file back, or train anew"):
+    with pytest.raises(ModelError, match="restore the old file, or train again"):
         Classifier.load(settings)
 
 

@@ -65,7 +65,7 @@ def test_a_label_may_be_called_test_beside_others(tmp_path: Path) -> None:
 
 def test_folders_for_splits_beside_others_are_no_labels(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{name}/{label}/1.jpg" for name in ("train", "test", "unsorted") for label in ("a", "b")))
-    with pytest.raises(DatasetError, match=r"folders for splits beside others \(unsorted\); move the others away"):
+    with pytest.raises(DatasetError, match=r"folders for splits and other folders \(unsorted\); move the others away"):
         site_at(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_a_folder_without_a_file_is_no_label_and_told(tmp_path: Path, caplog: py
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "c/.DS_Store")
     (tmp_path / "d/e").mkdir(parents=True)
     assert site_at(tmp_path).labels == ("a", "b")
-    assert "left_out=c, d" in caplog.text
+    assert "skipped=c, d" in caplog.text
 
 
 def test_what_lies_in_a_folder_that_cannot_be_read_is_told(
@@ -123,7 +123,7 @@ def test_a_file_name_that_is_no_text_is_left_out_with_a_reason(tmp_path: Path) -
         (tmp_path / "a" / name).write_bytes(b"x")
     page = next(site_at(tmp_path).pages("a"))
     assert len(page.images) == 1
-    assert [unusable.reason for unusable in page.unusable] == ["file name that is no readable text"] * 2
+    assert [unusable.reason for unusable in page.unusable] == ["file name that is not valid text"] * 2
 
 
 def test_links_that_go_round_in_circles_end(tmp_path: Path) -> None:
@@ -182,11 +182,11 @@ def test_files_without_a_label_are_told(tmp_path: Path, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "there is none"),
-        (("1.jpg", "2.jpg"), "there is none; files that lie directly in it have no label"),
-        (("a/1.jpg", "2.jpg"), "there is only one: a"),
-        (("train/a/1.jpg", "test/a/1.jpg"), "there is only one: a"),
-        (("train/1.jpg", "test/1.jpg"), "there is none"),
+        ((), "but has none"),
+        (("1.jpg", "2.jpg"), "has none; files directly in this folder have no label"),
+        (("a/1.jpg", "2.jpg"), "but has only one: a"),
+        (("train/a/1.jpg", "test/a/1.jpg"), "but has only one: a"),
+        (("train/1.jpg", "test/1.jpg"), "but has none"),
     ],
 )
 def test_a_folder_without_two_labels_says_what_it_needs(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

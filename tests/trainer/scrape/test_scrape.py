@@ -620,7 +620,7 @@ def test_a_listing_that_has_become_empty_leaves_all_as_it_was(
     settings = settings_for(gallery.server.url, tmp_path)
     run(settings, manifest)
     gallery.photos["japan"] = []
-    assert run(settings, manifest).problems == ["japan: the listing is empty; what is held stays as it is"]
+    assert run(settings, manifest).problems == ["japan: the listing is empty; stored photos are kept"]
     assert held(manifest) == [1, 20]
 
 
@@ -725,7 +725,7 @@ def test_verify_tells_what_cannot_be_had_again_and_keeps_its_row(
     path.write_bytes(b"damaged")
     gallery.answer(1, status(503))
     problem = check(settings, manifest).problems[0]
-    assert problem.startswith(f"{path}: 7 bytes, the manifest says {len(jpeg(1)):,}")
+    assert problem.startswith(f"{path}: 7 bytes, but the manifest has {len(jpeg(1)):,}")
     assert held(manifest) == [1, 20]
     gallery.answer(1, status(404))
     assert check(settings, manifest).dropped == ["1"]

@@ -348,7 +348,7 @@ def test_mixed_flags_are_told_once(server: Server, site: WorldCosplaySite, caplo
     with caplog.at_level(logging.WARNING):
         list(site.pages("japan"))
     assert [record.getMessage() for record in caplog.records] == [
-        "flags are mixed label=japan flags=jp,tw; check source.worldcosplay.countries.japan"
+        "mixed flags label=japan flags=jp,tw; check source.worldcosplay.countries.japan"
     ]
 
 
@@ -360,7 +360,7 @@ def test_labels_with_the_same_flag_are_told(
     with caplog.at_level(logging.WARNING):
         assert len([*site.pages("japan"), *site.pages("brazil")]) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "two labels have one flag labels=japan,brazil flag=jp; check source.worldcosplay.countries"
+        "two labels with the same flag labels=japan,brazil flag=jp; check source.worldcosplay.countries"
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from trainer.errors import ModelError
 from trainer.training import journal as journal_module
-from trainer.training.crash_report import explain_sudden_end
+from trainer.training.crash_report import explain_crash
 from trainer.training.host_metrics import Reading, boot_id, read_machine
 from trainer.training.journal import FILE_NAME, Journal, Run
 
@@ -43,7 +43,7 @@ def sudden(reading: Reading = CALM, *, boot: str = "first", minutes: float = 3, 
 
 
 def explained(*runs: Run, boot: str) -> str:
-    text = explain_sudden_end(runs, current_boot_id=boot)
+    text = explain_crash(runs, current_boot_id=boot)
     assert text is not None
     return text
 
@@ -53,8 +53,8 @@ def test_a_run_that_ended_in_order_is_not_explained(tmp_path: Path) -> None:
     with journal.run("train"):
         journal.step("features")
     assert [(run.command, run.step, run.ended) for run in journal.runs()] == [("train", "features", "done")]
-    assert explain_sudden_end(journal.runs()) is None
-    assert explain_sudden_end([]) is None
+    assert explain_crash(journal.runs()) is None
+    assert explain_crash([]) is None
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_a_killed_process_leaves_its_step_and_its_last_reading(tmp_path: Path) -
         os.kill(process.pid, signal.SIGKILL)
     (run,) = Journal(tmp_path).runs()
     assert (run.ended, run.step, run.gentle, run.boot_id) == (None, "features", True, boot_id())
-    text = explain_sudden_end([run])
+    text = explain_crash([run])
     assert text is not None
     assert "The last run, `train` of" in text
     assert 'in the step "features"' in text
     assert "GB memory free" in text
-    assert "The machine ran on: the process alone was ended from outside" in text
+    assert "The machine kept running: something killed the process" in text
 
 
 def test_a_torn_line_costs_nothing_else(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_third_sudden_end_within_minutes_under_gpu_load_suggests_the_power_s
     runs = [sudden(GPU_BUSY, boot=str(number), number=number) for number in range(3)]
     second, third = explained(*runs[:2], boot="2"), explained(*runs, boot="3")
     assert "nvidia-smi" not in second
-    assert "third sudden end within minutes under GPU load, which suggests the power supply" in third
+    assert "third crash within minutes under GPU load, so the power supply is the likely cause" in third
     assert "`nvidia-smi -pl 176`" in third
     assert "--gentle" in third
 
@@ -167,7 +167,7 @@ def test_a_machine_that_ran_on_had_no_power_cut() -> None:
 
 def test_little_memory_at_the_end_points_to_the_systems_memory_killer() -> None:
     reading = Reading(memory_free=100_000_000, memory_total=8_000_000_000)
-    assert "Set features.batch_size lower" in explained(sudden(reading), boot="first")
+    assert "Lower features.batch_size" in explained(sudden(reading), boot="first")
 
 
 def test_a_hot_machine_that_went_down_points_to_its_fans() -> None:
@@ -175,7 +175,7 @@ def test_a_hot_machine_that_went_down_points_to_its_fans() -> None:
 
 
 def test_a_machine_that_went_down_without_a_gpu_may_have_had_a_power_cut() -> None:
-    assert "a power cut" in explained(sudden(CALM), boot="second")
+    assert "a power failure" in explained(sudden(CALM), boot="second")
 
 
 def test_a_reading_survives_json_and_fields_of_later_versions() -> None:
@@ -186,11 +186,11 @@ def test_a_reading_survives_json_and_fields_of_later_versions() -> None:
 def test_values_that_are_no_numbers_are_left_out_of_a_reading() -> None:
     found = Reading.from_json({"load": "high", "cpus": 2, "memory_free": None, "gpu_busy": [1]})
     assert found == Reading(cpus=2)
-    assert found.in_words() == "none"
+    assert found.describe() == "none"
 
 
 def test_this_machine_can_be_read() -> None:
     reading = read_machine()
     assert reading.memory_total is not None
     assert reading.load is not None
-    assert "GB memory free" in reading.in_words()
+    assert "GB memory free" in reading.describe()

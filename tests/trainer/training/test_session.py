@@ -48,15 +48,15 @@ def test_steps_are_shown_and_written_down(tmp_path: Path) -> None:
 
 def test_only_a_run_cut_off_while_it_scraped_is_followed_by_scraping(tmp_path: Path) -> None:
     with session(tmp_path, "train") as run:
-        assert not run.goes_on_scraping
+        assert not run.resumes_scrape
         run.journal.step(SCRAPING)
     with session(tmp_path, "train") as run:
-        assert not run.goes_on_scraping  # that one ended in order
+        assert not run.resumes_scrape  # that one ended in order
     lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
     first_run = [line for line in lines if '"event": "end"' not in line][:3]
     (tmp_path / "journal.jsonl").write_text("".join(line for line in first_run if '"reading"' not in line))
     with session(tmp_path, "train") as run:
-        assert run.goes_on_scraping
+        assert run.resumes_scrape
 
 
 def test_a_second_session_is_refused(tmp_path: Path) -> None:

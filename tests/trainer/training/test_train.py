@@ -117,7 +117,7 @@ def test_the_same_training_again_is_kept_but_not_promoted(settings: Settings) ->
     outcome = run(settings, day=1)
     assert not outcome.verdict.promoted
     assert outcome.verdict.gain == 0
-    assert "not surely better" in outcome.verdict.reasons[0]
+    assert "not clearly better" in outcome.verdict.reasons[0]
     assert outcome.training_data.n_new == 0
     assert Registry(settings.data_dir).champion_name() == "2026-11-23-1"
     assert outcome.version.metrics["compared_with"] == "2026-11-23-1"
@@ -177,14 +177,14 @@ def test_a_champion_whose_weights_are_gone_does_not_stop_a_training(settings: Se
     with_champion(settings, weights=str(settings.data_dir / "gone.h5"))
     outcome = run(settings, day=1)
     assert not outcome.verdict.promoted
-    assert "the champion cannot be judged" in outcome.verdict.reasons[0]
+    assert "the champion cannot be evaluated" in outcome.verdict.reasons[0]
 
 
 def test_when_no_champion_is_whole_the_new_version_takes_over(settings: Settings) -> None:
     (settings.data_dir / "versions" / "2026-11-23-1" / HEAD).unlink()
     outcome = run(settings, day=1)
     assert outcome.verdict.promoted
-    assert "no champion is whole" in outcome.verdict.reasons[0]
+    assert "all champions are missing or damaged" in outcome.verdict.reasons[0]
 
 
 def test_a_version_is_judged_on_the_holdout_as_in_its_training(
