@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from sandbox import demo
-from sandbox.conversation import KINDS, Question, ask, kind_of, questions, what_is_missing
+from sandbox.conversation import KINDS, Question, ask, kind_of, questions, find_problems
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, add_people
 from sandbox.instance.people import BOT
@@ -99,7 +99,7 @@ class Runner:
 def test_a_run_in_which_every_answer_comes_ends_with_0_and_leaves_nothing(run: Runner) -> None:
     assert run() == 0
     text = run.output.getvalue()
-    assert "All 6 expected answers came." in text
+    assert "All 6 answers are as expected." in text
     assert "@alice:\n  @dokocos which gallery" in text
     assert "      @dokocos → @alice:\n        Japan 60%" in text
     assert "[image 720 x " in text
@@ -162,7 +162,7 @@ def test_a_stop_while_people_watch_stops_the_bot_and_removes_the_data(packages: 
     with process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        assert any("Ctrl-C ends everything" in line for line in lines)
+        assert any("Press Ctrl-C to stop" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert process.returncode == 0
@@ -186,7 +186,7 @@ def test_two_answers_are_one_too_many(instance: Instance, bot: Account, question
     asked = ask(instance, question, bot)
     for _ in range(2):
         instance.post(bot, "@fumi 日本 60%", in_reply_to=asked, language="ja")
-    assert what_is_missing(instance, {question: asked}, bot) == ["@fumi: 2 answers came; expected one"]
+    assert find_problems(instance, {question: asked}, bot) == ["@fumi: 2 answers came; expected one"]
 
 
 @pytest.mark.parametrize(
@@ -202,13 +202,13 @@ def test_an_answer_has_to_be_of_its_kind_and_language(
 ) -> None:
     asked = ask(instance, question, bot)
     instance.post(bot, text, in_reply_to=asked, language=language)
-    assert what_is_missing(instance, {question: asked}, bot) == ([f"@fumi: {problem}"] if problem else [])
+    assert find_problems(instance, {question: asked}, bot) == ([f"@fumi: {problem}"] if problem else [])
 
 
 def test_an_answer_of_somebody_else_does_not_count(instance: Instance, bot: Account, question: Question) -> None:
     asked = ask(instance, question, bot)
     instance.post(instance.account("bob"), "@fumi 日本 60%", in_reply_to=asked, language="ja")
-    assert "no answer came" in what_is_missing(instance, {question: asked}, bot)[0]
+    assert "no answer came" in find_problems(instance, {question: asked}, bot)[0]
 
 
 def test_a_text_of_no_known_kind_is_none() -> None:

@@ -188,15 +188,15 @@ def test_a_fault_of_the_body_leaves_event_streams_alone(
         assert stream.event()[0] == "notification"
 
 
-def struck(seed: int) -> list[bool]:
+def chosen(seed: int) -> list[bool]:
     faults = Faults(seed=seed)
     faults.add(Fault(kind="cut", share=0.3))
-    return [bool(faults.strike("GET", "/")) for _ in range(1000)]
+    return [bool(faults.choose("GET", "/")) for _ in range(1000)]
 
 
 def test_a_share_is_drawn_by_the_seed() -> None:
-    assert struck(1) == struck(1) != struck(2)
-    assert 250 < sum(struck(1)) < 350
+    assert chosen(1) == chosen(1) != chosen(2)
+    assert 250 < sum(chosen(1)) < 350
 
 
 def test_faults_can_be_set_read_and_cleared_over_http(instance_url: str, bot: Account) -> None:
