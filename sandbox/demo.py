@@ -24,7 +24,7 @@ from rich.table import Table
 from sandbox import gallery as galleries
 from sandbox import instance as instances
 from sandbox.child import Child
-from sandbox.conversation import Question, answers, ask, questions, find_problems
+from sandbox.conversation import Question, answers, ask, find_problems, questions
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, Status
 from sandbox.instance.people import BOT
@@ -207,7 +207,7 @@ class _Demo:
 
 
 def _create_gallery(seed: int, photos: int) -> Gallery:
-    """A gallery with enough photos under each label."""
+    """Create a gallery with enough photos for each label."""
     n_members = -(-(photos + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
     gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
     for label in gallery.labels:

@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks import reference
 from benchmarks.calibration import errors_by_chance
-from benchmarks.imbalance import thin
+from benchmarks.imbalance import drop_every_second_member
 from benchmarks.retrain import grow
-from benchmarks.studio import Studio, drawn_anew, hang, seconds_of_steps
+from benchmarks.studio import Studio, create_gallery, seconds_of_steps, with_other_members
 from trainer.config import FeatureSettings, SplitSettings
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.manifest import Photo
@@ -74,21 +74,21 @@ def test_the_reference_finds_the_same_photos_in_the_same_splits(tmp_path: Path) 
         path = tmp_path / f"{number}.jpeg"
         path.write_bytes(bytes([number]))
         items.append(Item(f"{number:064x}", path, label, "ab".index(label), "somebody", split))  # type: ignore[arg-type]
-    reference.hang(items, tmp_path / "recipe")
+    reference.link_photos(items, tmp_path / "recipe")
     for item in items:
         assert (tmp_path / "recipe" / item.split / item.label / item.path.name).read_bytes() == item.path.read_bytes()
     assert sum(path.is_file() for path in (tmp_path / "recipe").rglob("*")) == len(items)
 
 
 def test_a_gallery_that_is_hung_has_enough_whole_photos_of_each_label() -> None:
-    gallery = hang(30)
+    gallery = create_gallery(30)
     for label in gallery.labels:
         assert sum(photo.flaw is None for photo in gallery.photos(label)) >= 30
 
 
 def test_a_trainer_in_the_studio_knows_the_gallery_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_HEAD__SEED", "7")  # of whoever starts the benchmark
-    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
+    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
     settings = place.settings()
     site = settings.source.worldcosplay
     assert (site.base_url, site.image_hosts) == ("http://127.0.0.1:9", ("127.0.0.1",))
@@ -97,7 +97,7 @@ def test_a_trainer_in_the_studio_knows_the_gallery_alone(tmp_path: Path, monkeyp
 
 
 def test_a_gallery_that_grows_brings_new_photos_by_old_members_and_new_ones(tmp_path: Path) -> None:
-    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10)
+    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10)
     before = {photo.photo_id for photo in place.gallery.photos()}
     members = {label: len(place.gallery.members(label)) for label in place.gallery.labels}
     assert grow(place, 4) == 12
@@ -168,7 +168,7 @@ def splits(listed: Sequence[Photo]) -> Dataset:
 
 def test_another_draw_holds_out_other_members_and_keeps_each_whole() -> None:
     listed = photos(30)
-    first, second = (splits(drawn_anew(listed, turn)) for turn in (0, 1))
+    first, second = (splits(with_other_members(listed, turn)) for turn in (0, 1))
     assert first == splits(listed)
     assert {item.sha256 for item in first.split("holdout")} != {item.sha256 for item in second.split("holdout")}
     split_of = {item.sha256: item.split for item in second.items}
@@ -177,7 +177,7 @@ def test_another_draw_holds_out_other_members_and_keeps_each_whole() -> None:
 
 
 def test_the_rare_label_keeps_every_second_member_and_the_others_keep_all() -> None:
-    kept = thin(photos(10), "a")
+    kept = drop_every_second_member(photos(10), "a")
     members = {photo.member_id for photo in kept}
     assert Counter(photo.label for photo in kept) == {"a": 15, "b": 30}
     assert {member for member in members if member and member.startswith("a")} == {f"a{n}" for n in range(0, 10, 2)}

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from sandbox import demo
-from sandbox.conversation import KINDS, Question, ask, kind_of, questions, find_problems
+from sandbox.conversation import KINDS, Question, ask, find_problems, kind_of, questions
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, add_people
 from sandbox.instance.people import BOT

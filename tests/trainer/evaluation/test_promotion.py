@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.promotion import judge
+from benchmarks.promotion import simulate
 from trainer.config import EvaluateSettings
 from trainer.evaluation.evaluate import Indexes
 from trainer.evaluation.promotion import Verdict, compare
@@ -106,7 +106,7 @@ def test_a_verdict_is_plain_json() -> None:
 
 def test_equal_challengers_seldom_and_better_ones_mostly_take_over() -> None:
     rng = np.random.default_rng(0)
-    equal = [judge(rng, gain=0.0, n_photos=900, settings=SETTINGS).promoted for _ in range(100)]
-    better = [judge(rng, gain=0.08, n_photos=900, settings=SETTINGS).promoted for _ in range(30)]
+    equal = [simulate(rng, gain=0.0, n_photos=900, settings=SETTINGS).promoted for _ in range(100)]
+    better = [simulate(rng, gain=0.08, n_photos=900, settings=SETTINGS).promoted for _ in range(30)]
     assert sum(equal) <= 8
     assert sum(better) >= 24
