@@ -172,24 +172,24 @@ class Registry:
         """
         with only_one(self._lock, "change of the registry", wait=True):
             name = self._next_name()
-            beside = self.folder / f"{UNFINISHED}{name}"
+            temporary = self.folder / f"{UNFINISHED}{name}"
             try:
                 for leftover in self.folder.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
-                beside.mkdir(parents=True)
-                write(beside)
-                _write_json(beside / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
-                _write_json(beside / METRICS, metrics)
-                lines = [f"{_sha256(path)}  {path.relative_to(beside)}\n" for path in _files(beside)]
-                write_file(beside / SUMS, lambda file: file.write("".join(lines).encode()))
-                for path in _files(beside):
+                temporary.mkdir(parents=True)
+                write(temporary)
+                _write_json(temporary / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
+                _write_json(temporary / METRICS, metrics)
+                lines = [f"{_sha256(path)}  {path.relative_to(temporary)}\n" for path in _files(temporary)]
+                write_file(temporary / SUMS, lambda file: file.write("".join(lines).encode()))
+                for path in _files(temporary):
                     _sync_file(path)
-                beside.replace(self.folder / name)
+                temporary.replace(self.folder / name)
                 sync_folder(self.folder)
             except OSError as error:
-                raise storage_error(beside, error) from error
+                raise storage_error(temporary, error) from error
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         logger.info("version saved name=%s", name)
         return self.load(name)
 

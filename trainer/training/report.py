@@ -143,7 +143,7 @@ def _interval(figure: Figure) -> str:
 def _points_above(share: float | None, other: float | None) -> str:
     """The difference of two rounded percentages, e.g. "12 points above"."""
     if share is None or other is None:
-        return "beside"
+        return "compared with"
     points = round(100 * share) - round(100 * other)
     return f"{abs(points)} point{'s' if abs(points) != 1 else ''} {'above' if points >= 0 else 'below'}"
 
