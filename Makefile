@@ -5,6 +5,7 @@
 # make lint    lint, formatting, types, Dockerfile, secrets, advisories
 # make unit    all tests
 # make audit   the advisories, with a failure where they cannot be reached
+# make sbom    write a CycloneDX list of the installed packages: dokocos.cdx.json
 # make lock    write the lock files after a change to pyproject.toml (needs uv); RAISE=NAME raises one package
 # make clean   remove the virtual environment and all caches
 # make help    this list
@@ -15,7 +16,7 @@ LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 BIN := .venv/bin
 STAMP := .venv/$(LOCK).installed
 
-.PHONY: help demo test quick setup lint unit audit lock clean
+.PHONY: help demo test quick setup lint unit audit sbom lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +53,9 @@ quick: setup
 # As in lint, but with a failure where the advisories cannot be reached, which takes more than a package index.
 audit: setup
 	$(BIN)/python -m tests.advisories --must-answer $(LOCK)
+
+sbom: setup
+	$(BIN)/python -m tests.sbom requirements-run.lock > dokocos.cdx.json
 
 # After a change to the dependencies in pyproject.toml (needs uv): for development, for serving, for a GPU.
 LOCK_WITH := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \

@@ -8,28 +8,33 @@ must be decoded;
 - the corpus' bombs without limits on pixels, bytes and frames: the memory limit alone must be enough;
 - photos with the maximum number of pixels, in the formats that need most memory: they must be decoded.
 
-It also measures the cost of the child process for a typical photo.
+It also measures the cost of the child process for a typical photo, with and without confinement, and what a decoder
+gets that is controlled by a malicious photo (`tests.intruder`).
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 from PIL import Image
 
 from benchmarks.result import Figure, Goal, Result
-from bot.config import BotSettings
-from bot.photos.decode import Decoder
-from tests import hostile
+from tests import hostile, intruder
 from tests.hostile import HostileFile
 from tests.verdict import judge, peak_mib
 from trainer.config import ImageSettings
-from trainer.photos import images
+from trainer.photos import decode_process, images
+from trainer.photos.decode import Decoder
 
 LIMITS = ImageSettings()
 UNLIMITED = ImageSettings(max_pixels=10**12, max_bytes=10**10, max_frames=10**9)
@@ -37,16 +42,15 @@ MIB = 1024 * 1024
 SMALL_MIB = 256  # memory limit in the round of bombs
 
 
-def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  # noqa: ARG001
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     """Run the benchmark.
 
     Args:
         quick: fewer files with flipped bits, and only one format of the largest photos.
-        work_dir: not used; nothing is written.
+        work_dir: a folder with fake secrets of a bot, for the intruder.
         say: prints a line of progress, and each file with a wrong result.
     """
-    settings = BotSettings()
-    limit_mib = settings.decode_max_bytes // MIB
+    limit_mib = LIMITS.decode_max_bytes // MIB
     corpus = _Round(LIMITS, limit_mib, say)
     corpus.run("corpus", hostile.corpus())
     flipped = _Round(LIMITS, limit_mib, say)
@@ -55,7 +59,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
     bombs.run("bombs", (HostileFile(file.name, file.data, _ANY) for file in hostile.bombs()))
     large = _Round(LIMITS.model_copy(update={"max_bytes": 10**9}), limit_mib, say)
     large.run("largest photos", _largest(["JPEG"] if quick else ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"]))
-    inside_ms, outside_ms = _price()
+    inside_ms, unconfined_ms, confined_ms = _price()
+    n_got, n_tried = _raid(work_dir, say)
     figures: dict[str, Figure] = {
         "files": corpus.n_files,
         "ended_wrongly": corpus.n_wrong,
@@ -74,18 +79,25 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
         "largest_photos_peak_child_mib": large.peak_mib,
         "largest_photos_slowest_ms": max(large.took_ms),
         "decode_in_process_ms": inside_ms,
-        "decode_in_child_ms": outside_ms,
+        "decode_in_unconfined_child_ms": unconfined_ms,
+        "decode_in_child_ms": confined_ms,
+        "confinement_ms": confined_ms - unconfined_ms,
+        "intruder_tried": n_tried,
+        "intruder_got": n_got,
     }
     goals = (
         Goal("files", at_least=200),
         Goal("ended_wrongly", at_most=0),
         Goal("ended_wrongly_with_wrong_bits", at_most=0),
         Goal("children_lost", at_most=0),
-        Goal("slowest_ms", at_most=1000 * settings.decode_timeout_s),
+        Goal("slowest_ms", at_most=1000 * LIMITS.decode_timeout_s),
         Goal("peak_child_mib", at_most=SMALL_MIB),
         Goal("bombs_unlimited_peak_child_mib", at_most=SMALL_MIB + _LIBRARIES_MIB),
         Goal("largest_photos_refused", at_most=0),
         Goal("largest_photos_peak_child_mib", at_most=limit_mib + _LIBRARIES_MIB),
+        Goal("confinement_ms", at_most=1.0),
+        Goal("intruder_tried", at_least=60),
+        Goal("intruder_got", at_most=0),
     )
     return Result(figures, goals)
 
@@ -98,7 +110,7 @@ class _Round:
     """Runs files through one decoder, and collects the results."""
 
     def __init__(self, limits: ImageSettings, memory_mib: int, say: Callable[[str], None]) -> None:
-        self._decoder = Decoder(limits, memory_bytes=memory_mib * MIB, deadline_s=BotSettings().decode_timeout_s)
+        self._decoder = Decoder(limits.model_copy(update={"decode_max_bytes": memory_mib * MIB}))
         self._say = say
         self.ends: Counter[str] = Counter()
         self.took_ms: list[float] = []
@@ -153,20 +165,52 @@ def _largest(formats: Iterable[str]) -> Iterator[HostileFile]:
         yield HostileFile(f"5760x5760.{name.lower()}", data, frozenset({hostile.ARRAY}), hostile.drawing())
 
 
-def _price(rounds: int = 50) -> tuple[float, float]:
-    """Milliseconds for one view of a 350 x 600 JPEG, in this process and in a child."""
+def _price(rounds: int = 100) -> tuple[float, float, float]:
+    """Milliseconds for one view of a 350 x 600 JPEG: in this process, in an unconfined child, in a confined child.
+
+    Medians over alternating rounds, so that other work on the machine affects all.
+    """
     data = hostile.save(hostile.drawing().resize((350, 600)), "JPEG", quality=90)
-    with Decoder(LIMITS, memory_bytes=512 * MIB, deadline_s=30) as decoder:
+    with _unconfined(LIMITS) as free, Decoder(LIMITS) as decoder:
         ways: list[Callable[[], images.Pixels]] = [
             lambda: images.prepare(data, LIMITS, ["whole"]),
+            lambda: free.prepare(data),
             lambda: decoder.prepare(data),
         ]
-        medians = []
-        for way in ways:
-            took = []
-            for _ in range(rounds):
+        took: list[list[float]] = [[], [], []]
+        for number in range(rounds + 2):
+            for way, times in zip(ways, took, strict=True):
                 started = time.perf_counter()
                 way()
-                took.append(1000 * (time.perf_counter() - started))
-            medians.append(statistics.median(took))
-    return medians[0], medians[1]
+                if number >= 2:  # before, the children start
+                    times.append(1000 * (time.perf_counter() - started))
+    inside, in_free, in_confined = (statistics.median(times) for times in took)
+    return inside, in_free, in_confined
+
+
+@contextmanager
+def _unconfined(limits: ImageSettings) -> Iterator[Decoder]:
+    """A decoder as it would be without confinement."""
+    code = "from trainer.photos import decode_child as it; it.confine = lambda **_: (); it._main()"
+    with mock.patch.object(decode_process, "COMMAND", (sys.executable, "-c", code)), Decoder(limits) as decoder:
+        for _ in decoder.pids():
+            decoder.lacks()
+        yield decoder
+
+
+def _raid(work_dir: Path, say: Callable[[str], None]) -> tuple[int, int]:
+    """How much an intruder got, and how much it tried."""
+    for name in ("token", "database"):
+        (work_dir / name).write_text("secret", encoding="ascii")
+    (work_dir / "temporary").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server, intruder.taken_over() as decoder:
+        about = {
+            **{name: str(work_dir / name) for name in ("token", "database", "temporary")},
+            "data_dir": str(work_dir),
+            "parent": os.getpid(),
+            "port": server.getsockname()[1],
+            "secret": "secret",  # pragma: allowlist secret
+        }
+        got, n_tried = intruder.ask(decoder, about)
+    say(f"an intruder tried {n_tried} things and got {', '.join(got) or 'nothing'}")
+    return len(got), n_tried

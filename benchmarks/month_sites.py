@@ -25,7 +25,6 @@ import yaml
 from benchmarks.home import until
 from bot.admin.subprocesses import Subprocesses
 from bot.config import Settings
-from bot.photos.decode import Decoder
 from bot.photos.photos import Decoder as Decodes
 from bot.photos.predict import Loader, ServingLoader
 from sandbox.faults import Fault, Faults
@@ -33,6 +32,7 @@ from sandbox.gallery import Gallery, Options, create_app
 from sandbox.server import serve
 from tests.fake_trainer import add_version, plan
 from tests.fakes import FakeClassifier, FakeDecoder
+from trainer.photos.decode import Decoder
 from trainer.photos.images import prepare
 from trainer.registry.registry import Registry
 from trainer.registry.serving import Classifier
@@ -43,8 +43,8 @@ Training = Literal["better", "worse", "crash", "any"]
 Site = Literal["grows", "down", "back"]
 # Different ways in which a site can fail.
 OUTAGES = (Fault(kind="answer", status=503), Fault(kind="cut"), Fault(kind="html"))
-# A possible mistake in config.yaml: the head hardly changes from its initial random weights.
-SLIP = {"max_epochs": 1, "learning_rate": 1e-6}
+# A possible mistake in config.yaml: a penalty so large that the head learns nothing.
+SLIP = {"l2": 1e6}
 FIRST_MEMBERS, FIRST_PHOTOS = 7, 4  # per label; few photos, and half of them with a wrong label
 FIRST_WRONG_SHARE = 0.5
 NEW_MEMBERS, NEW_PHOTOS = 4, 10  # per label and night
@@ -173,10 +173,7 @@ class RealSource(Source):
 
     @contextmanager
     def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
-        limits = settings.bot
-        with Decoder(
-            settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s
-        ) as decoder:
+        with Decoder(settings.images) as decoder:
             yield ServingLoader(settings), decoder
 
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:

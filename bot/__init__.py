@@ -1,1 +1,1 @@
-"""The Mastodon side of dokocos: from a mention on the stream to the reply in its thread."""
+"""The Mastodon bot: from a mention on the stream to the reply in its thread."""

@@ -1,4 +1,4 @@
-"""The bot's commands: login, check, run, predict, inbox."""
+"""The bot's command line: login, check, run, predict, inbox, health, jobs, stats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXIT_FAULT = 1
-# 2 is the command line's own: wrong usage.
+# 2 means wrong usage; Typer sets it.
 EXIT_NEEDS_A_PERSON = 3
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Another file than
 
 @app.callback()
 def before_all(context: typer.Context, config: Config = None) -> None:
-    """Let --config stand before the command as well as after it."""
+    """Accepts --config before the command as well as after it."""
     context.default_map = {command: {"config": config} for command in COMMANDS}
 
 
@@ -49,9 +49,9 @@ def login(
     instance: Annotated[str, typer.Argument(help="The bot's instance, e.g. https://friends.nico.")],
     config: Config = None,
     browser: Annotated[bool, typer.Option(help="Open the login page in a browser on this machine.")] = True,
-    code: Annotated[str | None, typer.Option(help="The code the login page showed; asked for when left out.")] = None,
+    code: Annotated[str | None, typer.Option(help="The code from the login page; asked for if missing.")] = None,
 ) -> None:
-    """Get an access token from an instance and keep it in data_dir, readable by this user alone."""
+    """Get an access token from an instance and store it in data_dir, readable only by this user."""
     with _explained():
         from bot.instance.login import Login
         from trainer.web.fetch import user_agent
@@ -60,7 +60,7 @@ def login(
         base_url = _home(instance)
         if base_url.startswith("http://") and not settings.mastodon.allow_http:
             raise ConfigError(
-                f"{base_url}: a token must not travel in the open; use https://, or set mastodon.allow_http"
+                f"{base_url}: a token must not be sent unencrypted; use https://, or set mastodon.allow_http"
             )
         step = Login(
             base_url=base_url,
@@ -76,7 +76,7 @@ def login(
                 webbrowser.open(url)
             code = typer.prompt("The code shown there")
         path = step.finish(code)
-        typer.echo(f"Token kept in {path}, readable by you alone.")
+        typer.echo(f"Token stored in {path}, readable only by you.")
         if base_url != settings.mastodon.base_url:
             typer.echo(f"Now set mastodon.base_url to {base_url} in config.yaml (it is {settings.mastodon.base_url}).")
 
@@ -84,10 +84,10 @@ def login(
 @app.command()
 def check(
     config: Config = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Leave the network alone.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what the bot can mend itself, without asking.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed automatically, without asking.")] = False,
 ) -> None:
-    """Say in plain words what is missing or wrong; exit status 0 when the bot can run, else 1."""
+    """Check what is missing or wrong; exit status 0 if the bot can run, else 1."""
     from bot import check as checks
 
     try:
@@ -100,13 +100,13 @@ def check(
     for result in (each for part in results for each in part):
         typer.echo(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
         n_faults += result.level == "fault"
-        if result.mend and (fix or (sys.stdin.isatty() and typer.confirm("      Shall I change that?"))):
+        if result.fix and (fix or (sys.stdin.isatty() and typer.confirm("      Fix this?"))):
             try:
-                result.mend()
-                typer.echo("      changed")
+                result.fix()
+                typer.echo("      fixed")
             except ProjectError as error:
-                typer.echo(f"      could not be changed: {error}")
-    typer.echo("The bot can run." if not n_faults else f"{n_faults} to mend before the bot can run.")
+                typer.echo(f"      could not be fixed: {error}")
+    typer.echo("The bot can run." if not n_faults else f"{n_faults} to fix before the bot can run.")
     raise typer.Exit(EXIT_FAULT if n_faults else 0)
 
 
@@ -114,7 +114,7 @@ def check(
 def run(config: Config = None) -> None:
     """Answer mentions until SIGTERM or Ctrl-C.
 
-    Exit status: 0 stopped as asked, 1 a fault, 2 wrong usage, 3 only a person can help (settings, token, no model).
+    Exit status: 0 stopped on request, 1 error, 2 wrong usage, 3 a person must help (settings, token, no model).
     """
     status = 0
     try:
@@ -123,9 +123,9 @@ def run(config: Config = None) -> None:
     except typer.Exit as end:
         status = end.exit_code
     except Exception:
-        logger.exception("a fault of ours; please report it with these lines")
+        logger.exception("a bug in dokocos; please report it with these lines")
         status = EXIT_FAULT
-    # Everything is closed. Taking TensorFlow apart can take longer than a service manager waits; a stuck call, too.
+    # Everything is closed. TensorFlow's shutdown, or a stuck call, can take longer than a service manager waits.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -137,23 +137,23 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Photos on this machine.")],
     config: Config = None,
 ) -> None:
-    """Say which gallery files on disk look like; exit status 1 when one of them could not be judged."""
+    """Classify photos on disk; exit status 1 if one of them could not be classified."""
     with _explained():
         settings = load_settings(config)
-        n_failed = sum(not _predict_file(path, found) for path, found in _judged(files, settings))
+        n_failed = sum(not _predict_file(path, found) for path, found in _classified(files, settings))
         raise typer.Exit(EXIT_FAULT if n_failed else 0)
 
 
 @app.command()
 def inbox(
     config: Config = None,
-    everything: Annotated[bool, typer.Option("--all", help="Finished mentions too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="Show finished mentions too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 50,
     retry: Annotated[
-        str | None, typer.Option(help="Try a failed mention again: its notification id, or all.", show_default=False)
+        str | None, typer.Option(help="Try a failed mention again: its notification id, or “all”.", show_default=False)
     ] = None,
 ) -> None:
-    """Show the mentions that wait or were set aside, with the reason; or give them another chance."""
+    """Show mentions that wait or have failed, with the reason; or try failed ones again."""
     with _explained():
         from bot.storage.store import Store
 
@@ -161,7 +161,7 @@ def inbox(
         try:
             if retry is not None:
                 n_again = store.inbox.retry(None if retry == "all" else retry)
-                typer.echo(f"{n_again} to be tried again; a running bot sees it within a quarter of a minute.")
+                typer.echo(f"{n_again} will be tried again; a running bot notices within 15 seconds.")
                 raise typer.Exit(0 if n_again or retry == "all" else EXIT_FAULT)
             counts = store.inbox.counts()
             _show_inbox(store.inbox.entries(open_only=not everything, limit=limit), counts)
@@ -171,7 +171,7 @@ def inbox(
 
 @app.command()
 def health(config: Config = None) -> None:
-    """Say whether the bot that works in data_dir is alive; exit status 0 when it is, else 1."""
+    """Say whether the bot that uses data_dir is alive; exit status 0 if it is, else 1."""
     import time
 
     from bot.monitor.health import problem
@@ -183,8 +183,8 @@ def health(config: Config = None) -> None:
 
 
 @app.command()
-def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="Runs at most.")] = 20) -> None:
-    """Show what the bot did by itself lately: which job, when, how long, and what came of it."""
+def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 20) -> None:
+    """Show each job's next run, and the last runs: when, how long, with which outcome."""
     with _explained():
         from bot.monitor.tables import jobs_table
 
@@ -193,8 +193,8 @@ def jobs(config: Config = None, limit: Annotated[int, typer.Option(min=1, help="
 
 
 @app.command()
-def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="Days at most.")] = 14) -> None:
-    """Show how many mentions were answered, refused and set aside, day by day, and the champion's figures."""
+def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 14) -> None:
+    """Show how many mentions were answered, refused or failed, by day, and the champion's figures."""
     with _explained():
         from bot.monitor.tables import stats_table
 
@@ -203,7 +203,7 @@ def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="
 
 
 def _home(instance: str) -> str:
-    """The address of the instance that somebody means: https where they leave it out. Raises ConfigError."""
+    """The instance's base URL from user input; https by default. Raises ConfigError."""
     try:
         return home_url(instance if "://" in instance else f"https://{instance}")
     except ValueError as error:
@@ -211,12 +211,12 @@ def _home(instance: str) -> str:
 
 
 def _database(settings: Settings) -> Path:
-    """The bot's database. Raises ConfigError where there is none yet."""
+    """The path of the bot's database. Raises ConfigError if there is none yet."""
     from bot.storage.store import DATABASE
 
     path = settings.data_dir / DATABASE
     if not path.exists():
-        raise ConfigError(f"{path}: no inbox yet; it comes with the first `python -m bot run`")
+        raise ConfigError(f"{path}: no inbox yet; the first `python -m bot run` creates it")
     return path
 
 
@@ -227,21 +227,23 @@ def _show(table: object) -> None:
 
 
 def _serve(config: Path | None) -> None:
-    """Build the bot and let it run; returns when it was asked to stop, raises what ended it otherwise."""
+    """Builds and runs the bot; returns if it was asked to stop, else raises the error that ended it."""
     from bot import log
     from bot.admin.subprocesses import Subprocesses
     from bot.app import Bot
     from bot.instance.credentials import find_token
-    from bot.photos.decode import Decoder
     from bot.photos.predict import ServingLoader
+    from trainer.confinement import hide_memory
+    from trainer.photos.decode import Decoder
 
     settings = load_settings(config)
     token = find_token(settings).token
-    # Neither the children nor a crash report of theirs can tell what they do not inherit.
+    # Neither the children nor a crash report of theirs can tell what they do not inherit; what the kernel keeps of it
+    # is closed to them as well.
+    hide_memory()
     os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
     last_lines = log.set_up(settings.log, secrets=[token])
-    limits = settings.bot
-    with Decoder(settings.images, memory_bytes=limits.decode_max_bytes, deadline_s=limits.decode_timeout_s) as decoder:
+    with Decoder(settings.images) as decoder:
         subprocesses = Subprocesses(settings.schedule, settings.data_dir / "log", config=config)
         bot = Bot(
             settings, token, ServingLoader(settings), decoder, subprocesses=subprocesses, log_lines=last_lines.lines
@@ -260,7 +262,7 @@ def _serve(config: Path | None) -> None:
 
 
 def _reload(bot: Bot, config: Path | None, token: str) -> None:
-    """Read the settings again and take over what is safe while the bot runs."""
+    """Reads the settings again and applies those that may change while the bot runs."""
     from bot import log
 
     try:
@@ -268,34 +270,38 @@ def _reload(bot: Bot, config: Path | None, token: str) -> None:
         log.set_up(settings.log, secrets=[token])
         waiting = bot.operations.reload(settings)
     except ProjectError as error:
-        logger.error("settings not reloaded, the old ones stay: %s", error)
+        logger.error("settings not reloaded, keeping the old ones: %s", error)
         return
     logger.info("settings reloaded; a restart is needed for: %s", ", ".join(waiting) or "nothing")
 
 
-def _judged(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
+def _classified(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
     """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
     from bot.photos.predict import ServingLoader, prediction
-    from trainer.photos import images
+    from trainer.photos.decode import Decoder
 
     classifier = ServingLoader(settings).load()
-    for path in files:
-        try:
-            prepared = images.prepare(path.read_bytes(), settings.images, (classifier.view,))
-            yield path, prediction(classifier, classifier.predict(prepared)[0])
-        except OSError as error:
-            yield path, ImageError(f"cannot be read: {error.strerror}")
-        except ImageError as error:
-            yield path, error
+    with Decoder(settings.images) as decoder:
+        for path in files:
+            try:
+                prepared = decoder.views(path.read_bytes(), [classifier.view])
+                yield path, prediction(classifier, classifier.predict(prepared)[0])
+            except OSError as error:
+                yield path, ImageError(f"cannot be read: {error.strerror}")
+            except ImageError as error:
+                yield path, error
 
 
 def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:
-    """Print one file's answer; False where there is none."""
+    """Prints one file's result; returns False if it could not be classified."""
     if isinstance(found, ProjectError):
         typer.echo(f"{path}: {found}", err=True)
         return False
-    verdict = f"looks like the {found.label} gallery" if found.sure else f"not sure; nearest is {found.label}"
-    typer.echo(f"{path}: {verdict} (version {found.version})")
+    if not found.is_known:
+        result = f"looks like nothing that was learned; nearest is {found.label}"
+    else:
+        result = f"looks like the {found.label} gallery" if found.sure else f"not sure; nearest is {found.label}"
+    typer.echo(f"{path}: {result} (version {found.version})")
     for label, score in found.scores:
         typer.echo(f"  {label:<12} {'█' * round(score * 20):<20} {score:6.1%}")
     return True
@@ -313,14 +319,14 @@ def _show_inbox(entries: list[Entry], counts: dict[str, int]) -> None:
         received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
         answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
         cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
-        table.add_row(*(Text(cell) for cell in cells))  # as text: an acct or a reason is no markup
+        table.add_row(*(Text(cell) for cell in cells))  # as text: an acct or a reason may look like markup
     Console().print(table)
     typer.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "empty")
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Errors that a person can act on become a message and an exit status, without a traceback."""
+    """Turns errors that a person can act on into a message and an exit status, without a traceback."""
     try:
         yield
     except (ConfigError, ModelError, Unauthorized) as error:

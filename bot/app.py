@@ -1,4 +1,4 @@
-"""The running bot: its parts built from settings, started in order, stopped in time."""
+"""Builds the bot's parts from settings, starts them in order, and stops them in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bot.mentions.worker import Worker
 from bot.monitor.health import Heartbeat
 from bot.monitor.metrics import Metrics
 from bot.monitor.pages import Pages, pages_of
-from bot.photos.photos import Decoder, Judge
+from bot.photos.photos import Decoder, PhotoReader
 from bot.photos.predict import Loader, Predictor
 from bot.reply.texts import load_texts
 from bot.reply.writer import Writer
@@ -33,12 +33,12 @@ from trainer.web.fetch import Fetcher, user_agent
 logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
-# A stop may take ten seconds altogether; mentions at work get most of them.
+# A stop may take ten seconds in all; mentions in progress get most of them.
 STOP_S = 8.0
-CLOCK_STEP_S = 1.0  # what a server's Date header leaves out
-# While the champion loads, a request to stop is heard after this long.
+CLOCK_STEP_S = 1.0  # the resolution of a server's Date header
+# How often requests to stop are checked.
 LISTEN_TO_SIGNALS_S = 0.2
-# The inbox tries again by itself; a mention's thread must not wait for a slow file server for long.
+# The worker retries mentions by itself; its threads must not wait long for a slow file server.
 FETCH_ATTEMPTS = 2
 
 
@@ -46,17 +46,17 @@ class Bot:
     """All parts of the bot, for one account.
 
     Args:
-        loader: where the classifier comes from.
-        decoder: turns strangers' files into photos; started and closed by the caller, after the bot has stopped.
-        subprocesses: runs the trainer's commands; None: as this process is configured.
-        log_lines: the last warnings and errors, for the admins.
+        loader: loads the classifier.
+        decoder: decodes strangers' files; the caller starts it, and closes it after the bot has stopped.
+        subprocesses: runs the trainer's commands; None: built from `settings`.
+        log_lines: returns the last warnings and errors, for the admins.
         now: seconds since the epoch.
-        sleep: waits so many seconds; for an instance that is away at the start.
+        sleep: waits a number of seconds; used while the instance is down at the start.
 
     Raises:
         ConfigError: the texts are not usable.
         StorageError: the database cannot be opened, or another bot is using it.
-        InstanceError: the instance refuses the token, or to say what it is.
+        InstanceError: the instance refuses the token, or its description.
     """
 
     def __init__(
@@ -99,7 +99,13 @@ class Bot:
 
             fetcher = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
-            judge = Judge(fetcher, decoder, self.predictor, max_bytes=settings.images.max_bytes)
+            photo_reader = PhotoReader(
+                fetcher,
+                decoder,
+                self.predictor,
+                max_bytes=settings.images.max_bytes,
+                refuse_unknown=limits.refuse_unknown,
+            )
             writer = Writer(
                 texts,
                 limits.labels,
@@ -109,7 +115,7 @@ class Bot:
             )
 
             inbox = self.store.inbox
-            answerer = Answerer(self.client, self.store, judge, writer, limits, handlers=handlers, now=now)
+            answerer = Answerer(self.client, self.store, photo_reader, writer, limits, handlers=handlers, now=now)
             self.worker = Worker(
                 inbox, answerer, limits, handlers, self.metrics, self.ending, patience_s=patience_s, now=now
             )
@@ -135,14 +141,14 @@ class Bot:
 
     @property
     def failure(self) -> Exception | None:
-        """What ended the bot; None while it runs, and when it was asked to stop."""
+        """The error that ended the bot; None while it runs, or if it was asked to stop."""
         return self.ending.error
 
     def start(self) -> None:
-        """Start all parts; returns when the champion is loaded and mentions are listened for, or when asked to stop.
+        """Starts all parts; returns when the champion is loaded and the stream is started, or if asked to stop.
 
         Raises:
-            ModelError: there is no version to answer with.
+            ModelError: no version can serve.
         """
         self.heartbeat.start()
         if self.pages is not None:
@@ -162,11 +168,10 @@ class Bot:
         logger.info("ready took_s=%.1f", self._now() - self._started_at)
 
     def wait(self) -> bool:
-        """Wait until there is something to do for who runs the bot.
+        """Waits until the caller has something to do.
 
         Returns:
-            True when settings are to be read again; False when `ask_to_stop` was called, or the bot gave up: `failure`
-            then says why.
+            True: reload the settings. False: stop, as `ask_to_stop` was called or a fatal error occurred (`failure`).
         """
         while not self.ending.is_over.wait(LISTEN_TO_SIGNALS_S):
             if self._reload_asked.is_set():
@@ -175,15 +180,15 @@ class Bot:
         return False
 
     def ask_to_stop(self) -> None:
-        """Let `wait` return; fit for a signal handler."""
+        """Makes `wait` return False; safe in a signal handler."""
         self.ending.is_over.set()
 
     def ask_to_reload(self) -> None:
-        """Let `wait` return; fit for a signal handler."""
+        """Makes `wait` return True; safe in a signal handler."""
         self._reload_asked.set()
 
     def stop(self) -> bool:
-        """Stop all parts within ten seconds; True when nothing had to be left at work."""
+        """Stops all parts within ten seconds; True if no mention was left in progress."""
         deadline = time.monotonic() + STOP_S
 
         def left() -> float:
@@ -201,5 +206,5 @@ class Bot:
         return clean
 
     def is_alive(self) -> bool:
-        """Whether the loops that answer mentions run, or are not to run yet."""
+        """Whether the loops that answer mentions are running, or are not started yet."""
         return not self._is_serving or (self.worker.is_alive and self.catch_up.is_alive)

@@ -1,4 +1,4 @@
-"""What is missing or wrong before the bot can run, in plain words; one result for each thing looked at."""
+"""Checks what is missing or wrong before the bot can run; one result for each check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,41 +17,43 @@ from bot.instance.credentials import find_token
 from bot.instance.listener import Listener
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
+from trainer.photos.decode import Decoder
 from trainer.web.fetch import user_agent
 
 STREAM_WAIT_S = 10.0
-LEAST_FREE_BYTES = 500 * 1024 * 1024
+MIN_FREE_BYTES = 500 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: ok; note: it works, but a person should know; fault: the bot cannot run, or not as it should.
-        mend: what would mend it, where the bot can do so itself.
+        fix: fixes it, if the bot can do so itself.
     """
 
     level: Literal["ok", "note", "fault"]
     text: str
-    mend: Callable[[], None] | None = None
+    fix: Callable[[], None] | None = None
 
 
 def offline(settings: Settings) -> Iterator[Result]:
-    """What can be told without any network: texts, folder, token, the version that would serve."""
+    """What can be told without any network: texts, folder, token, decoding, the version that would serve."""
     yield Result("ok", "config: every setting is known and allowed")
     yield _texts(settings)
     yield _folder(settings)
     yield _token(settings)
+    yield _decoding(settings)
     yield _champion(settings)
 
 
 def online(settings: Settings) -> Iterator[Result]:
-    """What only the instance can tell: reachable, whose token, scopes, private mentions, streaming."""
+    """Checks with the instance: address, token, scopes, private mentions, streaming."""
     try:
         token = find_token(settings).token
     except ConfigError:
-        return  # told by `offline`
+        return  # reported by `offline`
     client = Client(settings.mastodon, token, user_agent=user_agent(settings.web))
     try:
         instance = client.home.instance()
@@ -84,9 +87,9 @@ def _folder(settings: Settings) -> Result:
     folder = settings.data_dir
     existing = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Result("fault", f"data_dir: {folder} cannot be written by this user; change data_dir, or its owner")
+        return Result("fault", f"data_dir: this user cannot write {folder}; change data_dir, or its owner")
     free = shutil.disk_usage(existing).free
-    if free < LEAST_FREE_BYTES:
+    if free < MIN_FREE_BYTES:
         return Result("note", f"data_dir: {folder} has only {free / 1e6:.0f} MB left")
     return Result("ok", f"data_dir: {folder} can be written, {free / 1e9:.0f} GB free")
 
@@ -97,6 +100,22 @@ def _token(settings: Settings) -> Result:
     except ConfigError as error:
         return Result("fault", f"token: {error}")
     return Result("ok", f"token: from {found.origin}")
+
+
+def _decoding(settings: Settings) -> Result:
+    """Whether the processes that see strangers' files can do nothing else."""
+    with closing(Decoder(settings.images, n_children=1)) as decoder:
+        try:
+            lacks = decoder.lacks()
+        except ProjectError as error:
+            return Result("fault", f"photos: {error}")
+    if lacks:
+        return Result(
+            "note",
+            "photos: a file that takes its decoder over is not shut in as it should be (docs/SECURITY.md); "
+            f"this system lacks: {'; '.join(lacks)}",
+        )
+    return Result("ok", "photos: decoded where no file, network or other process can be reached")
 
 
 def _champion(settings: Settings) -> Result:
@@ -114,17 +133,17 @@ def _champion(settings: Settings) -> Result:
 def _account(client: Client) -> Result:
     me = client.home.me()
     if not me.bot:
-        return Result("note", f"account: @{me.acct} is not marked as a bot; tick that in its profile, people expect it")
+        return Result("note", f"account: @{me.acct} is not marked as a bot; set that in its profile, people expect it")
     return Result("ok", f"account: @{me.acct}, marked as a bot")
 
 
 def _scopes(client: Client) -> Iterator[Result]:
-    """Try each scope by a call that changes nothing; the server refuses it for the scope, or for something else."""
+    """Checks each scope by a call that changes nothing; the server refuses it for lack of scope or another reason."""
     probes: dict[str, tuple[str, Callable[[], object]]] = {
         "read:notifications": ("mentions cannot be read", lambda: client.reader.notifications()),
         "read:statuses": ("threads cannot be read", lambda: client.reader.thread("0")),
         "read:follows": (
-            "accounts that were muted are answered all the same",
+            "muted accounts are answered too",
             lambda: client.reader.relation(client.home.me().id),
         ),
         "write:statuses": ("nothing can be posted", client.poster.probe_posting),
@@ -138,11 +157,11 @@ def _scopes(client: Client) -> Iterator[Result]:
             missing.append(scope)
             yield Result("fault", f"scopes: {scope} is missing, so {consequence}; run `python -m bot login` again")
         except (NotFound, Refused):
-            pass  # asked for nothing, refused nothing: the scope is there
+            pass  # refused for another reason: the token has the scope
         except InstanceError as error:
             if isinstance(error, NoSuchPage) and not error.outage:
-                continue  # the same, in words that are not the API's own
-            yield Result("note", f"scopes: {scope} could not be tried: {error}")
+                continue  # the same, but not from the API
+            yield Result("note", f"scopes: {scope} could not be checked: {error}")
     if not missing:
         yield Result("ok", f"scopes: {', '.join(probes)}")
 
@@ -157,13 +176,13 @@ def _private_mentions(client: Client) -> Result:
     if policy == "drop":
         return Result(
             "note",
-            "private mentions: those from strangers are dropped by the account's notification policy and never seen",
+            "private mentions: the account's notification policy drops those from strangers; the bot never sees them",
             client.home.accept_private_mentions,
         )
     return Result(
         "note",
-        "private mentions: those from strangers are filtered by the account's notification policy; the bot reads them, "
-        f"but only every few minutes, as the stream does not bring them (policy: {policy})",
+        "private mentions: the account's notification policy filters those from strangers; the bot reads them, but "
+        f"only every few minutes, as the stream omits them (policy: {policy})",
         client.home.accept_private_mentions,
     )
 
@@ -193,7 +212,7 @@ def _streaming(settings: Settings, client: Client) -> Result:
 
 
 class Probe:
-    """Takes a stream's events: whether it opens is all that a check wants to know."""
+    """Receives a stream's events; only records whether the stream opens."""
 
     def __init__(self) -> None:
         self.is_open = False

@@ -1,4 +1,4 @@
-"""The bot's sections of config.yaml, beside the trainer's."""
+"""The bot's sections of config.yaml, added to the trainer's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from trainer.config import Count, FromText, Seconds, Section
 
 
 def home_url(text: str) -> str:
-    """An instance's address in its one form: lower case, no slash at its end, no port that goes without saying.
+    """Normalizes an instance's address: lower case, no slash at the end, no default port.
 
     Raises:
-        ValueError: it is no such address.
+        ValueError: it is not such an address.
     """
     expected = "an instance's address and nothing more, like https://example.social"
     try:
@@ -37,7 +37,7 @@ def home_url(text: str) -> str:
 
 
 class MastodonSettings(Section):
-    """The instance the bot lives on, and how patiently it is spoken to."""
+    """The bot's instance, the token, and the timing of calls."""
 
     base_url: Annotated[str, AfterValidator(home_url)] = "https://friends.nico"
     access_token: SecretStr | None = None
@@ -54,7 +54,7 @@ class MastodonSettings(Section):
 
 
 class LabelText(Section):
-    """How one label is shown to people."""
+    """How one label is displayed."""
 
     flag: str = ""
     en: str = ""
@@ -69,7 +69,7 @@ DEFAULT_LABELS = {
 
 
 class BotSettings(Section):
-    """Who is answered, and how."""
+    """Who is answered, and how; limits and retries."""
 
     labels: Annotated[dict[str, LabelText], FromText] = DEFAULT_LABELS
     texts: Path | None = None
@@ -79,8 +79,7 @@ class BotSettings(Section):
     max_images: Annotated[int, Field(ge=1, le=4)] = 4
     batch_size: Annotated[int, Field(ge=1, le=64)] = 8
     concurrent_mentions: Annotated[int, Field(ge=1, le=64)] = 16
-    decode_max_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
-    decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    refuse_unknown: bool = True
     pictures: bool = True
     spare_uploads: Annotated[int, Field(ge=0)] = 3
     answer_sensitive: bool = True
@@ -106,7 +105,7 @@ class JobSettings(Section):
 
 
 class ScheduleSettings(Section):
-    """What the bot does by itself, and when."""
+    """The recurring jobs, and the limits of their child processes."""
 
     time_zone: str = "UTC"
     scrape: JobSettings = JobSettings(when="0 1 * * *", jitter_s=7200.0, misfire_grace_h=18.0)
@@ -125,7 +124,7 @@ class ScheduleSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
-        """A job of which only some settings are given keeps its own defaults for the others, not another job's."""
+        """Fills a job's missing settings with that job's own defaults, not those of `JobSettings`."""
         if not isinstance(given, Mapping):
             return given
         filled = dict(given)
@@ -157,5 +156,5 @@ class Settings(trainer.config.Settings):
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read config.yaml and the environment; see `trainer.config.load_settings`."""
+    """Reads config.yaml and the environment; see `trainer.config.load_settings`."""
     return trainer.config.load_settings(Settings, path, environ)

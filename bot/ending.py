@@ -1,4 +1,4 @@
-"""Why the bot has to end: what this process cannot mend, heard from whichever part found it."""
+"""Collects the fatal error that ends the bot, from any part that finds one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trainer.errors import ConfigError, StorageError
 
 
 class Ending:
-    """Keeps the first fatal error, and wakes whoever waits for the end.
+    """Keeps the first fatal error, and signals the end.
 
     Args:
         base_url: the instance's address, for the advice after a refused token.
@@ -20,7 +20,7 @@ class Ending:
         self._base_url = base_url
 
     def fatal(self, error: Exception) -> None:
-        """Only a person can help: a damaged database needs a new start, a refused token a new login."""
+        """Records a fatal error: a damaged database needs a restart, a refused token a new login."""
         if self.error is None:
             self.error = (
                 error

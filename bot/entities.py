@@ -1,6 +1,6 @@
-"""The values that travel from a mention to its reply: frozen, plain, and knowing nothing of the network or the disk.
+"""The values passed from a mention to its reply: frozen dataclasses without network or disk access.
 
-Ids are opaque strings, as the API says; `id_order` is the one place that compares them.
+Ids are opaque strings, as the API says; only `id_order` compares them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def id_order(entity_id: str) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody on some instance.
+    """An account on any instance.
 
     Source: https://docs.joinmastodon.org/entities/Account/
     """
@@ -36,7 +36,7 @@ class Account:
     acct: str  # user, or user@host when remote
     bot: bool
     created_at: datetime | None
-    profile: str  # the name as shown, the note and the fields, as plain text
+    profile: str  # display name, note and fields, as plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Attachment:
     """
 
     kind: str  # image, gifv, video, audio or unknown
-    urls: tuple[str, ...]  # where a still picture of it may be had, best first; empty while the server is processing it
+    urls: tuple[str, ...]  # of a still picture of it, best first; empty while the server is processing it
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A status, cut down to what an answer needs.
+    """A status, reduced to what an answer needs.
 
     Source: https://docs.joinmastodon.org/entities/Status/
     """
@@ -61,13 +61,13 @@ class Status:
     account: Account
     created_at: datetime
     visibility: Visibility
-    text: str  # plain text, without the names it mentions
+    text: str  # plain text, without mentions
     language: str | None
     spoiler_text: str
     sensitive: bool
     attachments: tuple[Attachment, ...]  # in the order shown
     in_reply_to_id: str | None
-    mentioned_ids: frozenset[str]  # of the accounts that it mentions
+    mentioned_ids: frozenset[str]  # of the accounts it mentions
     is_boost: bool
 
 
@@ -84,7 +84,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """What stands around a status, oldest first.
+    """The statuses above and below a status, oldest first.
 
     Source: https://docs.joinmastodon.org/entities/Context/
     """
@@ -95,14 +95,15 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the champion says about one photo."""
+    """The champion's result for one photo."""
 
     scores: tuple[tuple[str, float], ...]  # (label, 0..1), highest first
     sure: bool  # the highest score reaches the version's threshold
     version: str
-    view: str  # of the photo that was judged; one of `trainer.config.VIEWS`
-    heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1, where in that view the evidence for the highest score lies
-    thumbnail: npt.NDArray[np.uint8] | None = None  # (h, w, 3), the photo in its own proportions, where asked for
+    view: str  # of the photo that was classified; one of `trainer.config.VIEWS`
+    heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1: where in that view the evidence for the highest score is
+    is_known: bool = True  # the photo looks like those that the version learned from
+    thumbnail: npt.NDArray[np.uint8] | None = None  # (h, w, 3), with the photo's aspect ratio, if requested
 
     @property
     def label(self) -> str:
@@ -117,7 +118,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """A photo that cannot be judged.
+    """A photo that cannot be classified.
 
     Attributes:
         reason: one word: a reason of `trainer.errors.ImageError`, or gone, no_preview, audio.
@@ -131,7 +132,7 @@ Finding = Prediction | Unseen
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A status about to be posted."""
+    """A status to be posted."""
 
     text: str
     visibility: Visibility

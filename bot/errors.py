@@ -1,4 +1,4 @@
-"""What can go wrong with the instance, sorted by what to do about it."""
+"""Errors of API calls, sorted by what to do about them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from trainer.errors import ProjectError
 
 
 class InstanceError(ProjectError):
-    """Base of all that the instance, or the way to it, can do to a call."""
+    """Base class of all errors of a call to the instance."""
 
 
-class RateLimited(InstanceError):  # noqa: N818 - the names below say what happened, as the API's own words do
-    """Too many requests; nothing was done. Wait, then do the same again.
+class RateLimited(InstanceError):  # noqa: N818 - the names below say what happened, as HTTP's own do
+    """Too many requests; nothing was done. Wait, then repeat the call.
 
     Attributes:
-        until: seconds since the epoch, by this machine's clock, from when the server will listen again.
-        family: the kind of calls that is meant: "call", "page", "post", "upload", "delete" or "stream".
+        until: when the server accepts calls again; seconds since the epoch by this machine's clock.
+        family: the calls this applies to: "call", "page", "post", "upload", "delete" or "stream".
     """
 
     def __init__(self, message: str, *, until: float, family: str) -> None:
@@ -24,19 +24,19 @@ class RateLimited(InstanceError):  # noqa: N818 - the names below say what happe
 
 
 class Unauthorized(InstanceError):  # noqa: N818
-    """The token is not valid any more; only a person can help."""
+    """The token is no longer valid; a person must log in again."""
 
 
 class OutOfScope(Unauthorized):
-    """The token is good, but not for this; only a person can give it more scopes, or the account its rights back."""
+    """The token is valid but not for this call; a person must add scopes, or restore the account's rights."""
 
 
 class NotFound(InstanceError):  # noqa: N818
-    """What was asked for is gone, or not shown to us; trying again is no use."""
+    """The resource is gone or not visible to the bot; a retry does not help."""
 
 
 class Refused(InstanceError):  # noqa: N818
-    """The server understood and will not (403, 422 and the like); the same request will be refused again.
+    """The server refused the request (403, 422 and the like); it would refuse it again.
 
     Attributes:
         status: the HTTP status.
@@ -48,11 +48,11 @@ class Refused(InstanceError):  # noqa: N818
 
 
 class Transient(InstanceError):  # noqa: N818
-    """It may work later. Whether anything was done is unknown.
+    """The call may work later. It is unknown whether anything was done.
 
     Attributes:
-        outage: the server as a whole seems to be away, so this is nothing against the request itself.
-        under_way: the server may still be at work on the request, as no answer of its own came back.
+        outage: the whole server seems to be down, so the request itself may be fine.
+        under_way: the server may still be processing the request, as it sent no answer.
     """
 
     def __init__(self, message: str, *, outage: bool, under_way: bool = False) -> None:
@@ -62,7 +62,7 @@ class Transient(InstanceError):  # noqa: N818
 
 
 class NoSuchPage(Transient):
-    """A 4xx that is not in the API's own words: a proxy whose server is not there, or an old server without this call.
+    """A 4xx without a JSON body: from a proxy whose server is down, or from an old server without this call.
 
     Attributes:
         status: the HTTP status.

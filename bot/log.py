@@ -1,4 +1,4 @@
-"""Log lines on standard error, plain or JSON; the token is in none of them, tracebacks included."""
+"""Logging to standard error, as text or JSON; the token is removed from all lines and tracebacks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trainer.config import LogSettings
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HIDDEN = "[secret]"
 LINES_KEPT = 50
-LONGEST_LINE = 300
-# Talkative libraries whose INFO is our DEBUG.
+MAX_LINE = 300
+# Libraries whose INFO lines are too many.
 QUIET = ("apscheduler", "urllib3", "asyncio", "PIL", "tensorflow", "absl", "h5py")
 
 
@@ -46,7 +46,7 @@ class _Json(logging.Formatter):
 
 
 class LastLines(logging.Handler):
-    """Keeps the last warnings and errors, for admins who ask."""
+    """Keeps the last warnings and errors, for the `log` order."""
 
     def __init__(self, secrets: Collection[str]) -> None:
         super().__init__(logging.WARNING)
@@ -54,24 +54,24 @@ class LastLines(logging.Handler):
         self._secrets = secrets
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by logging."""
+        """Keeps a record; called by `logging`."""
         moment = datetime.fromtimestamp(record.created, UTC)
         line = f"{moment:%b %d %H:%M} {record.levelname} {record.name}: {record.getMessage()}"
-        self._lines.append(scrub(line, self._secrets)[:LONGEST_LINE])
+        self._lines.append(scrub(line, self._secrets)[:MAX_LINE])
 
     def lines(self) -> list[str]:
-        """Oldest first."""
+        """The lines, oldest first."""
         return list(self._lines)
 
 
 def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> LastLines:
-    """Send all log lines to standard error; may be called again with other settings.
+    """Sends all log lines to standard error; may be called again with other settings.
 
     Args:
-        secrets: texts that are hidden wherever they turn up.
+        secrets: texts that are hidden in every line.
 
     Returns:
-        What keeps the last warnings and errors from now on.
+        The handler that keeps the last warnings and errors.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(secrets) if settings.format == "json" else _Plain(secrets))
@@ -81,12 +81,12 @@ def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> LastLines
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("apscheduler.executors").setLevel(logging.ERROR)  # what it warns of, `schedule` says
+    logging.getLogger("apscheduler.executors").setLevel(logging.ERROR)  # `bot.admin.schedule` logs those warnings
     return last_lines
 
 
 def scrub(text: str, secrets: Collection[str]) -> str:
-    """The text with every secret hidden."""
+    """Replaces every secret in a text."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, HIDDEN)

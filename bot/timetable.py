@@ -1,8 +1,8 @@
-"""When a job is due: a cron line or an interval in words -> moments; pure.
+"""Computes when a job is due, from a cron line or an interval in words; pure.
 
-cronsim reads the cron line. Daylight saving is as Debian's cron has it: a job with a fixed hour and minute runs once on
-each local date that fits, at the first moment after a time that is left out, and the first of two times that come
-twice; one with a wildcard there runs whenever the clock shows a time that fits.
+cronsim reads the cron line. Daylight saving follows Debian's cron. A job with a fixed hour and minute runs once on each
+matching local date: at the end of the gap if its time is skipped, at the first of two equal times. A job with a
+wildcard there runs whenever the clock shows a matching time.
 
 Source: https://manpages.debian.org/stable/cron/cron.8.en.html (Debian specific)
 """
@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-LEAST_INTERVAL_S = 1.0
+MIN_INTERVAL_S = 1.0
 N_FIELDS = 5
 _INTERVAL = re.compile(r"every (\d+(?:\.\d+)?) ?(s|min|h|d)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,17 +27,17 @@ _SECOND = timedelta(seconds=1)
 
 
 class Timetable:
-    """The moments at which a job is due.
+    """The times at which a job is due.
 
     Args:
         when: a cron line ("0 3 * * sun": minute, hour, day, month, weekday), or an interval ("every 6 h"), in s, min,
             h or d.
-        time_zone: whose clock the cron line means, e.g. "Asia/Tokyo".
-        jitter_s: each moment comes later by up to so many seconds.
-        draw: a number in 0..1, for the jitter.
+        time_zone: of the cron line, e.g. "Asia/Tokyo".
+        jitter_s: each time is delayed by up to this many seconds.
+        draw: returns a random number in 0..1, for the jitter.
 
     Raises:
-        ValueError: neither a cron line nor an interval; no moment fits it; or there is no such time zone.
+        ValueError: `when` is neither a cron line nor an interval, no time matches it, or the time zone is unknown.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Timetable:
         self._draw = draw
 
     def after(self, moment: datetime) -> datetime:
-        """The first moment after another one (both aware, the result in UTC); an interval is counted from there."""
+        """The first due time after `moment` (aware; result in UTC); an interval is counted from `moment`."""
         late = timedelta(seconds=self._jitter_s * self._draw())
         if self._interval is not None:
             return moment.astimezone(UTC) + self._interval + late
@@ -65,23 +65,23 @@ class Timetable:
         return found + late
 
     def _fixed(self, moment: datetime) -> datetime:
-        """Of a line with a fixed hour and minute: each time that the calendar names, once."""
+        """The next time of a line with a fixed hour and minute; each local time counts once."""
         wall = moment.astimezone(self._zone).replace(tzinfo=None)
-        # From a day before, as a clock that is set back shows times again that were due already.
+        # Start a day earlier: a clock that was set back shows times again that were due already.
         moments = (self._first(each) for each in CronSim(self._cron, wall - timedelta(days=1)))
         return next(found for found in moments if found > moment)
 
     def _first(self, wall: datetime) -> datetime:
-        """The first moment at which the clock shows a time; where it never does, the moment it is set on past it."""
+        """The first moment at which the clock shows a local time; if it is skipped, the moment of the change."""
         local = wall.replace(tzinfo=self._zone)
         found = local.astimezone(UTC)
         if found.astimezone(self._zone).replace(tzinfo=None) == wall:
             return found
-        # Read with the offset before the gap (fold 0) the time lies behind the change, with the one after it before.
+        # With the offset before the gap (fold 0) the time is after the change, with the other (fold 1) before it.
         return self._first_change(local.replace(fold=1).astimezone(UTC), found) or found
 
     def _whenever_shown(self, moment: datetime) -> datetime:
-        """Of a line with a wildcard for hour or minute: each time that the clock shows, looked for change by change."""
+        """The next time of a line with a wildcard for hour or minute; searches from one offset change to the next."""
         since, offset = moment.astimezone(UTC), self._offset(moment)
         wall = (since + offset).replace(tzinfo=None)
         while True:
@@ -90,7 +90,7 @@ class Timetable:
             if change is None:
                 return found
             since, offset = change, self._offset(change)
-            wall = (change + offset).replace(tzinfo=None) - _SECOND  # the moment of the change itself may fit
+            wall = (change + offset).replace(tzinfo=None) - _SECOND  # the moment of the change itself may match
 
     def _offset(self, moment: datetime) -> timedelta:
         return moment.astimezone(self._zone).utcoffset() or timedelta()
@@ -114,19 +114,19 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone; write it like Asia/Tokyo or UTC") from error
+        raise ValueError(f"{name!r} is not a time zone; write it like Asia/Tokyo or UTC") from error
 
 
 def _interval(when: str) -> timedelta | None:
-    """None for what is no interval."""
+    """Parses an interval; None if `when` is not one."""
     found = _INTERVAL.fullmatch(when.strip())
     if found is None:
         return None
-    return timedelta(seconds=max(LEAST_INTERVAL_S, float(found[1]) * _UNITS_S[found[2]]))
+    return timedelta(seconds=max(MIN_INTERVAL_S, float(found[1]) * _UNITS_S[found[2]]))
 
 
 def _cron(when: str) -> str:
-    """The line as cronsim reads it."""
+    """Checks a cron line and adapts it to cronsim. Raises ValueError."""
     fields = when.lower().split()
     try:
         if len(fields) != N_FIELDS:
@@ -135,16 +135,16 @@ def _cron(when: str) -> str:
         simulation = CronSim(line, datetime(2000, 1, 1))  # noqa: DTZ001 - any calendar
     except (CronSimError, ValueError) as error:
         raise ValueError(
-            f"{when!r} is no time ({error}); write a cron line (minute hour day month weekday, e.g. '0 3 * * sun') or "
-            "'every 6 h'"
+            f"{when!r} is not a timetable ({error}); write a cron line (minute hour day month weekday, e.g. "
+            "'0 3 * * sun') or 'every 6 h'"
         ) from error
     if next(simulation, None) is None:
-        raise ValueError(f"{when!r} never comes")
+        raise ValueError(f"{when!r} matches no date")
     return line
 
 
 def _unwrapped(found: re.Match[str]) -> str:
-    """A range of weekdays over the week's end, like fri-mon, as cron has them: from Sunday, 0, to Sunday, 7."""
+    """Rewrites a range of weekdays, also one like fri-mon, with cron's numbers: from Sunday, 0, to Sunday, 7."""
     first, last = (_WEEKDAYS.index(day) if day in _WEEKDAYS else int(day) for day in found.groups())
     if first <= last:
         return f"{first}-{last}"

@@ -1,1 +1,1 @@
-"""The tests. They talk to real servers on loopback; only the clock is handed in."""
+"""The tests. They use real servers on loopback; only the clock is passed in."""

@@ -1,11 +1,10 @@
-"""Whether an advisory is known against a package in a lock file, and an honest word where nobody could be asked.
+"""Checks the packages of a lock file for known advisories, and says so if no service answered.
 
-pip-audit ends well when it found no advisory, also where it could ask for none, as beside a package index that has
-none. Here that is told apart, by one package first: a machine without a way to the advisories makes one call and not
-a hundred.
+pip-audit reports success if it found no advisory, even if its service has none at all, like some package indexes. This
+script tells the two apart. It checks one package first, so without such a service it makes one call and not a hundred.
 
-    python -m tests.advisories requirements.lock              # exit status 1: there is one
-    python -m tests.advisories --must-answer requirements.lock  # ... or nobody could be asked
+    python -m tests.advisories requirements.lock              # exit status 1: there is an advisory
+    python -m tests.advisories --must-answer requirements.lock  # ... or no service answered
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ TOTAL_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What pip-audit found out.
+    """The result of pip-audit.
 
     Attributes:
-        n_asked: packages that somebody knew about.
-        n_skipped: packages that nobody knew about.
+        n_asked: packages that the service knows.
+        n_skipped: packages that it does not know.
         known: a line for each advisory.
-        problem: why nobody could be asked at all; empty where somebody could.
+        problem: why no service answered; empty if one did.
     """
 
     n_asked: int = 0
@@ -42,7 +41,7 @@ class Verdict:
 
 
 def ask(lock: Path, command: tuple[str, ...] = PIP_AUDIT) -> Verdict:
-    """Ask about each package of a lock file with hashes."""
+    """Checks each package of a lock file with hashes."""
     options = ["--format=json", "--progress-spinner=off", f"--timeout={CONNECT_S}", "--require-hashes", "--disable-pip"]
     try:
         done = subprocess.run(
@@ -66,7 +65,7 @@ def ask(lock: Path, command: tuple[str, ...] = PIP_AUDIT) -> Verdict:
 
 
 def ask_gently(lock: Path, command: tuple[str, ...] = PIP_AUDIT) -> Verdict:
-    """The same, but one package first; where nobody knows about that, the others are not asked for."""
+    """Checks one package first; the others only if the service knows that one."""
     first = re.match(r"\S.*\n(?:[ \t].*\n)*", lock.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "first.lock"
@@ -76,7 +75,7 @@ def ask_gently(lock: Path, command: tuple[str, ...] = PIP_AUDIT) -> Verdict:
 
 
 def main(arguments: list[str], command: tuple[str, ...] = PIP_AUDIT) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Whether an advisory is known against a locked package.")
     parser.add_argument("lock", type=Path)
     parser.add_argument("--must-answer", action="store_true", help="it is a failure when nobody could be asked")

@@ -1,8 +1,8 @@
-"""Stands for `python -m trainer` where a training would take too long: `python -m tests.fake_trainer DATA_DIR ...`.
+"""A fake of `python -m trainer`, as a training takes too long: `python -m tests.fake_trainer DATA_DIR ...`.
 
-What each scrape and training comes to is written in plan.json beforehand, the next one first:
-{"scrape": [5, "down"], "train": ["better", "worse", "crash", "hang"]}; "now" may hold the moment it counts as.
-Manifest, registry and figures are the real ones.
+plan.json lists the results of the next scrapes and trainings, the next one first:
+{"scrape": [5, "down"], "train": ["better", "worse", "crash", "hang"]}; "now" may set the time.
+Manifest, registry and figures are real.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def plan(data_dir: Path, **steps: Any) -> None:
-    """Say what the next runs shall come to."""
+    """Sets the results of the next runs."""
     data_dir.mkdir(parents=True, exist_ok=True)
     (data_dir / "plan.json").write_text(json.dumps(steps))
 
 
 def add_photos(data_dir: Path, n: int, *, fetched_at: datetime) -> None:
-    """Rows of photos in the manifest, without their files."""
+    """Adds photos to the manifest, without files."""
     with Manifest(data_dir / FILE_NAME) as manifest:
         held = manifest.count_by_label("worldcosplay").total()
         for number in range(held, held + n):
@@ -60,7 +60,7 @@ def add_photos(data_dir: Path, n: int, *, fetched_at: datetime) -> None:
 
 
 def add_version(data_dir: Path, *, right: float, promoted: bool, created_at: datetime | None = None) -> str:
-    """A version that names the right gallery in such a share of the held-out photos."""
+    """Adds a version that classifies a share of the held-out photos correctly."""
     created_at = created_at or datetime.now(UTC)
     registry = Registry(data_dir, now=lambda: created_at)
     champion = registry.champion()
@@ -100,7 +100,7 @@ def add_version(data_dir: Path, *, right: float, promoted: bool, created_at: dat
 
 
 def report(right: float) -> Report:
-    """The real figures of made-up scores."""
+    """Computes the real figures of made-up scores."""
     truth = np.arange(N_HELD_OUT) % len(LABELS)
     answers = np.where(np.arange(N_HELD_OUT) < right * N_HELD_OUT, truth, (truth + 1) % len(LABELS))
     scores = np.full((N_HELD_OUT, len(LABELS)), 0.1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Stand-ins that several tests share; each passes the tests of what it stands for."""
+"""Fakes that several tests share; each passes the tests of the real thing."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class FakeScored:
-    """Stands for `trainer.registry.serving.Scored`."""
+    """A fake of `trainer.registry.serving.Scored`."""
 
     scores: npt.NDArray[np.float32]
     heatmap: npt.NDArray[np.float32]
+    is_known: bool = True
 
 
 class FakeClassifier:
-    """Stands for `trainer.registry.serving.Classifier`: tells the gallery by a photo's colour, without a network.
+    """A fake of `trainer.registry.serving.Classifier`: classifies by a photo's colour, without a network.
 
-    Red looks like brazil, green like china, blue like japan; grey is not sure.
+    Red looks like brazil, green like china, blue like japan; grey is not sure. Black looks like nothing it knows.
     """
 
     labels = ("brazil", "china", "japan")
@@ -50,12 +51,12 @@ class FakeClassifier:
         mean = photo.reshape(-1, 3).mean(axis=0)
         strength = np.exp((mean - mean.max()) / 32.0)
         heatmap = np.linspace(0, 1, 14 * 14, dtype=np.float32).reshape(14, 14)
-        return FakeScored((strength / strength.sum()).astype(np.float32), heatmap)
+        return FakeScored((strength / strength.sum()).astype(np.float32), heatmap, is_known=bool(mean.max() > 8))
 
 
 @dataclass
 class FakeLoader:
-    """Hands out a classifier; set another one, and it becomes the champion."""
+    """Loads `classifier`; setting another one changes the champion."""
 
     classifier: FakeClassifier | None = field(default_factory=FakeClassifier)
     n_loads: int = 0
@@ -71,7 +72,7 @@ class FakeLoader:
 
 
 class FakeDecoder:
-    """Decodes here and now; `bot.photos.decode.Decoder` does the same in a process of its own."""
+    """Decodes here and now; `trainer.photos.decode.Decoder` does the same in a process of its own."""
 
     def __init__(self, limits: ImageSettings | None = None) -> None:
         self._limits = limits or ImageSettings()
@@ -79,9 +80,15 @@ class FakeDecoder:
         self.gate.set()
 
     def prepare(self, data: bytes, view: str) -> Pixels:
+        pixels: Pixels = self.views(data, [view])[0]
+        return pixels
+
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> Pixels:
         self.gate.wait()
-        prepared: Pixels = images.prepare(data, self._limits, (view,))[0]
-        return prepared
+        return images.prepare(data, self._limits, views, side_px=side_px)
+
+    def measure(self, data: bytes) -> images.Measured:
+        return images.measure(data, self._limits)
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
         return images.thumbnail(data, self._limits, max_width=max_width, max_height=max_height)
@@ -89,7 +96,7 @@ class FakeDecoder:
 
 @contextmanager
 def apscheduler_clock(now: Callable[[], float]) -> Iterator[None]:
-    """APScheduler reads this clock, seconds since the epoch, in place of the machine's."""
+    """Makes APScheduler read this clock (seconds since the epoch) instead of the machine's."""
 
     class Clocked(datetime):
         @classmethod

@@ -1,7 +1,7 @@
-"""A corpus of files that people might send to the bot: good ones in every guise, and everything that only looks so.
+"""A corpus of files that people might send to the bot: valid images of every kind, and files that only look like one.
 
-All are drawn and written here, from a seed; none is a real photo. Each says how it may end: in an array, or refused for
-one of some reasons.
+All are generated here from a seed; none is a real photo. Each lists its allowed outcomes: an array, or reasons for a
+refusal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLIPPED = frozenset(
 )
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
 SIZE = (180, 270)
-_UNTURN = {  # what undoes the turn that an EXIF orientation asks for
+_UNTURN = {  # undoes the rotation of an EXIF orientation
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +37,7 @@ _UNTURN = {  # what undoes the turn that an EXIF orientation asks for
 }
 ORIENTATION = 0x0112
 EXIF_IN_WORDS = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, ORIENTATION, 2, 3, b"up", 0)
-# Orientation 6, and a resolution that is a text.
+# Orientation 6, and a text as resolution.
 EXIF_HALF_GOOD = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack(
     "<HHHIHHHHI4sI", 2, ORIENTATION, 3, 1, 6, 0, 0x011A, 2, 3, b"up", 0
 )
@@ -49,7 +49,7 @@ class HostileFile:
 
     Attributes:
         outcomes: "array" and reasons of `ImageError`; decoding must end in one of them.
-        expected: what the array must show, nearly; None where no picture is promised.
+        expected: what the array must show, approximately; None if no picture is promised.
     """
 
     name: str
@@ -60,7 +60,7 @@ class HostileFile:
 
 @cache
 def corpus(seed: int = 0) -> tuple[HostileFile, ...]:
-    """Every file, always the same for the same seed; 50 MB in all, made once."""
+    """Every file of the corpus, the same for the same seed; 50 MB in all, cached."""
     return (
         *_good_files(),
         *_turned_files(),
@@ -75,7 +75,7 @@ def corpus(seed: int = 0) -> tuple[HostileFile, ...]:
 
 @cache
 def drawing() -> Image.Image:
-    """A figure in front of four colours: every turn and every mirror image of it looks different."""
+    """A figure on four colours; every rotation and mirror image of it is different."""
     width, height = SIZE
     image = Image.new("RGB", SIZE, (200, 60, 60))
     pen = ImageDraw.Draw(image)
@@ -95,7 +95,7 @@ def encoded(format_name: str) -> bytes:
 
 
 def save(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    """The bytes of a file, by Pillow's own encoder."""
+    """Encodes an image with Pillow."""
     if format_name == "HEIF":
         register_heif_opener()
     buffer = io.BytesIO()
@@ -106,7 +106,7 @@ def save(image: Image.Image, format_name: str, **options: Any) -> bytes:
 def png(
     size: tuple[int, int], depth: int, colour: int, stream: bytes, *chunks: bytes, interlaced: bool = False
 ) -> bytes:
-    """A PNG by hand: header, further chunks, the zlib stream of its rows."""
+    """Builds a PNG: header, further chunks, the zlib stream of its rows."""
     header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced)
     parts = (png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", stream), png_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -117,7 +117,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def zeros(n_bytes: int) -> bytes:
-    """A zlib stream of so many zero bytes, a thousandth as long, without ever holding them."""
+    """A zlib stream of `n_bytes` zeros, a thousandth as long, made without holding them in memory."""
     block_bytes = 1 << 20
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(bytes(block_bytes)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -128,7 +128,7 @@ def zeros(n_bytes: int) -> bytes:
 
 
 def gif_parts() -> tuple[bytes, bytes]:
-    """The drawing as a GIF: header with palette, and one frame; its end would be a semicolon."""
+    """The drawing as a GIF: header with palette, and one frame, without the final semicolon."""
     data = encoded("GIF")
     start = 13 + 3 * (2 << (data[10] & 7))
     return data[:start], data[start:-1]
@@ -136,7 +136,7 @@ def gif_parts() -> tuple[bytes, bytes]:
 
 @cache
 def bombs() -> tuple[HostileFile, ...]:
-    """Small files that ask for much memory or time; part of the corpus."""
+    """Small files that need much memory or time to decode; part of the corpus."""
     return (*_pixel_bombs(), *_tiff_bombs(), *_text_bombs(), *_long_animations())
 
 
@@ -229,7 +229,7 @@ def _long_animations() -> Iterator[HostileFile]:
 
 
 def _good_files() -> Iterator[HostileFile]:
-    """The drawing in every guise that is no reason to refuse it."""
+    """The drawing in every variant that must be accepted."""
     image = drawing()
     grey, palette = image.convert("L"), image.quantize(32)
     for name in FORMATS:
@@ -281,7 +281,7 @@ _TIFF_PACKINGS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
 
 
 def _transparent_variants() -> Iterator[tuple[str, bytes, Image.Image]]:
-    """Of a cutout, what is transparent must come out white."""
+    """Cutouts whose transparent parts must become white."""
     alpha = Image.new("L", SIZE, 255)
     alpha.paste(0, (0, 0, SIZE[0] // 2, SIZE[1]))
     cutout = drawing().copy()
@@ -297,7 +297,7 @@ def _transparent_variants() -> Iterator[tuple[str, bytes, Image.Image]]:
 
 
 def _turned_files() -> Iterator[HostileFile]:
-    """Stored turned, with the EXIF orientation that turns them back."""
+    """Files stored rotated, with the EXIF orientation that undoes it."""
     for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         for orientation, undo in _UNTURN.items():
             stored = drawing() if undo is None else drawing().transpose(undo)
@@ -321,7 +321,7 @@ def _odd_sizes() -> Iterator[HostileFile]:
 
 
 def _cut_files() -> Iterator[HostileFile]:
-    """Every format, ended after each tenth."""
+    """Every format, cut off after each tenth."""
     files = {name.lower(): encoded(name) for name in FORMATS}
     files["progressive.jpg"] = save(drawing(), "JPEG", progressive=True)
     files["lzw.tif"] = save(drawing(), "TIFF", compression="tiff_lzw")
@@ -332,7 +332,7 @@ def _cut_files() -> Iterator[HostileFile]:
 
 
 def flipped(seed: int) -> Iterator[HostileFile]:
-    """Each format with a few wrong bits: eight times anywhere, four times in the headers."""
+    """Each format with a few flipped bits: eight files anywhere, four in the headers."""
     rng = np.random.default_rng(seed)
     for name in FORMATS:
         for number in range(12):
@@ -360,7 +360,7 @@ def _crowded_files() -> Iterator[HostileFile]:
 
 
 def _other_files(seed: int) -> Iterator[HostileFile]:
-    """What is no image, or none that is decoded here."""
+    """Files that are no images, or of unsupported formats."""
     rng = np.random.default_rng(seed)
     no_image: dict[str, bytes] = {
         "page.html": b"<!DOCTYPE html><html><body>404</body></html>",
@@ -421,27 +421,27 @@ def _rows(pixels: np.ndarray) -> bytes:
 
 
 def _interlaced_rows(pixels: np.ndarray) -> bytes:
-    """Adam7: seven pictures, each finer; source: https://www.w3.org/TR/png-3/#8Interlace"""
+    """Rows in Adam7 order, seven passes; source: https://www.w3.org/TR/png-3/#8Interlace"""
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
     return b"".join(_rows(pixels[top::down, left::right]) for left, top, right, down in passes)
 
 
 def _many_scans(n_scans: int) -> bytes:
-    """A progressive JPEG that shows its last scan again and again."""
+    """A progressive JPEG that repeats its last scan many times."""
     data = save(drawing(), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * n_scans + data[-2:]
 
 
 def _tiff(tags: dict[int, int]) -> bytes:
-    """A TIFF of one directory of 32-bit values and a hundred bytes of nothing."""
+    """A TIFF with one directory of 32-bit values and a hundred zero bytes."""
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     directory = struct.pack("<H", len(tags)) + entries + bytes(4)
     return b"II*\0" + struct.pack("<I", 108) + bytes(100) + directory
 
 
 def _retag(data: bytes, tags: dict[int, int]) -> bytes:
-    """Other values for tags of a little-endian TIFF's first directory."""
+    """Replaces values of tags in a little-endian TIFF's first directory."""
     (start,) = struct.unpack_from("<I", data, 4)
     (n_tags,) = struct.unpack_from("<H", data, start)
     for place in range(start + 2, start + 2 + 12 * n_tags, 12):

@@ -1,6 +1,6 @@
-"""Runs the tests that matter for a change, for a minute at most: `make quick`.
+"""Runs the tests that matter for a change, for at most a minute: `make quick`.
 
-They are those in the folders of what was changed since the commit before, committed or not, and those that look at the
+They are those in the folders of files changed since the previous commit, committed or not, and those that check the
 whole tree. Files that were changed themselves come first.
 """
 
@@ -18,7 +18,7 @@ BUDGET_S = 50
 
 
 def changed() -> list[str]:
-    """Files that differ from the commit before, new ones too; none where there is no git."""
+    """Files that differ from the previous commit, new ones included; none without git."""
     commands = (["diff", "--name-only", "HEAD~1"], ["ls-files", "--others", "--exclude-standard"])
     try:
         outputs = [
@@ -31,7 +31,7 @@ def changed() -> list[str]:
 
 
 def matching(paths: list[str]) -> list[str]:
-    """The tests to run for these files: the changed ones, the folders of changed code, those of the whole tree."""
+    """The tests to run for these files: changed tests, the folders of changed code, tests of the whole tree."""
     tests = [path for path in paths if Path(path).name.startswith("test_") and (ROOT / path).exists()]
     folders = []
     for path in paths:
@@ -42,7 +42,7 @@ def matching(paths: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """The exit status of pytest."""
+    """Runs pytest; returns its exit status."""
     chosen = matching(changed())
     print("running:", *chosen)
     return pytest.main(["-q", "-m", "not slow", f"--budget-s={BUDGET_S}", *chosen])

@@ -1,4 +1,4 @@
-"""The check for advisories says what it found, and says so when it could not look."""
+"""The check for advisories reports what it found, and also that it could not check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = {"vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1"]}]}
 
 
 class Auditor:
-    """Stands for pip-audit: answers for each package as told, and keeps how many it was asked about."""
+    """A fake of pip-audit with given answers; records how many packages it was asked about."""
 
     def __init__(self, folder: Path, **answers: dict[str, Any]) -> None:
         self.lock = folder / "requirements.lock"
@@ -48,7 +48,7 @@ class Auditor:
         ({"one": KNOWN, "two": CLEAN}, 1, "advisories: 1 known against 2 packages"),
     ],
 )
-def test_what_is_known_is_said(
+def test_known_advisories_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], answers: dict[str, Any], status: int, said: str
 ) -> None:
     auditor = Auditor(tmp_path, **answers)
@@ -58,7 +58,7 @@ def test_what_is_known_is_said(
 
 
 @pytest.mark.parametrize("must_answer", [False, True])
-def test_an_index_without_advisories_is_not_taken_for_a_clean_bill(
+def test_an_index_without_advisories_does_not_count_as_no_advisory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], must_answer: bool
 ) -> None:
     auditor = Auditor(tmp_path, one=UNKNOWN, two=UNKNOWN)
@@ -69,7 +69,7 @@ def test_an_index_without_advisories_is_not_taken_for_a_clean_bill(
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit('no route to host')", "print('half a')", "pass"])
-def test_an_auditor_that_fails_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str) -> None:
+def test_a_failing_auditor_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text(LOCK)
     command = (sys.executable, "-c", code)

@@ -1,4 +1,4 @@
-"""docs/ARCHITECTURE.md draws which folder calls which; the code has these arrows and no others."""
+"""The imports between folders are those drawn in docs/ARCHITECTURE.md, and no others."""
 
 import ast
 import graphlib
@@ -13,17 +13,19 @@ ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PACKAGES = ("trainer", "bot", "sandbox")
 ARROW = re.compile(r"^ +(\w+)((?: & \w+)*) --> (\w+)((?: & \w+)*)$", re.MULTILINE)
-# Modules beside the folders that build and start the others; all other modules there know no folder.
+# Modules beside the folders that build and start the others; all other modules there import no folder.
 TOP = {"bot.__main__", "bot.app", "bot.check", "trainer.__main__"}
 SEAM = {
     "trainer.errors",
     "trainer.config",
     "trainer.web.connections",
     "trainer.web.fetch",
+    "trainer.confinement",
+    "trainer.photos.decode",
     "trainer.photos.images",
     "trainer.registry.serving",
 }
-# Library -> the folders that may know it, of those in the package named first.
+# Library -> the folders that may import it, within the package given first.
 KNOWN_ONLY_TO = {
     ("bot", "mastodon"): {"bot.instance"},
     ("bot", "sqlite3"): {"bot.storage"},
@@ -49,12 +51,12 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The dotted name of everything a file imports, wherever in the file the import stands."""
+    """The dotted name of everything a file imports, anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # "from trainer.photos import images" may import a module: only its full name tells.
+            # "from trainer.photos import images" may import a module, so the full name is needed.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif (
             isinstance(node, ast.Call)
@@ -66,7 +68,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def our_imports(path: Path) -> set[str]:
-    """The modules of ours that a file imports, by full name."""
+    """This project's modules that a file imports, by full name."""
     known = [name for package in PACKAGES for name in modules(package)]
     found = set()
     for name in imported(path):
@@ -82,7 +84,7 @@ def folder(module: str) -> str | None:
 
 
 def drawn(package: str) -> set[tuple[str, str]]:
-    """The arrows between folders, as the document's drawing of a package has them."""
+    """The arrows between folders in the document's drawing of a package."""
     drawing = re.search(rf"## {package}/.*?```mermaid\n(.*?)```", DOC, re.DOTALL)
     assert drawing is not None
     return {
@@ -94,7 +96,7 @@ def drawn(package: str) -> set[tuple[str, str]]:
 
 
 def arrows(package: str) -> dict[tuple[str, str], set[str]]:
-    """Caller and callee among a package's folders -> the imports that make the arrow."""
+    """(importing folder, imported folder) of a package -> the imports between them."""
     found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for module, path in modules(package).items():
         for name in our_imports(path):
@@ -108,11 +110,11 @@ def arrows(package: str) -> dict[tuple[str, str], set[str]]:
 def test_the_folders_call_each_other_as_drawn(package: str) -> None:
     found = arrows(package)
     assert {arrow: found[arrow] for arrow in found.keys() - drawn(package)} == {}
-    assert drawn(package) - found.keys() == set()  # nor is an arrow drawn that is gone
+    assert drawn(package) - found.keys() == set()  # and no drawn arrow is missing in the code
 
 
 @pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_every_folder_stands_in_the_document_with_what_its_init_says(package: str) -> None:
+def test_the_document_lists_every_folder_with_its_docstring(package: str) -> None:
     for name, path in modules(package).items():
         if path.name == "__init__.py" and name != package:
             says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -129,14 +131,14 @@ def test_neither_folders_nor_modules_import_in_a_circle(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_modules_beside_the_folders_know_no_folder_unless_they_build_the_whole(package: str) -> None:
+def test_modules_beside_the_folders_import_no_folder_unless_they_build_the_program(package: str) -> None:
     beside = {name: path for name, path in modules(package).items() if folder(name) is None and name not in TOP}
     broken = {f"{name} imports {each}" for name, path in beside.items() for each in our_imports(path) if folder(each)}
     assert broken == set()
 
 
 @pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_only_what_starts_the_program_imports_the_modules_that_build_it(package: str) -> None:
+def test_only_the_starting_modules_import_those_that_build_the_program(package: str) -> None:
     builders = {name for name in TOP if name.startswith(package)}
     broken = {
         f"{name} imports {each}"
@@ -152,16 +154,16 @@ def test_the_bot_sees_only_the_seam_of_the_trainer() -> None:
     assert seen == SEAM
 
 
-def test_the_trainer_knows_neither_bot_nor_sandbox() -> None:
+def test_the_trainer_imports_neither_bot_nor_sandbox() -> None:
     assert {name.split(".")[0] for path in modules("trainer").values() for name in our_imports(path)} == {"trainer"}
 
 
-def test_the_sandbox_knows_neither_bot_nor_trainer() -> None:
+def test_the_sandbox_imports_neither_bot_nor_trainer() -> None:
     assert {name.split(".")[0] for path in modules("sandbox").values() for name in our_imports(path)} == {"sandbox"}
 
 
 @pytest.mark.parametrize(("package", "library"), KNOWN_ONLY_TO)
-def test_a_library_is_known_only_where_it_belongs(package: str, library: str) -> None:
+def test_a_library_is_imported_only_where_it_belongs(package: str, library: str) -> None:
     knowing = {
         folder(module) or module
         for module, path in modules(package).items()
@@ -172,11 +174,29 @@ def test_a_library_is_known_only_where_it_belongs(package: str, library: str) ->
 
 
 @pytest.mark.parametrize("package", ["trainer", "bot"])
-def test_a_package_hands_nothing_on(package: str) -> None:
-    """A folder's `__init__` says what lives there; `trainer` has the version."""
+def test_a_packages_init_exports_nothing(package: str) -> None:
+    """A folder's `__init__` has only a docstring; `trainer` also has the version."""
     for name, path in modules(package).items():
         if path.name == "__init__.py" and name != "trainer":
             assert len(ast.parse(path.read_text(encoding="utf-8")).body) == 1, f"{name} holds more than its docstring"
+
+
+@pytest.mark.parametrize("package", ["trainer", "bot"])
+def test_strangers_files_are_decoded_in_confined_processes_alone(package: str) -> None:
+    decoding = {"load_rgb", "prepare", "thumbnail", "measure"}
+    found = {
+        module
+        for module, path in modules(package).items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "trainer.photos.images"
+            and decoding & {alias.name for alias in node.names}
+        )
+        or (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "images" and node.attr in decoding)
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open")
+    }
+    assert found <= {"trainer.photos.images", "trainer.photos.decode_child"}
 
 
 def test_modules_are_short_enough_to_read() -> None:

@@ -29,7 +29,7 @@ def error(tmp_path: Path, text: str = "", **environ: str) -> str:
 def test_config_yaml_holds_every_setting_with_its_default() -> None:
     written = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     defaults = bot.config.Settings().model_dump(mode="json")
-    del defaults["mastodon"]["access_token"]  # the one that must not stand there
+    del defaults["mastodon"]["access_token"]  # must not be in the file
     assert written == defaults
 
 
@@ -52,7 +52,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
     assert message.endswith("config.yaml: web.total_timeout: no such key; did you mean total_timeout_s?")
 
 
-def test_a_key_in_the_wrong_section_is_shown_its_place(tmp_path: Path) -> None:
+def test_a_key_in_the_wrong_section_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
     assert "did you mean web.total_timeout_s?" in error(tmp_path, "total_timeout_s: 3")
 
 
@@ -97,17 +97,17 @@ def test_a_token_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None
     assert "s3cret" not in message
 
 
-def test_a_token_shows_in_no_form_of_the_settings(tmp_path: Path) -> None:
+def test_a_token_is_hidden_in_every_form_of_the_settings(tmp_path: Path) -> None:
     settings = load(tmp_path, DOKOCOS_MASTODON__ACCESS_TOKEN="s3cret")
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [", "\x00", "just words"])
-def test_a_file_that_is_no_config_says_so(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_config_is_a_clear_error(tmp_path: Path, text: str) -> None:
     assert "config.yaml" in error(tmp_path, text)
 
 
-def test_a_file_that_was_named_and_is_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_file_given_by_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         bot.config.load_settings(tmp_path / "other.yaml", {})
 
@@ -117,7 +117,7 @@ def test_settings_cannot_be_changed_once_read(tmp_path: Path) -> None:
         load(tmp_path).data_dir = Path("elsewhere")
 
 
-def test_every_section_is_strict_about_its_keys() -> None:
+def test_every_section_refuses_unknown_keys() -> None:
     def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
         fields: list[Any] = [field.annotation for field in model.model_fields.values()]
         inner = [kind for kind in fields if isinstance(kind, type) and issubclass(kind, BaseModel)]

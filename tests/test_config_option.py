@@ -1,4 +1,4 @@
-"""--config names another file, wherever on the command line it stands."""
+"""--config selects another file, before or after the command."""
 
 from pathlib import Path
 

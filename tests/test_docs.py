@@ -1,7 +1,7 @@
-"""What README and docs/INSTALL.md tell a reader to type works, and what there is to type stands there.
+"""The commands in README and docs/INSTALL.md work, and these documents list all commands.
 
-A block that follows the comment `<!-- runnable -->` is run line by line, in a folder with config.yaml and pictures of
-three labels; settings from the environment make that quick.
+A block after the comment `<!-- runnable -->` is run line by line, in a folder with config.yaml and pictures of three
+labels; settings in the environment make that quick.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ QUICK = {
     "DOKOCOS_FEATURES__LAYERS": "[block1_conv1]",
     "DOKOCOS_FEATURES__VIEWS": "[whole]",
     "DOKOCOS_FEATURES__PRECISION": "float32",
-    "DOKOCOS_HEAD__MAX_EPOCHS": "20",
     "DOKOCOS_MASTODON__ACCESS_TOKEN": "a-token-that-no-server-knows",
 }
-# Named in docs/INSTALL.md and compose.yaml, and read by the libraries under us.
+# Named in docs/INSTALL.md and compose.yaml, and not settings of ours.
 OTHERS = {"DOKOCOS_TEST_WEIGHTS"}
 
 
 def lines(name: str) -> list[str]:
-    """The shell lines of a document that are marked runnable, without their comments."""
+    """The shell lines of a document that are marked runnable, without comments."""
     blocks = RUNNABLE.findall((ROOT / name).read_text(encoding="utf-8"))
     return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
@@ -58,14 +57,14 @@ def test_every_line_that_is_marked_runnable_runs(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("program", "app"), [("bot", bot.__main__.app), ("trainer", trainer.__main__.app)])
-def test_every_command_stands_in_the_readme(program: str, app: typer.Typer) -> None:
+def test_the_readme_lists_every_command(program: str, app: typer.Typer) -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## The commands\n")[1].split("\n## ")[0]
     rows = [row for row in table.splitlines() if row.startswith(f"| `python -m {program} ")]
     named = {word for row in rows for code in re.findall(r"`([^`]*)`", row) for word in code.split()}
     assert {command.callback.__name__ for command in app.registered_commands if command.callback} - named == set()
 
 
-def test_every_setting_that_the_docs_take_from_the_environment_is_one() -> None:
+def test_every_environment_variable_in_the_docs_is_a_setting() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
     texts += [
         (ROOT / name).read_text(encoding="utf-8") for name in ("compose.yaml", "Dockerfile", "deploy/dokocos.service")

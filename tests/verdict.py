@@ -1,4 +1,4 @@
-"""What became of a file: its picture or the reason of its refusal, and what that took."""
+"""Decodes a file of the corpus and compares the result with the expected one; measures memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.hostile import ARRAY, HostileFile
 from trainer.errors import ImageError
 from trainer.photos.images import Pixels
 
-ALIKE = 4.0  # mean difference of samples, 0..255: more than JPEG takes away, far less than any wrong turn
+ALIKE = 4.0  # mean difference of samples, 0..255: more than JPEG's error, far less than a wrong rotation
 
 
 def judge(file: HostileFile, prepare: Callable[[bytes], Pixels]) -> tuple[str, str | None]:
-    """Decode a file of the corpus.
+    """Decodes a file of the corpus.
 
     Returns:
-        How it ended, and what is wrong with that: None, or a few words.
+        The outcome, and what is wrong with it: None, or a few words.
     """
     try:
         seen = prepare(file.data)
@@ -41,7 +41,7 @@ def difference(seen: Pixels, expected: Image.Image) -> float:
 
 
 def peak_mib(pids: Iterable[int]) -> float:
-    """The most resident memory that any of these processes has had; Linux only."""
+    """The peak resident memory of any of these processes, in MiB; Linux only."""
     states = [Path(f"/proc/{pid}/status").read_text(encoding="ascii") for pid in pids]
     peaks = [line.split()[1] for state in states for line in state.splitlines() if line.startswith("VmHWM:")]
     return max(map(int, peaks)) / 1024

@@ -1,4 +1,4 @@
-"""A web server on loopback that answers whatever a test tells it to, byte by byte if need be."""
+"""A web server on loopback that gives any answer a test defines, byte by byte if needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request, with a few short ways to answer it."""
+    """One request, with helpers to answer it."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -39,7 +39,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.server.posted(self)
 
     def reply(self, body: bytes = b"", *, status: int = 200, **headers: str) -> None:
-        """A whole answer; `Content_Type="x"` is the header Content-Type."""
+        """Sends a complete answer; `Content_Type="x"` is the header Content-Type."""
         self.send_response(status)
         named = {"Content-Length": str(len(body))} | {name.replace("_", "-"): value for name, value in headers.items()}
         for name, value in named.items():
@@ -48,7 +48,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def drip(self, pieces: Iterator[bytes]) -> None:
-        """Send pieces one by one until they end or nobody listens; the test's end stops it, too."""
+        """Sends pieces one by one until they end, the client hangs up, or the test ends."""
         self.close_connection = True
         for piece in pieces:
             try:
@@ -59,7 +59,7 @@ class Exchange(BaseHTTPRequestHandler):
                 return
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
-        """Nothing on the terminal."""
+        """Prints nothing."""
 
 
 Answer = bytes | Callable[[Exchange], object]
@@ -69,9 +69,9 @@ class Server(ThreadingHTTPServer):
     """The server.
 
     Attributes:
-        answers: by path, with its query or without; what is not there is a 404.
-        requests: all that was asked by GET, in order.
-        posted: the answer to whatever is posted.
+        answers: by path, with or without its query; other paths get a 404.
+        requests: all GET requests, in order.
+        posted: the answer to every POST.
     """
 
     daemon_threads = True
@@ -89,16 +89,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def paths(self) -> list[str]:
-        """The paths that were asked for, in order."""
+        """The requested paths, in order."""
         return [request.path for request in self.requests]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is what some tests are about."""
+        """Ignores clients that hang up, as some tests do that."""
 
 
 @contextmanager
 def serving(answers: dict[str, Answer] | None = None) -> Iterator[Server]:
-    """A server that runs while the context lasts; its answers may be changed meanwhile."""
+    """Runs a server while the context lasts; its answers may be changed meanwhile."""
     server = Server({} if answers is None else answers)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -112,7 +112,7 @@ def serving(answers: dict[str, Answer] | None = None) -> Iterator[Server]:
 
 
 def in_turn(*answers: Answer) -> Callable[[Exchange], object]:
-    """A different answer each time; the last one stays."""
+    """Gives the answers in turn, then always the last one."""
     left = list(answers)
 
     def answer(exchange: Exchange) -> None:
@@ -126,5 +126,5 @@ def in_turn(*answers: Answer) -> Callable[[Exchange], object]:
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Exchange], object]:
-    """An answer with this status."""
+    """Answers with this status."""
     return lambda exchange: exchange.reply(body, status=code, **headers)

@@ -6,6 +6,7 @@ import io
 import logging
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,7 @@ def scrape(
 ) -> None:
     """Fetch photos from the configured source; stored photos are not fetched again."""
     from trainer.lock import only_one
+    from trainer.photos.decode import Decoder
     from trainer.photos.manifest import FILE_NAME, Manifest
     from trainer.scrape.maintenance import verify as verify_files
     from trainer.scrape.progress import progress, summary, verified
@@ -73,15 +75,16 @@ def scrape(
         only_one(settings.data_dir / "scrape.lock", "scrape"),
         Fetcher(settings.web) as fetcher,
         Manifest(settings.data_dir / FILE_NAME) as manifest,
+        closing(Decoder.in_bulk(settings.images, n_children=settings.scrape.concurrent_images)) as decoder,
     ):
         site = open_site(settings, fetcher)
         if verify:
-            checked = verify_files(site, manifest, settings)
+            checked = verify_files(site, manifest, settings, decoder)
             console().print(verified(checked))
             problems = checked.problems
         else:
             with progress(console(stderr=True)) as on_photo:
-                report = Scrape(site, manifest, settings, on_photo=on_photo).run()
+                report = Scrape(site, manifest, settings, decoder, on_photo=on_photo).run()
             console().print(summary(report))
             problems = report.problems
     if problems:

@@ -75,12 +75,14 @@ class WebSettings(Section):
 
 
 class ImageSettings(Section):
-    """Limits for a photo, checked before it is decoded."""
+    """Limits for a photo, checked before it is decoded, and for decoding one."""
 
     max_bytes: Count = 16 * 1024 * 1024
     max_pixels: Count = 33_177_600
     min_side_px: Count = 32
     max_frames: Count = 1000
+    decode_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = 1024 * 1024 * 1024
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
 
 
 class Country(Section):
@@ -155,7 +157,8 @@ class FeatureSettings(Section):
 class HeadSettings(Section):
     """The small classifier on top of VGG16, and how it is fitted."""
 
-    hidden_units: Annotated[int, Field(ge=0)] = 256
+    l2: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    hidden_units: Annotated[int, Field(ge=0)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     learning_rate: Annotated[float, Field(gt=0)] = 0.0003

@@ -32,7 +32,7 @@ def only_one(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise StorageError(f"another {what} is at work in {path.parent}; wait for it to end, or stop it") from error
+            raise StorageError(f"another {what} is running in {path.parent}; wait for it to end, or stop it") from error
         yield
 
 

@@ -1,1 +1,1 @@
-"""Orders, jobs and reports: how the bot runs itself and what its admins may tell it."""
+"""Orders, jobs and reports: what the bot does by itself, and what admins can order."""

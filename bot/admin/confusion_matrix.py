@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture, drawn with Pillow like the answer's card, and in words for who cannot see it."""
+"""Draws a confusion matrix with Pillow, like the answer's card, and describes it in an alt text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from bot.reply.fonts import load, writable
-from bot.reply.picture import BEST_BAR, GROUND, INK, PALE_INK, TRACK
+from bot.reply.picture import BACKGROUND, BEST_BAR, INK, PALE_INK, TRACK
 
 CELL_PX = 120
-LEAST_CELL_PX = 34
+MIN_CELL_PX = 34
 MAX_SIDE_PX = 1200
 MARGIN = 24
 LABEL_PX = 170
-MAX_WORDS = 1400  # of the alt text; a server takes 1500 at the least
+MAX_ALT_TEXT = 1400  # characters; every server accepts 1500
 
 
 def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str) -> bytes:
-    """The picture.
+    """Draws the picture.
 
     Args:
         labels: k names.
@@ -27,26 +27,26 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
         title: one line above it.
 
     Returns:
-        A JPEG, `MAX_SIDE_PX` wide and high at most unless there are very many labels.
+        A JPEG, at most `MAX_SIDE_PX` wide and high, except with very many labels.
     """
-    cell = max(LEAST_CELL_PX, min(CELL_PX, (MAX_SIDE_PX - LABEL_PX - 2 * MARGIN) // len(labels)))
+    cell = max(MIN_CELL_PX, min(CELL_PX, (MAX_SIDE_PX - LABEL_PX - 2 * MARGIN) // len(labels)))
     left, top = MARGIN + LABEL_PX, MARGIN + 84
     side = cell * len(labels)
-    picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), GROUND)
+    picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN, MARGIN), writable(title), font=load(24, bold=True), fill=INK)
     draw.text((left, MARGIN + 34), "rows: the photo's gallery; columns: the answer", font=load(15), fill=PALE_INK)
     for row, label in enumerate(labels):
         middle = top + row * cell + cell // 2
         _text(draw, (left - 12, middle), label, LABEL_PX - 12, anchor="rm")
-        _text(draw, (left + row * cell + cell // 2, top - 9), label, cell - 6, anchor="ms")  # on one line, p or not
+        _text(draw, (left + row * cell + cell // 2, top - 9), label, cell - 6, anchor="ms")  # on one baseline
         total = sum(matrix[row])
         for column, n in enumerate(matrix[row]):
             box = (left + column * cell, top + row * cell, left + (column + 1) * cell - 3, top + (row + 1) * cell - 3)
             share = n / total if total else 0.0
             draw.rectangle(box, fill=_mixed(share))
             centre = ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2)
-            ink = GROUND if share > 0.5 else INK
+            ink = BACKGROUND if share > 0.5 else INK
             _text(draw, centre, f"{share:.0%}" if cell < 80 else f"{n:,} ({share:.0%})", cell - 8, anchor="mm", ink=ink)
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=92, subsampling=0)
@@ -54,13 +54,13 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
 
 
 def describe_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str) -> str:
-    """The alt text: each row in words."""
+    """The alt text: one sentence for each row."""
     lines = []
     for label, row in zip(labels, matrix, strict=True):
         answers = ", ".join(f"{n:,} as {answer}" for answer, n in zip(labels, row, strict=True) if n)
         lines.append(f"{sum(row):,} of {label} answered: {answers or 'none'}.")
     whole = f"Confusion matrix. {title}. " + " ".join(lines)
-    return whole if len(whole) <= MAX_WORDS else whole[: MAX_WORDS - 1] + "…"
+    return whole if len(whole) <= MAX_ALT_TEXT else whole[: MAX_ALT_TEXT - 1] + "…"
 
 
 def _text(
@@ -72,7 +72,7 @@ def _text(
     anchor: str,
     ink: tuple[int, int, int] = INK,
 ) -> None:
-    """One line that is made smaller, then shorter, until it fits."""
+    """Draws one line of text, in a smaller font and then shortened until it fits."""
     shown = writable(text)
     size = 18
     while size > 10 and load(size).getlength(shown) > room_px:
@@ -84,6 +84,6 @@ def _text(
 
 
 def _mixed(share: float) -> tuple[int, int, int]:
-    """From the ground's colour to the best bar's."""
+    """A colour between the empty bar's (0) and the best bar's (1)."""
     red, green, blue = (round(low + (high - low) * share) for low, high in zip(TRACK, BEST_BAR, strict=True))
     return red, green, blue

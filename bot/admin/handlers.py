@@ -1,6 +1,6 @@
-"""Does what admins order by direct mention, and says what came of it; `bot.admin.commands` has the words.
+"""Executes admins' orders and returns the answers; `bot.admin.commands` defines the orders.
 
-Long ones are only started here and report when they are done. What cannot be undone easily waits for a "yes".
+Long jobs are only started here; they report when they end. Orders that are hard to undo need a "yes".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
 CONFIRM_WITHIN_S = 600.0
-MAX_ANSWERS = 1000  # remembered, the newest
+MAX_ANSWERS = 1000  # cached, the newest
 N_SHOWN = 8  # rows of the inbox, lines of the log, versions
 
 
@@ -45,9 +45,8 @@ class CommandHandlers:
     """Executes commands.
 
     Args:
-        admins: account id -> name, of those who may give orders.
-        log_lines: the last warnings and errors.
-        wake: called when the inbox has something to do again.
+        admins: account id -> acct of those who may give orders.
+        log_lines: returns the last warnings and errors.
         now: seconds since the epoch.
     """
 
@@ -70,15 +69,15 @@ class CommandHandlers:
         self._lock = threading.Lock()
 
     def serves_only(self) -> list[str] | None:
-        """Ids of the accounts that are answered at the moment; None: everybody."""
+        """Ids of the accounts that are answered now; None: everybody."""
         return list(self.admins) if self._paused else None
 
-    def obey(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
-        """Do what a direct mention says, and return the answer; None when it is no order.
+    def execute(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
+        """Executes a direct mention's order and returns the answer; None if it is not an order.
 
         Args:
-            order_id: the mention's; the same one is obeyed once, and answered alike when it comes again.
-            account_id: who says so.
+            order_id: the mention's id; the same one is executed once, and gets the same answer when repeated.
+            account_id: the sender.
         """
         with self._lock:
             known = self._answers.get(order_id)
@@ -88,11 +87,11 @@ class CommandHandlers:
         if account_id not in self.admins or command is None:
             return None
         if command.name in ("yes", "no"):
-            answer = self._confirmed(account_id, command)
+            answer = self._confirm(account_id, command)
         else:
-            answer = self._first(account_id, command, language)
+            answer = self._execute_new(account_id, command, language)
         if answer is None:
-            return None  # a yes to something else
+            return None  # a "yes" to something else
         with self._lock:
             self._answers[order_id] = answer
         logger.info(
@@ -105,42 +104,42 @@ class CommandHandlers:
         return answer
 
     def unknown(self, text: str) -> str:
-        """What to say about words that are no order that could be obeyed."""
+        """The answer to a text that is no executable order."""
         command = commands.parse(text)
         if command is not None:
-            return "Nothing waits for a yes or no; if I was restarted meanwhile, order it again."
+            return "Nothing waits for a yes or no; if I was restarted meanwhile, send the order again."
         near = commands.nearest(text)
-        return f"I know no such command{f'; did you mean “{near}”?' if near else '.'} “help” lists them all."
+        return f"Unknown command{f'; did you mean “{near}”?' if near else '.'} “help” lists all commands."
 
-    def _first(self, account_id: str, command: Command, language: str) -> str:
-        """An order as it comes in."""
+    def _execute_new(self, account_id: str, command: Command, language: str) -> str:
+        """Executes a new order, or asks for confirmation."""
         if command.name == "help":
             return commands.help_text(language, command.argument)
         if not commands.needs_confirmation(command):
-            return self._do(command)
-        problem = self._obstacle(command)
+            return self._run(command)
+        problem = self._refusal(command)
         if problem:
             return problem
         self._pending[account_id] = _Pending(command, self.now() + CONFIRM_WITHIN_S)
         what = f"{command.name} {command.argument or ''}".strip()
-        return f"Shall I really do “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
+        return f"Do you really want “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
 
-    def _confirmed(self, account_id: str, command: Command) -> str | None:
-        """The answer to a yes or no; None when nothing was asked."""
+    def _confirm(self, account_id: str, command: Command) -> str | None:
+        """The answer to a "yes" or "no"; None if no order waits for it."""
         pending = self._pending.pop(account_id, None)
         if pending is None:
             return None
         if command.name == "no":
-            return f"All right, no “{pending.command.name}”."
+            return f"“{pending.command.name}” is cancelled."
         if self.now() > pending.until:
-            return f"That was too late for “{pending.command.name}”; nothing was done. Order it again if you like."
-        return self._do(pending.command)
+            return f"Too late for “{pending.command.name}”; nothing was done. Send the order again if needed."
+        return self._run(pending.command)
 
-    def _do(self, command: Command) -> str:
+    def _run(self, command: Command) -> str:
         actions: dict[str, Callable[[str | None], str]] = {
             "status": self._status,
-            "scrape": lambda _: self._begin("scrape"),
-            "train": lambda _: self._begin("train"),
+            "scrape": lambda _: self._start_job("scrape"),
+            "train": lambda _: self._start_job("train"),
             "models": self._models,
             "promote": lambda name: self._change_champion("promote", name),
             "rollback": lambda _: self._change_champion("rollback"),
@@ -159,8 +158,8 @@ class CommandHandlers:
         except ProjectError as error:
             return f"“{command.name}” failed: {error}"
 
-    def _obstacle(self, command: Command) -> str | None:
-        """Why an order can be refused at once."""
+    def _refusal(self, command: Command) -> str | None:
+        """Why an order is refused at once; None if it is not."""
         from trainer.registry import serving
 
         if command.name != "promote":
@@ -184,11 +183,11 @@ class CommandHandlers:
         errors = self.log_lines()[-2:]
         return "\n".join([*lines, *(f"Log: {line}" for line in errors)])
 
-    def _begin(self, job: str) -> str:
+    def _start_job(self, job: str) -> str:
         started = self.schedule.ask(job)
         if started:
-            return f"{job.capitalize()} begins now; I tell you when it is done."
-        return f"{job.capitalize()} is at work or next in line already; I tell you when it is done."
+            return f"{job.capitalize()} starts now; I will tell you when it is done."
+        return f"{job.capitalize()} is already running or queued; I will tell you when it is done."
 
     def _models(self, _argument: str | None) -> str:
         from trainer.registry import serving
@@ -204,19 +203,19 @@ class CommandHandlers:
 
     def _change_champion(self, *arguments: str | None) -> str:
         ended = self.subprocesses.run(*(each for each in arguments if each))
-        return ended.said or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
+        return ended.last_line or ended.how if ended.status == 0 else f"“{arguments[0]}” failed: {ended.why}."
 
     def _pause(self, _argument: str | None) -> str:
         self.records.set_switch(PAUSED, "yes")
         self._paused = True
-        return "Paused: I answer admins only, and mentions wait in the inbox until “resume”."
+        return "Paused: I answer only admins; other mentions wait in the inbox until “resume”."
 
     def _resume(self, _argument: str | None) -> str:
         self.records.set_switch(PAUSED, None)
         was_paused, self._paused = self._paused, False
         self.store.inbox.changed()
         n_waiting = self.status_reader.read().n_waiting
-        return f"{'Going on' if was_paused else 'I was not paused'}; {n_waiting:,} mentions are waiting or at work."
+        return f"{'Resumed' if was_paused else 'I was not paused'}; {n_waiting:,} mentions wait or are in progress."
 
     def _inbox(self, _argument: str | None) -> str:
         counts = ", ".join(f"{n:,} {state}" for state, n in sorted(self.store.inbox.counts().items())) or "empty"
@@ -228,16 +227,16 @@ class CommandHandlers:
 
     def _retry(self, notification_id: str | None) -> str:
         n_again = self.store.inbox.retry(notification_id)
-        return f"{n_again:,} to be tried again." if n_again else "Nothing to try again: no such mention has failed."
+        return f"{n_again:,} will be tried again." if n_again else "Nothing to try again: no such failed mention."
 
     def _quiet(self, hours: str | None) -> str:
         until = self.now() + int(hours or 0) * HOUR_S
         self.records.set_switch(QUIET_UNTIL, str(until))
-        self.schedule.poke()
+        self.schedule.wake()
         if until <= self.now():
-            return "No longer quiet; what was held back comes now."
+            return "No longer quiet; waiting messages are sent now."
         end = self.status_reader.clock(until)
-        return f"Quiet until {end}; reports and warnings wait until then. Orders are answered."
+        return f"Quiet until {end}; reports and warnings wait until then. I still answer orders."
 
     def _announce(self, value: str | None) -> str:
         self.records.set_switch(ANNOUNCE, value)

@@ -1,4 +1,4 @@
-"""What the bot does by itself: gathers photos, trains, reports, forgets, and watches what needs a person."""
+"""The actions of the recurring jobs: scrape, train, report, prune, and watch for faults that need a person."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WEEK_S = 7 * DAY_S
-CRASHES_TO_TELL = 3
-UNTIL_MENDED = float("inf")
+FAILURES_TO_REPORT = 3
+UNTIL_FIXED = float("inf")
 
 
 @dataclass(eq=False)
 class Jobs:
-    """The jobs' actions; each takes whether somebody asked for it, and returns its outcome in a few words.
+    """The jobs' actions; each takes whether an admin asked for it, and returns its outcome in a few words.
 
     Raises (all actions):
-        ProjectError: it came to nothing; the admins have been told where they need to know.
+        ProjectError: it failed; the admins have been told if they need to know.
     """
 
     settings: Settings
@@ -45,42 +45,42 @@ class Jobs:
     now: Callable[[], float] = time.time
 
     def scrape(self, asked: bool) -> str:
-        """Gather new photos; a source that fails is told of once, until it works again."""
+        """Scrapes new photos; the admins are told once about a failing source, until it works again."""
         from trainer.registry import serving
 
         before = serving.holdings(self.settings).n_by_label
         ended = self.subprocesses.run("scrape")
         outcome = scrape_message(before, serving.holdings(self.settings).n_by_label)
         if ended.status != 0:
-            text = f"The scrape failed: {ended.why}. Data and champion stay as they are ({outcome})."
-            self._complain("scrape", text, asked=asked, again_after_s=UNTIL_MENDED)
-        self.outbox.mended("scrape", f"The source can be read again: {outcome}.")
+            text = f"The scrape failed: {ended.why}. Photos and champion are unchanged ({outcome})."
+            self._fail("scrape", text, asked=asked, again_after_s=UNTIL_FIXED)
+        self.outbox.resolved("scrape", f"The source can be read again: {outcome}.")
         if asked:
             self.outbox.tell_admins(Message(f"Scrape done: {outcome}."))
         return outcome
 
     def train(self, asked: bool) -> str:
-        """Train a challenger if enough photos are new, or if asked to; tell the admins what came of it."""
+        """Trains a challenger if there are enough new photos, or if asked to; tells the admins the result."""
         from trainer.registry import serving
 
         n_new, n_needed = serving.holdings(self.settings).n_new, self.settings.schedule.min_new_photos
         if n_new < n_needed and not asked:
-            return f"not needed: {n_new:,} photos are new, {n_needed:,} would be enough"
+            return f"not needed: {n_new:,} new photos, {n_needed:,} are required"
         known = {version.name for version in serving.versions(self.settings)}
         ended = self.subprocesses.run("train")
         made = [version for version in serving.versions(self.settings) if version.name not in known]
         if ended.status != 0 or not made:
             self._training_failed(ended, asked=asked)
-        self.outbox.mended("train", "Training works again.")
-        return self._tell_of(made[-1])
+        self.outbox.resolved("train", "Training works again.")
+        return self._report_version(made[-1])
 
     def report(self, _asked: bool) -> str:
-        """Tell the admins how the week was."""
+        """Sends the admins the weekly report."""
         self.outbox.tell_admins(Message(self.week()))
-        return "told"
+        return "sent"
 
     def week(self) -> str:
-        """The last seven days in words."""
+        """The weekly report: the last seven days in words."""
         from trainer.registry import serving
 
         counts: Counter[str] = Counter()
@@ -98,51 +98,51 @@ class Jobs:
         return week_message(sorted(counts.items()), champion=champion, figures=lines, jobs=jobs)
 
     def prune(self, _asked: bool) -> str:
-        """Forget mentions and runs that ended long ago."""
+        """Deletes records of mentions and runs that ended long ago."""
         before = self.now() - self.settings.bot.keep_days * DAY_S
-        return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs forgotten"
+        return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs deleted"
 
     def watch(self, _asked: bool) -> str:
-        """Look for what needs a person: a full disk, a champion that is damaged."""
+        """Checks for faults that need a person: a full disk, a damaged champion."""
         from trainer.registry import serving
 
         free = shutil.disk_usage(self.settings.data_dir).free
-        self._judge(
+        self._update_fault(
             "disk", free < self.settings.bot.min_free_bytes, f"The disk is nearly full: {free / 1e6:,.0f} MB left."
         )
         try:
             wanted, whole = serving.champion_name(self.settings), serving.champion(self.settings)
             fault = "" if wanted is None or (whole and whole.name == wanted) else (
-                f"Champion {wanted} is damaged or gone; {whole.name if whole else 'none'} takes its place."
+                f"Champion {wanted} is damaged or missing; {whole.name if whole else 'no version'} serves instead."
             )  # fmt: skip
         except ModelError as error:
             fault = str(error)
-        self._judge("champion", bool(fault), fault)
+        self._update_fault("champion", bool(fault), fault)
         return f"{free / 1e9:,.1f} GB free; champion {'damaged' if fault else 'whole'}"
 
-    def _judge(self, kind: str, is_fault: bool, text: str) -> None:
+    def _update_fault(self, kind: str, is_fault: bool, text: str) -> None:
         if is_fault:
             self.outbox.warn(kind, text, again_after_s=DAY_S)
         else:
-            self.outbox.mended(kind, f"Mended: {kind}.")
+            self.outbox.resolved(kind, f"Resolved: {kind}.")
 
     def _training_failed(self, ended: Ended, *, asked: bool) -> None:
-        n_crashes = self.records.n_failures("train") + 1
-        text = f"The training failed, {n_crashes} in a row: {ended.why}. The champion serves on."
-        if asked or n_crashes >= CRASHES_TO_TELL:
-            self._complain("train", text, asked=asked, again_after_s=DAY_S)
+        n_failures = self.records.n_failures("train") + 1
+        text = f"The training failed, {n_failures} in a row: {ended.why}. The champion still serves."
+        if asked or n_failures >= FAILURES_TO_REPORT:
+            self._fail("train", text, asked=asked, again_after_s=DAY_S)
         raise ProjectError(text)
 
-    def _complain(self, kind: str, text: str, *, asked: bool, again_after_s: float) -> None:
-        """Tell the admins: who asked hears of it in any case, else they are told now and then. Raises ProjectError."""
+    def _fail(self, kind: str, text: str, *, asked: bool, again_after_s: float) -> None:
+        """Tells the admins, if nobody asked at most once in `again_after_s`. Always raises ProjectError."""
         if asked:
-            self.records.may_tell(kind, again_after_s=again_after_s)  # counts as told
+            self.records.should_report(kind, again_after_s=again_after_s)  # counts as reported
             self.outbox.tell_admins(Message(text))
         else:
             self.outbox.warn(kind, text, again_after_s=again_after_s)
         raise ProjectError(text)
 
-    def _tell_of(self, made: Version) -> str:
+    def _report_version(self, made: Version) -> str:
         from trainer.registry import serving
 
         earlier = {version.name: version.metrics for version in serving.versions(self.settings)}

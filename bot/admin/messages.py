@@ -1,4 +1,4 @@
-"""What the admins are told unasked, in plain words: a training's verdict, a scrape, the week; pure."""
+"""Texts of the reports to admins (trainings, scrapes, the week) and of announcements; pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Message:
 
 
 def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[str, Metrics] | None) -> Message:
-    """A training's verdict and why, per-class figures of both versions, and the confusion matrix.
+    """The report of a training: verdict and reasons, per-class figures of both versions, and the confusion matrix.
 
     Args:
-        name: of the version that was trained.
-        metrics: its own.
+        name: the trained version's.
+        metrics: the trained version's.
         before: name and metrics of the version it was compared with.
     """
     verdict, report = metrics["verdict"], metrics["report"]
@@ -34,6 +34,8 @@ def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[s
     lines += figures(report, before=before[1]["report"] if before else None)
     if before:
         lines.append(f"(In brackets: the champion so far, {before[0]}, on its own holdout.)")
+    if metrics.get("rarest"):
+        lines.append(metrics["rarest"])
     labels = [each["label"] for each in report["classes"]]
     title = f"{name} on {report['n_photos']:,} held-out photos"
     matrix = report["confusion"]
@@ -43,7 +45,7 @@ def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[s
 
 
 def announcement(name: str, n_photos: int, report: Metrics) -> Message:
-    """A new champion, in words for everybody."""
+    """The public post about a new champion."""
     right = report["balanced_accuracy"]["value"] or 0.0
     return Message(
         f"I have learned from {n_photos:,} photos, and answer as version {name} from now on. Shown 100 photos of each "
@@ -53,7 +55,7 @@ def announcement(name: str, n_photos: int, report: Metrics) -> Message:
 
 
 def figures(report: Metrics, *, before: Metrics | None = None) -> list[str]:
-    """A version's figures, a line for each class, then one for all; in brackets those of another."""
+    """A version's figures, a line for each class, then one for all; those of `before` in brackets."""
     earlier = {each["label"]: each for each in before["classes"]} if before else {}
     lines = [
         f"{each['label']}: recall {_share(each['recall'], earlier, each['label'], 'recall')}, "
@@ -66,7 +68,7 @@ def figures(report: Metrics, *, before: Metrics | None = None) -> list[str]:
 
 
 def scrape_message(before: Mapping[str, int], after: Mapping[str, int]) -> str:
-    """What a scrape has brought, in one line."""
+    """A scrape's result in one line."""
     new = {label: n - before.get(label, 0) for label, n in after.items()}
     kept = ", ".join(f"{label} {n:+,}" for label, n in new.items() if n) or "nothing new"
     return f"{kept}; {sum(after.values()):,} photos held"
@@ -75,7 +77,7 @@ def scrape_message(before: Mapping[str, int], after: Mapping[str, int]) -> str:
 def week_message(
     counts: Sequence[tuple[str, int]], *, champion: str, figures: Sequence[str], jobs: Sequence[str]
 ) -> str:
-    """The last week: mentions by how they ended, the champion, the jobs' last outcomes."""
+    """The weekly report: mentions by outcome, the champion, the jobs' last outcomes."""
     ended = ", ".join(f"{n:,} {state}" for state, n in counts) or "no mentions"
     return "\n".join([f"The last seven days: {ended}.", f"Champion: {champion}.", *figures, *jobs])
 

@@ -1,4 +1,4 @@
-"""Everything by which the bot runs itself, put together: jobs, orders, and messages to its admins."""
+"""Builds and connects the parts that run the bot: jobs, orders, and messages to admins."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from bot.storage.store import DATABASE, Store
 
 logger = logging.getLogger(__name__)
 
-# What the schedule runs in a process of its own, one at a time.
+# Jobs that run in a child process, one at a time.
 LONG_JOBS = ("scrape", "train")
 
 
 class Operations:
-    """The parts, for one bot.
+    """The schedule, the orders and the outbox of one bot.
 
     Args:
         subprocesses: runs the trainer's commands.
-        max_characters: of a status, as the instance has it.
-        log_lines: the last warnings and errors.
+        max_characters: the instance's limit for a status.
+        log_lines: returns the last warnings and errors.
         now: seconds since the epoch.
 
     Raises:
@@ -71,39 +71,39 @@ class Operations:
         self._add_jobs()
 
     def start(self) -> None:
-        """Plan the jobs and let them run. Raises StorageError."""
+        """Plans and starts the jobs. Raises StorageError."""
         self.schedule.plan(self._settings.schedule)
         self.schedule.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End what runs in processes of its own, and start nothing more."""
+        """Ends child processes and jobs, and starts no more."""
         self._subprocesses.stop()
         self.schedule.stop(timeout_s)
 
     def close(self) -> None:
-        """Give the database back."""
+        """Closes the database."""
         self.records.close()
 
     def reload(self, settings: Settings) -> list[str]:
-        """Take over what may change while the bot runs: the schedule, and who the admins are.
+        """Applies settings that may change while the bot runs: the schedule and the admins.
 
         Returns:
-            The names of changed settings that wait for a restart.
+            The names of changed settings that need a restart.
 
         Raises:
-            StorageError: the jobs cannot be planned anew.
+            StorageError: the jobs cannot be planned.
         """
         before, self._settings = self._settings, settings
         if settings.bot.admins != before.bot.admins:
             self._find_admins()
-        # Where data lies and how it is learned from stays as it was at the start, but for the schedule.
+        # All other settings, such as data_dir and training, stay as they were at the start.
         self.jobs.settings = before.model_copy(update={"schedule": settings.schedule})
         self.status_reader.settings = self.jobs.settings
         self.schedule.plan(settings.schedule)
         return changed(before, settings)
 
     def _find_admins(self) -> None:
-        """Look up who is an admin; who was found before stays known, also while the instance is away."""
+        """Looks up the admins' accounts; those found before are kept, even while the instance is down."""
         bot, home = self._settings.bot, self._settings.mastodon.base_url
         self.handlers.admins = resolve(self._client, bot.admins, home=home, known=self.handlers.admins)
         self.outbox.admins = tuple(self.handlers.admins.values())
@@ -125,12 +125,12 @@ class Operations:
 def resolve(
     client: Client, accts: Collection[str], *, home: str, known: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Account id -> name, of accounts by their names; one that is not found is said so and may give no orders.
+    """Looks up accounts by acct; returns account id -> acct. Logs those not found; they may give no orders.
 
     Args:
         accts: user, or user@host.
-        home: the instance's address, whose own accounts may be named with or without it.
-        known: what an earlier call has found; these are not asked for again.
+        home: the instance's address; its own accounts may be given with or without it.
+        known: the result of an earlier call; these are not looked up again.
     """
     ids = {acct.casefold(): account_id for account_id, acct in (known or {}).items()}
     host = home.split("://", 1)[-1].rstrip("/").casefold()
@@ -145,7 +145,7 @@ def resolve(
         except InstanceError as error:
             logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
             continue
-        if account.acct.casefold() != wanted:  # a server that guesses must not choose who gives orders
+        if account.acct.casefold() != wanted:  # a server may return a similar account; that one must not give orders
             logger.error("admin not found acct=%s; the instance offers %s instead", acct, account.acct)
             continue
         found[account.id] = account.acct
@@ -154,9 +154,9 @@ def resolve(
 
 
 def changed(before: Settings, after: Settings) -> list[str]:
-    """The settings that differ and wait for a restart, as "section.key"."""
+    """The settings that differ and need a restart, as "section.key"."""
     taken_over = {"schedule", "log"}
-    apart = {("bot", "admins"), ("mastodon", "access_token")}  # taken over too; read once and then hidden
+    apart = {("bot", "admins"), ("mastodon", "access_token")}  # applied too; read once and then hidden
     names = []
     for section, old in before:
         new = getattr(after, section)

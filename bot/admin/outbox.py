@@ -1,7 +1,7 @@
-"""Sends what the bot says unasked: reports and warnings to its admins, privately; announcements to everybody.
+"""Sends reports and warnings to admins by direct message, and announcements to everybody.
 
-Messages wait on disk until they are posted, so that neither an outage nor a restart loses one. While the admins want
-quiet, theirs wait as well.
+Messages are stored until they are posted, so an outage or a restart loses none. In quiet hours the admins' messages
+wait too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ANNOUNCE = "announce"
 
 
 class Outbox:
-    """Writes and sends messages.
+    """Stores and sends messages.
 
     Args:
-        admins: the admins' names, as they are mentioned.
+        admins: the admins' accts.
         now: seconds since the epoch.
     """
 
@@ -51,7 +51,7 @@ class Outbox:
         self._now = now
 
     def tell_admins(self, message: Message) -> None:
-        """Put a message to each admin into the outbox, in as many parts as it needs; a picture goes with the first."""
+        """Stores a message to each admin, in as many parts as needed; the picture goes with the first part."""
         for acct in self.admins:
             room = self._max_characters - length(f"@{acct} ")
             for number, part in enumerate(parts(message.text, room)):
@@ -60,25 +60,25 @@ class Outbox:
                 self._records.write(part, acct=acct, picture=picture, alt_text=alt_text)
 
     def warn(self, kind: str, text: str, *, again_after_s: float) -> None:
-        """Tell the admins of a fault that needs a person; not again before some time has passed, or it was mended."""
-        if self._records.may_tell(kind, again_after_s=again_after_s):
+        """Tells the admins about a fault; again only after `again_after_s`, or after it was resolved."""
+        if self._records.should_report(kind, again_after_s=again_after_s):
             logger.error("fault kind=%s %s", kind, text)
             self.tell_admins(Message(f"⚠ {text}"))
 
-    def mended(self, kind: str, text: str) -> None:
-        """A fault is over; the admins hear of it if they were told of the fault."""
-        if self._records.mended(kind):
-            logger.info("mended kind=%s", kind)
+    def resolved(self, kind: str, text: str) -> None:
+        """Tells the admins that a fault is over, if they were told about it."""
+        if self._records.resolved(kind):
+            logger.info("resolved kind=%s", kind)
             self.tell_admins(Message(text))
 
     def announce(self, message: Message) -> None:
-        """Tell everybody, if the admins have switched that on."""
+        """Stores a public post, if the admins have switched announcements on."""
         if self._records.switch(ANNOUNCE) == "on":
             for part in parts(message.text, self._max_characters):
                 self._records.write(part, acct=None)
 
     def send(self) -> int:
-        """Post what waits, oldest first; returns how many were posted. An outage leaves the rest for later.
+        """Posts waiting messages, oldest first; returns how many. After an error the rest waits for the next call.
 
         Raises:
             StorageError: the outbox cannot be read.
@@ -90,14 +90,14 @@ class Outbox:
             try:
                 self._post(queued)
             except (Refused, NotFound) as error:
-                logger.error("message given up to=%s reason=%s", queued.acct or "everybody", error)
+                logger.error("message dropped to=%s reason=%s", queued.acct or "everybody", error)
             except InstanceError as error:
                 if not isinstance(error, RateLimited):
                     self._records.tried(queued)
                 if queued.attempts < MAX_ATTEMPTS:
                     logger.warning("messages wait n=%d reason=%s", len(self._records.queued()), error)
                     break
-                logger.error("message given up to=%s reason=%s", queued.acct or "everybody", error)
+                logger.error("message dropped to=%s reason=%s", queued.acct or "everybody", error)
             else:
                 n_sent += 1
                 logger.info("message sent to=%s", queued.acct or "everybody")
@@ -117,7 +117,7 @@ class Outbox:
         )
 
     def _upload(self, queued: QueuedMessage) -> list[str]:
-        """The picture; a message without it is better than none."""
+        """Uploads the picture; returns no id if that fails, as a message without picture is better than none."""
         if queued.picture is None:
             return []
         try:
@@ -125,16 +125,16 @@ class Outbox:
                 queued.picture, description=queued.alt_text, timeout_s=UPLOAD_TIMEOUT_S
             )
         except (InstanceError, StorageError) as error:
-            logger.warning("message goes without its picture: %s", error)
+            logger.warning("sending a message without its picture: %s", error)
             return []
         return [media_id] if media_id else []
 
 
 def parts(text: str, room: int) -> list[str]:
-    """A text in pieces that fit, cut at line ends where that is possible; no piece can ping, tag or link.
+    """Splits a text into parts, at line ends if possible; no part can mention, tag or link.
 
     Args:
-        room: characters for each piece.
+        room: characters for each part.
     """
     lines = [piece for line in text.splitlines() for piece in _pieces(harmless(line), room)]
     found: list[str] = []

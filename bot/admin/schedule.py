@@ -1,7 +1,7 @@
-"""The bot's recurring jobs, run by APScheduler: each when it is due, missed ones once, never two of a lane at once.
+"""Runs the recurring jobs with APScheduler; a missed job runs once, and two jobs of a lane never run at once.
 
-A scrape and a training share a lane, so they never run at once, and neither keeps the short jobs waiting. When each job
-had its turn is kept in the database, so one that was due while the machine was off is seen at the next start.
+Scrape and train share a lane, so they never run at once, and short jobs do not wait for them. The database records each
+job's last turn, so a job that was due while the machine was off runs after the next start.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
-BETWEEN_EVERY_S = 30  # and a clock that was set is noticed after this long
+BETWEEN_EVERY_S = 30  # a changed system clock is noticed after this time too
 Lane = Literal["short", "long"]
 LANES: tuple[Lane, ...] = ("short", "long")
-# Takes whether somebody asked for this run; returns the outcome in a few words.
+# Takes whether an admin asked for this run; returns the outcome in a few words.
 Action = Callable[[bool], str]
 
 
 @dataclass(slots=True)
 class Job:
-    """One job and where it stands.
+    """One job and its state.
 
     Attributes:
-        due_at: seconds since the epoch; None when it is not planned.
-        asked: somebody wants it run, and it has not begun.
+        due_at: seconds since the epoch; None if it is not planned.
+        asked: an admin asked for a run that has not started.
     """
 
     name: str
@@ -61,22 +61,22 @@ class Job:
 
 
 class TimetableTrigger(BaseTrigger):  # type: ignore[misc]
-    """A timetable (None: never) as APScheduler asks for it; the first moment is the one after the job's last turn."""
+    """Adapts a timetable (None: never) to APScheduler; the first time is the one after the job's last turn."""
 
     def __init__(self, timetable: Timetable | None, *, last_turn: datetime) -> None:
         self._timetable = timetable
         self._last_turn = last_turn
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:  # noqa: ARG002
-        """The first moment after the run before."""
+        """The first time after the previous run."""
         return None if self._timetable is None else self._timetable.after(previous_fire_time or self._last_turn)
 
 
 class Schedule:
-    """Runs jobs by their timetables, on a thread for each lane.
+    """Runs jobs by their timetables, on one thread for each lane.
 
     Args:
-        between: called after each job, at least every `BETWEEN_EVERY_S`, and when `poke` asks for it.
+        between: called after each job, at least every `BETWEEN_EVERY_S`, and after `wake`.
         now: seconds since the epoch.
     """
 
@@ -93,7 +93,7 @@ class Schedule:
         self._jobs: dict[str, Job] = {}
         self._settings = ScheduleSettings()
         self._changed = threading.Condition()
-        self._n_submitted = 0  # to the lanes, and not ended yet
+        self._n_submitted = 0  # submitted to the lanes and not ended
         self._stopping = False
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -104,28 +104,28 @@ class Schedule:
         self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED)
 
     def add(self, name: str, action: Action, *, lane: Lane = "short") -> None:
-        """A job of the settings; its times are those by default until `plan` is called."""
+        """Adds a job; it has default times until `plan` is called."""
         self._jobs[name] = Job(name, action, lane)
         self._plan(self._jobs[name])
 
     def plan(self, settings: ScheduleSettings) -> None:
-        """Plan all jobs by settings, at the start and whenever these have changed.
+        """Plans all jobs, at the start and whenever the settings have changed.
 
         Raises:
-            StorageError: it cannot be read when each had its turn.
+            StorageError: the jobs' last turns cannot be read.
         """
         self._settings = settings
         for name in settings.jobs():
             if name in self._jobs:
-                if self._records.last_turn(name) is None:  # from the first day on a missed run is seen
+                if self._records.last_turn(name) is None:  # so that a missed first run is noticed
                     self._records.note(name, "planned", "")
                 self._plan(self._jobs[name])
 
     def start(self) -> None:
-        """Let the jobs run."""
-        n_broken_off = self._records.close_runs()
-        if n_broken_off:
-            logger.warning("jobs were broken off n=%d", n_broken_off)
+        """Starts running jobs."""
+        n_interrupted = self._records.close_runs()
+        if n_interrupted:
+            logger.warning("jobs were interrupted n=%d", n_interrupted)
         trigger = IntervalTrigger(seconds=BETWEEN_EVERY_S)
         self._scheduler.add_job(
             self._run_between,
@@ -138,39 +138,39 @@ class Schedule:
         self._scheduler.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Start no more jobs; those that run are waited for so long."""
+        """Starts no more jobs; waits up to `timeout_s` for those running."""
         self._stopping = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
             self.wait_until_idle(timeout_s)
 
     def wait_until_idle(self, timeout_s: float) -> bool:
-        """Wait for the jobs that run or are next in line; False when some still are after so long."""
+        """Waits for running and queued jobs; False if some are left after `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: self._n_submitted == 0, timeout_s)
 
     def ask(self, name: str) -> bool:
-        """Run a job as soon as its lane is free; False when it runs or waits already."""
+        """Runs a job as soon as its lane is free; False if it is running or queued already."""
         with self._changed:
             job = self._jobs[name]
             if job.running or job.asked:
                 return False
             job.asked = True
-        # However long its lane is taken, who asked for it gets it.
+        # No grace time: it runs however long its lane is busy.
         self._scheduler.modify_job(name, next_run_time=self._time(), misfire_grace_time=None)
         return True
 
-    def poke(self) -> None:
-        """There is something to do between jobs; returns at once."""
+    def wake(self) -> None:
+        """Has `between` called now; returns at once."""
         if self._scheduler.running and not self._stopping:
             self._scheduler.modify_job("between", next_run_time=self._time())
 
     def run_due(self) -> None:
-        """Start what is due now, for a clock that was set; the scheduler's own thread does so when it awakes."""
+        """Starts due jobs now, after the clock was changed; otherwise the scheduler's thread does it when it wakes."""
         self._scheduler._process_jobs()
 
     def jobs(self) -> list[Job]:
-        """All jobs, the next first; those that are not planned last."""
+        """All jobs, the next due first, those not planned last."""
         for job in self._jobs.values():
             due = getattr(self._scheduler.get_job(job.name), "next_run_time", None)
             job.due_at = None if due is None else due.timestamp()
@@ -180,7 +180,7 @@ class Schedule:
         return datetime.fromtimestamp(self._now(), UTC)
 
     def _plan(self, job: Job) -> None:
-        """Plan a job's next run, counted from its last turn."""
+        """Plans a job's next run, counted from its last turn."""
         wanted = self._settings.jobs()[job.name]
         when = wanted.when if wanted.enabled else None
         timetable = when and Timetable(when, time_zone=self._settings.time_zone, jitter_s=wanted.jitter_s)
@@ -197,7 +197,7 @@ class Schedule:
         )
 
     def _run(self, job: Job) -> None:
-        """One run, on its lane's thread."""
+        """Runs a job once, on its lane's thread."""
         with self._changed:
             if self._stopping:
                 return
@@ -207,16 +207,16 @@ class Schedule:
             outcome, detail = _guarded(job.name, lambda: job.action(asked))
             self._records.end(number, outcome, detail)
             if asked and not self._stopping:
-                self._plan(job)  # with its own grace again
+                self._plan(job)  # with its grace time again
         finally:
             job.running = False
-        self.poke()
+        self.wake()
 
     def _run_between(self) -> None:
         try:
             self._between()
         except ProjectError as error:
-            logger.error("messages wait: %s", error)
+            logger.error("messages not sent, they wait: %s", error)
 
     def _submitted(self, _event: JobEvent) -> None:
         with self._changed:
@@ -226,10 +226,10 @@ class Schedule:
         try:
             if event.code == EVENT_JOB_MISSED:
                 late_h = (self._now() - event.scheduled_run_time.timestamp()) / HOUR_S
-                logger.warning("job missed, and not worth it any more job=%s late_h=%.1f", event.job_id, late_h)
+                logger.warning("job skipped, as it is too late job=%s late_h=%.1f", event.job_id, late_h)
                 self._records.note(event.job_id, "skipped", f"{late_h:.1f} hours late")
             elif event.exception is not None:
-                logger.error("job not recorded job=%s error=%s", event.job_id, event.exception)
+                logger.error("job's run not recorded job=%s error=%s", event.job_id, event.exception)
         finally:
             with self._changed:
                 self._n_submitted -= 1
@@ -237,14 +237,14 @@ class Schedule:
 
 
 def _guarded(name: str, action: Callable[[], str]) -> tuple[str, str]:
-    """The outcome and its detail; raises nothing."""
+    """Runs an action; returns the outcome and its detail, and raises nothing."""
     started = time.monotonic()
     try:
         detail = action()
     except SubprocessStoppedError as error:
         return "stopped", str(error)
     except ProjectError as error:
-        logger.warning("job failed, it runs again next time job=%s error=%s", name, error)
+        logger.warning("job failed, it stays planned job=%s error=%s", name, error)
         return "failed", str(error)
     except Exception as error:
         logger.exception("job failed job=%s", name)

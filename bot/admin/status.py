@@ -1,4 +1,4 @@
-"""How things stand, gathered once for whoever shows it: an admin's `status`, the status page, the command line."""
+"""Collects the bot's current state for the `status` order, the status page, metrics and the command line."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ OPEN = ("new", "working", "posting", "deferred")
 
 @dataclass(frozen=True, slots=True)
 class BotStatus:
-    """How things stand at one moment.
+    """The bot's state at one moment.
 
     Attributes:
-        counts: state -> mentions in the inbox.
+        counts: state -> number of mentions in the inbox.
         champion: the version on disk that would serve, or why there is none.
         figures: the champion's, a line each.
-        report: the champion's, as metrics.json has it; None where there is no champion.
+        report: the champion's, from metrics.json; None if there is no champion.
         free_bytes: on data_dir's disk.
-        quiet_until: seconds since the epoch; None when the admins want to hear everything.
+        quiet_until: seconds since the epoch; None outside quiet hours.
     """
 
     uptime_s: float
@@ -47,13 +47,13 @@ class BotStatus:
 
     @property
     def n_waiting(self) -> int:
-        """Mentions that are still to be answered."""
+        """The number of mentions still to be answered."""
         return sum(self.counts.get(state, 0) for state in OPEN)
 
 
 @dataclass(eq=False)
 class StatusReader:
-    """Looks.
+    """Reads the bot's state from the database, the disk and the registry.
 
     Args:
         now: seconds since the epoch.
@@ -69,7 +69,7 @@ class StatusReader:
         self._started_at = self.now()
 
     def read(self) -> BotStatus:
-        """How things stand now. Raises StorageError."""
+        """The current state. Raises StorageError."""
         until = self.records.switch(QUIET_UNTIL)
         champion, report = self._champion()
         return BotStatus(
@@ -85,17 +85,17 @@ class StatusReader:
         )
 
     def job_lines(self, jobs: list[Job]) -> list[str]:
-        """A line for each job: when it is due, and how it went last."""
+        """A line for each job: when it is due, and its last outcome."""
         lines = []
         for job in jobs:
             last = [run.summary for run in self.records.runs(limit=1, job=job.name) if run.ended_at is not None]
             due = "off" if job.due_at is None else self.clock(job.due_at)
-            state = "running" if job.running else "next in line" if job.asked else due
+            state = "running" if job.running else "queued" if job.asked else due
             lines.append(f"{job.name}: {state}{f' (last {last[0]})' if last else ''}")
         return lines
 
     def clock(self, moment: float) -> str:
-        """A moment as the admins' clock shows it."""
+        """A time in `schedule.time_zone`."""
         zone: tzinfo = ZoneInfo(self.settings.schedule.time_zone)
         return f"{datetime.fromtimestamp(moment, UTC).astimezone(zone):%b %d %H:%M %Z}"
 
@@ -112,7 +112,7 @@ class StatusReader:
 
 
 def span(seconds: float) -> str:
-    """A time span in words, e.g. "3 d 4 h" or "12 min"."""
+    """A duration in words, e.g. "3 d 4 h" or "12 min"."""
     minutes = int(seconds // 60)
     days, hours = minutes // 1440, minutes // 60 % 24
     return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

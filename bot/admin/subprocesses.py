@@ -1,6 +1,6 @@
-"""Runs the trainer's commands as child processes: low priority, few threads, a memory limit; their crash is a report.
+"""Runs the trainer's commands as child processes with low priority, few threads and a memory limit.
 
-A training needs more memory and time than an answer, and may die of it; in a process of its own it dies alone.
+A training needs much memory and time and may crash; as a child process it does not take the bot down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainer.errors import ProjectError
 logger = logging.getLogger(__name__)
 
 HOUR_S = 3600.0
-# Which of the libraries below reads which is theirs to know.
+# Each library reads one or more of these.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -32,9 +32,9 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-LAST_WORDS = 400  # characters of a failed child's output that are told
-FIRST_TO_GO = "1000"  # where memory runs out all the same, the kernel ends the child and not the bot
-STOP_S = 2.0  # a child that was asked to end is given so long; all it does can be taken up again
+STDERR_TAIL = 400  # characters of a child's standard error that are kept
+OOM_SCORE_ADJ = "1000"  # if memory runs out, the kernel kills the child and not the bot
+STOP_S = 2.0  # from SIGTERM to SIGKILL; the next run resumes the child's work
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +43,42 @@ class Ended:
 
     Attributes:
         status: its exit status; negative: the signal that killed it.
-        said: the last line of its output.
-        last_words: the end of what it wrote to standard error.
+        last_line: the last line of its output.
+        stderr_tail: the end of its standard error.
     """
 
     status: int
-    said: str
-    last_words: str
+    last_line: str
+    stderr_tail: str
 
     @property
     def how(self) -> str:
-        """The end in words."""
+        """How it ended, in words."""
         if self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         return f"exit status {self.status}"
 
     @property
     def why(self) -> str:
-        """Why it failed: its own message where it gave one, else how it ended and its last words."""
-        _, found, message = self.last_words.rpartition("error: ")
+        """Why it failed: its own error message if there is one, else how it ended and the end of its output."""
+        _, found, message = self.stderr_tail.rpartition("error: ")
         if found and self.status > 0:
             return message.strip().rstrip(".")
-        return f"{self.how}; {self.last_words[-200:]}" if self.last_words else self.how
+        return f"{self.how}; {self.stderr_tail[-200:]}" if self.stderr_tail else self.how
 
 
 class SubprocessStoppedError(ProjectError):
-    """The child was ended because the bot is stopping."""
+    """The child was terminated because the bot is stopping."""
 
 
 class Subprocesses:
-    """Starts the trainer's commands and waits for them; several threads may do so.
+    """Runs the trainer's commands; usable from several threads.
 
     Args:
-        log_dir: gets one file for each command, with what the last run of it said.
+        log_dir: gets one file for each command, with the standard error of its last run.
         config: the settings file that the bot was started with.
-        environ: the children's environment; the bot's own without its token by default.
-        command: what runs the trainer.
+        environ: the children's environment; by default the bot's own. The token is always removed.
+        command: the command line that runs the trainer.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Subprocesses:
         self._stopping = False
 
     def run(self, *arguments: str) -> Ended:
-        """One command of the trainer, from start to end.
+        """Runs one command of the trainer and waits for its end.
 
         Raises:
             SubprocessStoppedError: `stop` was called.
@@ -111,16 +111,16 @@ class Subprocesses:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w+", encoding="utf-8", errors="replace") as log:
                 status, output = self._wait(self._start(arguments, log))
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 4 * LAST_WORDS))
-                last_words = log.read()[-LAST_WORDS:].strip()
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 4 * STDERR_TAIL))
+                stderr_tail = log.read()[-STDERR_TAIL:].strip()
         except OSError as error:
             raise ProjectError(f"trainer {arguments[0]}: cannot be run: {error}") from error
         if self._stopping:
-            raise SubprocessStoppedError(f"trainer {arguments[0]}: stopped with the bot; the next run goes on")
-        return Ended(status, "".join(output.strip().splitlines()[-1:]), last_words)
+            raise SubprocessStoppedError(f"trainer {arguments[0]}: stopped with the bot; the next run resumes")
+        return Ended(status, "".join(output.strip().splitlines()[-1:]), stderr_tail)
 
     def stop(self) -> None:
-        """End all children, and let none begin."""
+        """Ends all children and starts no more."""
         with self._lock:
             self._stopping = True
             running = list(self._running)
@@ -146,17 +146,17 @@ class Subprocesses:
                 env=environ,
                 text=True,
                 errors="replace",
-                # Ctrl-C is the bot's to hear. Not by a session of its own: Linux shares the processor out between
-                # sessions first (autogroups, sched(7)), and niceness would count within the child's alone.
+                # Only the bot must receive Ctrl-C. A new session would do that too, but Linux divides the processor
+                # between sessions first (autogroups, sched(7)), and niceness would only count within the child's.
                 process_group=0,
             )
             self._running.add(child)
-        self._restrain(child)
+        self._set_limits(child)
         logger.info("child started command=%s pid=%d threads=%d", " ".join(arguments), child.pid, n_threads)
         return child
 
-    def _restrain(self, child: subprocess.Popen[str]) -> None:
-        """Priority and memory limit, before the child has loaded anything; what a system lacks is left out."""
+    def _set_limits(self, child: subprocess.Popen[str]) -> None:
+        """Sets priority and memory limit before the child has loaded anything; skips what the system lacks."""
         limit = self._settings.child_max_bytes
         try:
             process = psutil.Process(child.pid)
@@ -164,15 +164,15 @@ class Subprocesses:
             if sys.platform == "linux":
                 process.ionice(psutil.IOPRIO_CLASS_IDLE)
                 process.rlimit(psutil.RLIMIT_DATA, (limit, limit))
-                Path(f"/proc/{child.pid}/oom_score_adj").write_text(FIRST_TO_GO, encoding="ascii")
+                Path(f"/proc/{child.pid}/oom_score_adj").write_text(OOM_SCORE_ADJ, encoding="ascii")
         except (psutil.Error, OSError) as error:
-            logger.warning("child not restrained pid=%d error=%s", child.pid, error)
+            logger.warning("child runs without limits pid=%d error=%s", child.pid, error)
 
     def _wait(self, child: subprocess.Popen[str]) -> tuple[int, str]:
         try:
             output, _ = child.communicate(timeout=self._settings.child_max_h * HOUR_S)
         except subprocess.TimeoutExpired:
-            logger.warning("child stopped, as it took too long pid=%d", child.pid)
+            logger.warning("child killed, as it took too long pid=%d", child.pid)
             child.kill()
             output, _ = child.communicate()
         finally:

@@ -1,15 +1,15 @@
-"""How one call of the API is made through Mastodon.py, and what to do about each way it can fail.
+"""Makes API calls through Mastodon.py and turns each failure into an `InstanceError`.
 
-What is known of Mastodon.py 2.3 and lived with here:
+Problems of Mastodon.py 2.3 and their workarounds here:
 
-- Without a version it asks the instance on every call, and where that fails `media_post` recurses a thousand times: so
-  it is given one. The calls used here exist since 4.0 or have their own way round.
-- It sleeps inside a call when told to wait for a rate limit, and its objects are not thread-safe: it is told to throw,
-  and each thread has its own.
-- Each transport failure looks the same and a stream that is refused hides its status: a hook on the `requests` session
-  keeps the last answer, and with it the rate-limit headers.
-- It cannot ask for filtered notifications: the session adds that parameter.
-- It takes rate-limit headers that it cannot read for a refusal, even of a post that arrived: the hook takes them away.
+- Without a version it asks the instance on every call, and if that fails `media_post` recurses a thousand times. So it
+  is given a version. The calls used here exist since 4.0 or have their own fallback.
+- It sleeps inside a call when told to wait for a rate limit, and its objects are not thread-safe. So it is told to
+  throw, and each thread has its own object.
+- All transport failures look the same, and a refused stream hides its status. So a hook on the `requests` session keeps
+  the last response and its rate-limit headers.
+- It cannot request filtered notifications. So the session adds that parameter.
+- It takes unreadable rate-limit headers for an error, even after a successful post. So the hook removes them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
 
 from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
-from bot.instance.limits import BLIND_WAIT_S, Family, Limits
+from bot.instance import parse
+from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import STREAMS, Transport, origin
 from trainer.web.connections import innermost
 
@@ -37,19 +38,19 @@ T = TypeVar("T")
 
 ASSUMED_VERSION = (4, 0, 0)
 _OUTAGES = frozenset({502, 503, 504})
-_NO_ANSWERS = frozenset({502, 504})  # a proxy's, which waited for the server in vain
-# What a 403 says that has nothing to do with the thing asked for: a missing scope, a disabled account. Mastodon's words
-# come first; "Insufficient permissions: ..." is Pleroma's, "token has insufficient scope" GoToSocial's.
-_SHUT = ("outside the authorized scopes", "login is currently disabled", "insufficient")
+_NO_ANSWERS = frozenset({502, 504})  # from a proxy that got no answer from the server
+# Texts of a 403 that is about the token, not the resource: a missing scope, a disabled account. Mastodon's come first;
+# "Insufficient permissions: ..." is Pleroma's, "token has insufficient scope" GoToSocial's.
+_SCOPE_ERRORS = ("outside the authorized scopes", "login is currently disabled", "insufficient")
 
 
 class Calls:
-    """Calls to one instance with one account's token; every method may be called from any thread.
+    """Calls one instance with one account's token; every method may be called from any thread.
 
     Attributes:
-        limits: what the server's rate-limit headers said last.
+        limits: the newest rate-limit headers of the server.
         stream: the stream's response while one is open.
-        closing: no stream is to be opened any more.
+        closing: no stream may be opened any more.
     """
 
     def __init__(
@@ -63,18 +64,26 @@ class Calls:
         self.closing = False
         self._now = now
         self._local = threading.local()
-        self._heard: tuple[float | None, float] = (None, 0.0)  # the server's clock, and ours that never jumps, together
+        self._server_clock: tuple[float | None, float] = (
+            None,
+            0.0,
+        )  # the server's time and our monotonic time at one moment
 
     def server_time(self) -> float:
-        """Seconds since the epoch by the server's clock, which dates its statuses; ours may be wrong, or jump."""
-        server, monotonic = self._heard
+        """Seconds since the epoch by the server's clock, which dates its statuses; our clock may be wrong or jump."""
+        server, monotonic = self._server_clock
         return self._now() if server is None else server + time.monotonic() - monotonic
 
-    def call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, doubt: bool = True) -> T:
-        """Run one call on this thread's object; `family` and `what` are for limits and for messages.
+    def call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, double_check: bool = True) -> T:
+        """Runs one call on this thread's object.
 
         Args:
-            doubt: whether a refusal that may be the whole server's, or this one call's, is looked into.
+            family: whose limit counts.
+            what: the call's name in messages.
+            double_check: after an ambiguous refusal, find out whether it concerns the whole server or only this call.
+
+        Raises:
+            InstanceError: the call failed.
         """
         self.require(family, what)
         api = self.api()
@@ -82,43 +91,45 @@ class Calls:
         try:
             return function(api)
         except Exception as error:
-            failure = self.sorted_error(error, family, what)
-            raise (self._doubted(failure) if doubt else failure) from error
+            failure = self.instance_error(error, family, what)
+            raise (self._double_checked(failure) if double_check else failure) from error
 
     def begin(self, family: Family) -> None:
-        """What is answered on this thread from now on belongs to a call of this family."""
+        """Assigns the next responses on this thread to a family of calls."""
         self._local.answer = None
         self._local.family = family
 
-    def _doubted(self, failure: InstanceError) -> InstanceError:
-        """What a 401, or a no that is not the API's own, means beside a call that ought to work.
+    def _double_checked(self, failure: InstanceError) -> InstanceError:
+        """Interprets a 401, or an error page not from the API, by a second call that ought to work.
 
-        Some servers answer so to one thing only: to a status that is gone, to what a scope does not reach. They are not
-        away, and the token is good; that one thing may fail for good, or just now.
+        Some servers answer so to one request only: for a deleted status, or for a missing scope. Then the server is up
+        and the token is valid; the request may fail for good or only now.
         """
         if not isinstance(failure, NoSuchPage) and type(failure) is not Unauthorized:
             return failure
         try:
-            self.call("call", "whose token this is", lambda api: api.me(), doubt=False)
+            what = "checking the token"
+            answer = self.call("call", what, lambda api: api.me(), double_check=False)
+            self.readable(what, parse.account, answer)
         except Unauthorized as error:
             return error if type(error) is Unauthorized else failure
         except InstanceError:
             return failure if isinstance(failure, NoSuchPage) else Transient(str(failure), outage=True)
         if isinstance(failure, NoSuchPage):
             return NoSuchPage(str(failure), outage=False, status=failure.status)
-        return Transient(f"{failure}, though the token is good", outage=False)
+        return Transient(f"{failure}, though the token is valid", outage=False)
 
     def require(self, family: Family, what: str) -> None:
-        """Make sure that the server would listen to such a call now. Raises RateLimited."""
+        """Raises RateLimited if the limit of this family of calls is used up."""
         blocked = self.limits.blocked_until(family)
         if blocked is not None:
-            raise RateLimited(f"{what}: the server's limit is used up for now", until=blocked, family=family)
+            raise RateLimited(f"{what}: the server's rate limit is used up", until=blocked, family=family)
 
     def api(self) -> Mastodon:
-        """This thread's object of Mastodon.py."""
+        """The `Mastodon` object of this thread."""
         if not hasattr(self._local, "api"):
             session = Transport(self.settings.base_url)
-            session.hooks["response"].append(self._seen)
+            session.hooks["response"].append(self._on_response)
             api = Mastodon(
                 api_base_url=self.settings.base_url,
                 access_token=self.token,
@@ -128,16 +139,16 @@ class Calls:
                 user_agent=self.user_agent,
                 session=session,
             )
-            # The constructor's version only keeps it from asking; these three choose the endpoints.
+            # The constructor's version only stops the version request; these three choose the endpoints.
             api.mastodon_major, api.mastodon_minor, api.mastodon_patch = ASSUMED_VERSION
             self._local.api = api
         return self._local.api
 
-    def _seen(self, response: requests.Response, **_: object) -> None:
-        """The session's hook: every answer passes here, also those that Mastodon.py makes nothing of."""
+    def _on_response(self, response: requests.Response, **_: object) -> None:
+        """Hook of the session: sees every response, also those that Mastodon.py cannot use."""
         self._local.answer = response
         with suppress(KeyError, TypeError, ValueError):
-            self._heard = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
+            self._server_clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
             del response.headers[name]
@@ -147,29 +158,29 @@ class Calls:
                 response.close()
 
     def read(self, family: Family, what: str, function: Callable[[Mastodon], Any], parse: Callable[[Any], T]) -> T:
-        """Make one call and parse its answer; as `call`, and Transient where the answer cannot be read."""
+        """Makes one call and parses its answer. Raises as `call`, and Transient if the answer cannot be parsed."""
         return self.readable(what, parse, self.call(family, what, function))
 
     def readable(self, what: str, parse: Callable[[Any], T], raw: Any) -> T:
-        """What `parse` makes of an answer. Raises Transient where it cannot be read."""
+        """Parses an answer. Raises Transient if that fails."""
         try:
             return parse(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Transient(f"{what}: the server's answer cannot be read: {error!r}", outage=False) from error
 
-    def sorted_error(self, error: Exception, family: Family, what: str) -> InstanceError:
-        """The member of our tree that a failure belongs to."""
+    def instance_error(self, error: Exception, family: Family, what: str) -> InstanceError:
+        """The `InstanceError` for a failed call."""
         answer: requests.Response | None = self._local.answer
         status = None if answer is None else answer.status_code
         if status == 429 or isinstance(error, MastodonRatelimitError):
-            until = self.limits.blocked_until(family) or self._now() + BLIND_WAIT_S
+            until = self.limits.blocked_until(family) or self._now() + DEFAULT_WAIT_S
             return RateLimited(f"{what}: too many requests", until=until, family=family)
-        detail = _said(answer, error)
+        detail = _detail(answer, error)
         if answer is not None and answer.is_redirect:
             target = origin(urljoin(answer.url, answer.headers["Location"]))
             return Transient(
-                f"{what}: {self.settings.base_url} sends us on to {target}; if it has moved there for good, make that "
-                "mastodon.base_url",
+                f"{what}: {self.settings.base_url} redirects to {target}; if it has moved there for good, set "
+                "mastodon.base_url to that",
                 outage=True,
             )
         if status is None or status < 400:
@@ -178,7 +189,7 @@ class Calls:
         message = f"{what}: HTTP {status} {detail}".strip()
         if status == 401:
             return Unauthorized(message)
-        if status == 403 and any(sign in detail.lower() for sign in _SHUT):
+        if status == 403 and any(sign in detail.lower() for sign in _SCOPE_ERRORS):
             return OutOfScope(message)
         if status >= 500 or status == 408:
             return Transient(message, outage=status in _OUTAGES, under_way=status in _NO_ANSWERS)
@@ -191,8 +202,8 @@ def _is_json(answer: requests.Response | None) -> bool:
     return answer is not None and "json" in answer.headers.get("Content-Type", "")
 
 
-def _said(answer: requests.Response | None, error: Exception) -> str:
-    """The server's own words, which Mastodon.py does not always hand on; else what really happened."""
+def _detail(answer: requests.Response | None, error: Exception) -> str:
+    """The server's error text, which Mastodon.py does not always pass on; else the innermost exception."""
     words: object = innermost(error)
     if answer is not None and not answer.ok:
         words = answer.reason
@@ -200,5 +211,5 @@ def _said(answer: requests.Response | None, error: Exception) -> str:
             with suppress(ValueError, AttributeError):
                 words = answer.json().get("error")
     elif answer is not None and not _is_json(answer):
-        words = f"the answer is {answer.headers.get('Content-Type') or 'of no kind'}, not JSON ({words})"
+        words = f"the answer is {answer.headers.get('Content-Type') or 'of unknown type'}, not JSON ({words})"
     return " ".join(str(words or "").split())[:200]

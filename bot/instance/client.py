@@ -1,4 +1,4 @@
-"""The bot's account on its instance, by what it is used for; nothing outside this folder knows Mastodon.py."""
+"""The client of the bot's instance, in parts by purpose; nothing outside this folder knows Mastodon.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bot.instance.streaming import EventStream
 
 
 class Client:
-    """One account on one instance; all parts share its limits and may be used from any thread."""
+    """A client for one account on one instance; its parts share limits and may be used from any thread."""
 
     def __init__(
         self, settings: MastodonSettings, token: str, *, user_agent: str, now: Callable[[], float] = time.time

@@ -1,4 +1,4 @@
-"""The access token: from the environment, or from a file that nobody else can read."""
+"""Finds the access token: in the environment, or in a file that no other user can read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ APP_FILE = "mastodon_app.json"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """A token, and where it was found, for messages."""
+    """A token and where it was found (for messages)."""
 
     token: str
     origin: str
 
 
 def token_path(settings: Settings) -> Path:
-    """Where the token's file is, or would be."""
+    """The path of the token's file, which may not exist."""
     return settings.mastodon.access_token_file or settings.data_dir / TOKEN_FILE
 
 
@@ -35,12 +35,12 @@ def find_token(settings: Settings) -> Credentials:
     """The token for the configured instance.
 
     Raises:
-        ConfigError: there is none, others can read its file, it belongs to another instance, or it would travel
+        ConfigError: there is none, other users can read its file, it belongs to another instance, or it would be sent
             unencrypted.
     """
     base_url = settings.mastodon.base_url
     if not base_url.startswith("https://") and not settings.mastodon.allow_http:
-        raise ConfigError(f"mastodon.base_url: {base_url} is not https://; the token would travel in the open")
+        raise ConfigError(f"mastodon.base_url: {base_url} is not https://; the token would be sent unencrypted")
     if settings.mastodon.access_token is not None and settings.mastodon.access_token.get_secret_value().strip():
         return _usable(settings.mastodon.access_token.get_secret_value(), "the environment")
     path = token_path(settings)
@@ -56,28 +56,28 @@ def find_token(settings: Settings) -> Credentials:
         raise ConfigError(f"{path}: holds no access_token; run `python -m bot login {base_url}`")
     if home != base_url:
         raise ConfigError(
-            f"{path}: this token is for {home}, mastodon.base_url is {base_url}; change the one in config.yaml, "
+            f"{path}: this token is for {home}, mastodon.base_url is {base_url}; change it in config.yaml, "
             f"or run `python -m bot login {base_url}`"
         )
     return _usable(token, str(path))
 
 
 def _usable(token: str, origin: str) -> Credentials:
-    """A token that may stand in a header (RFC 6750). Raises ConfigError, and shows nothing of it."""
+    """Checks that a token may be sent in a header (RFC 6750). Raises ConfigError, without showing the token."""
     stripped = token.strip()
     if not re.fullmatch(r"[\w.~+/-]+=*", stripped, re.ASCII):
         raise ConfigError(
-            f"{origin}: the access token holds a line break, a space or a sign that no token has; copy it anew, alone, "
-            "or run `python -m bot login`"
+            f"{origin}: the access token contains a line break, a space or a character that no token has; copy the "
+            "token alone, or run `python -m bot login`"
         )
     return Credentials(stripped, origin)
 
 
 def read_private_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object out of a file that only we can read, or a bare token as {"access_token": ...}; None without a file.
+    """Reads a JSON object, or a bare token as {"access_token": ...}, from a private file; None without a file.
 
     Raises:
-        ConfigError: others can read it, or it cannot be read.
+        ConfigError: other users can read it, or it cannot be read.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -97,7 +97,7 @@ def read_private_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_private_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object into a file that only we can read, in one step.
+    """Writes a JSON object to a file that only this user can read, in one step.
 
     Raises:
         StorageError: it cannot be written.

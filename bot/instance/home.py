@@ -1,4 +1,4 @@
-"""What the bot knows of its instance and of its own account there."""
+"""Facts about the bot's instance and its own account there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bot.instance.calls import Calls
 
 logger = logging.getLogger(__name__)
 
-# An instance that is away at the start is asked again at least this often.
+# An instance that is down at the start is asked again at least this often.
 MAX_START_PAUSE_S = 60.0
 
 
@@ -36,7 +36,7 @@ class Instance:
 
 @dataclass(eq=False)
 class Home:
-    """The instance and our account; each is asked for once.
+    """The instance and the bot's account; each is fetched once.
 
     Raises (all methods that call the server):
         RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
@@ -49,11 +49,11 @@ class Home:
         self._me: Account | None = None
 
     def me(self, *, again: bool = False) -> Account:
-        """The bot's own account; asked for once, unless `again`."""
+        """The bot's own account; cached, unless `again`."""
         if self._me is None or again:
-            what = "whose token this is"
+            what = "checking the token"
             try:
-                raw = self.calls.call("call", what, lambda api: api.me(), doubt=False)
+                raw = self.calls.call("call", what, lambda api: api.me(), double_check=False)
             except Refused as error:
                 said = f"{error}; if the token lacks the scope read:accounts, run `python -m bot login` again"
                 raise Refused(said, status=error.status) from error
@@ -61,17 +61,17 @@ class Home:
         return self._me
 
     def instance(self) -> Instance:
-        """The instance's facts; asked for once. One that does not describe itself is taken for Mastodon as it comes."""
+        """The instance's facts; cached. Without a description Mastodon's defaults apply."""
         if self._instance is None:
             what = "the instance's description"
             self._instance = self.calls.readable(what, _instance, self._describe(what))
         return self._instance
 
     def wait_for(self, *, sleep: Callable[[float], object] = time.sleep) -> tuple[Instance, Account]:
-        """The instance and our account; one that is away is asked again until it is back.
+        """The instance and the bot's account; waits while the instance is down.
 
         Raises:
-            Unauthorized, NotFound, Refused: it answers, and does not want us.
+            Unauthorized, NotFound, Refused: the instance is up and refuses the call.
         """
         settings = self.calls.settings
         pause = settings.reconnect_pause_s
@@ -82,7 +82,7 @@ class Home:
                 until_s = error.until - time.time() if isinstance(error, RateLimited) else 0.0
                 wait_s = max(pause, until_s)
                 logger.warning(
-                    "%s does not answer, again in_s=%.0f (if it never does, is mastodon.base_url right?): %s",
+                    "%s does not answer, next try in_s=%.0f (if it never does, is mastodon.base_url right?): %s",
                     settings.base_url,
                     wait_s,
                     error,
@@ -90,11 +90,11 @@ class Home:
                 sleep(wait_s)
                 pause = min(pause * 2.0, MAX_START_PAUSE_S, settings.max_reconnect_pause_s)
             else:
-                logger.info("at home on=%s version=%s as=%s", settings.base_url, instance.version, me.acct)
+                logger.info("connected on=%s version=%s as=%s", settings.base_url, instance.version, me.acct)
                 return instance, me
 
     def _describe(self, what: str) -> parse.Json:
-        for version in ("v2", "v1"):  # servers before 4.0, and some others of the same API, have only the second
+        for version in ("v2", "v1"):  # Mastodon before 4.0, and some other servers, have only v1
 
             def ask(api: Mastodon, version: str = version) -> Any:
                 answer = api.session.get(
@@ -107,7 +107,7 @@ class Home:
                 return answer.json()
 
             try:
-                return self.calls.call("call", what, ask, doubt=False)
+                return self.calls.call("call", what, ask, double_check=False)
             except (NotFound, Refused, NoSuchPage) as error:
                 missing: InstanceError = error
             except Transient as error:
@@ -118,11 +118,11 @@ class Home:
             self.me()
         except InstanceError:
             raise missing from None
-        logger.warning("%s; it is taken for Mastodon as it comes", missing)
+        logger.warning("%s; using Mastodon's defaults", missing)
         return {}
 
     def private_mention_policy(self) -> str | None:
-        """What happens to private mentions from strangers: accept, filter or drop; None where there is no policy."""
+        """What happens to private mentions from strangers: accept, filter or drop; None if the server has no policy."""
         try:
             policy = self.calls.call("call", "the notification policy", lambda api: api.notifications_policy())
         except (NotFound, NoSuchPage):
@@ -130,7 +130,7 @@ class Home:
         return str(policy.get("for_private_mentions") or "accept")
 
     def accept_private_mentions(self) -> None:
-        """Let private mentions from strangers through; needs the scope write:notifications."""
+        """Accepts private mentions from strangers; needs the scope write:notifications."""
         self.calls.call(
             "call",
             "changing the notification policy",

@@ -1,4 +1,4 @@
-"""What the server's rate-limit headers said last, for each kind of call; its headers are the truth, not our count.
+"""Rate limits by the server's newest headers, for each family of calls; the bot does not count by itself.
 
 Source: https://docs.joinmastodon.org/api/rate-limits/
 """
@@ -15,40 +15,40 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Family = Literal["call", "page", "post", "upload", "delete", "stream"]
-# Waited after a 429 that does not say until when, as a proxy's own does not; doubled for each further one in a row.
-BLIND_WAIT_S = 5.0
-MAX_BLIND_WAIT_S = 60.0
-# Mastodon's longest window. A server that names a later end is mistaken, and is asked again then.
-LONGEST_WINDOW_S = 3 * 3600.0
-_EPOCH_S = 1_000_000_000  # a smaller number is not a moment, but seconds from now
+# The wait after a 429 without an end time (such as a proxy's); doubles for each further one in a row.
+DEFAULT_WAIT_S = 5.0
+MAX_DEFAULT_WAIT_S = 60.0
+# Mastodon's longest window. A server that gives a later end is wrong; the bot tries again after this time.
+MAX_WINDOW_S = 3 * 3600.0
+_EPOCH_S = 1_000_000_000  # a smaller number is not a time, but seconds from now
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One kind of call's standing: how many are left until when (seconds since the epoch, our clock)."""
+    """How many calls of a family remain until when (seconds since the epoch, our clock)."""
 
     remaining: int
     until: float
 
 
 class Limits:
-    """Remembers the newest headers of each family; safe to use from several threads."""
+    """Keeps the newest headers of each family; safe to use from several threads."""
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._lock = threading.Lock()
         self._windows: dict[Family, Window] = {}
-        self._n_blind: Counter[Family] = Counter()
+        self._n_without_window: Counter[Family] = Counter()
 
     def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
-        """Take in one answer's headers; a 429 without any that make sense counts as "nothing left for a while"."""
+        """Reads one response's headers; after a 429 without usable ones nothing remains for `_default_wait` seconds."""
         until = self._reset(headers)
         if status < 400:
             with self._lock:
-                self._n_blind.pop(family, None)
+                self._n_without_window.pop(family, None)
         left = headers.get("X-RateLimit-Remaining", "")
         if status == 429:
-            window = Window(0, until if until is not None else self._now() + self._blind_wait(family, headers))
+            window = Window(0, until if until is not None else self._now() + self._default_wait(family, headers))
         elif until is not None and left.isdecimal():
             window = Window(int(left), until)
         else:
@@ -57,37 +57,37 @@ class Limits:
             self._windows[family] = window
 
     def remaining(self, family: Family) -> int | None:
-        """How many more calls of this family the server will take; None when it did not say."""
+        """How many more calls of this family the server accepts; None if unknown."""
         with self._lock:
             window = self._windows.get(family)
         return window.remaining if window and window.until > self._now() else None
 
     def blocked_until(self, family: Family) -> float | None:
-        """Until when calls of this family are refused; None when they are not."""
+        """Until when calls of this family are refused; None if they are not."""
         with self._lock:
             window = self._windows.get(family)
         return window.until if window and window.remaining <= 0 and window.until > self._now() else None
 
-    def _blind_wait(self, family: Family, headers: Mapping[str, str]) -> float:
-        """How long a 429 without a window is heeded, in seconds."""
+    def _default_wait(self, family: Family, headers: Mapping[str, str]) -> float:
+        """Seconds to wait after a 429 without an end time."""
         retry_after = headers.get("Retry-After", "")
         if retry_after.isdecimal():
-            return min(float(retry_after), LONGEST_WINDOW_S)
+            return min(float(retry_after), MAX_WINDOW_S)
         with self._lock:
-            self._n_blind[family] += 1
-            return min(BLIND_WAIT_S * 2.0 ** min(self._n_blind[family] - 1, 16), MAX_BLIND_WAIT_S)
+            self._n_without_window[family] += 1
+            return min(DEFAULT_WAIT_S * 2.0 ** min(self._n_without_window[family] - 1, 16), MAX_DEFAULT_WAIT_S)
 
     def _reset(self, headers: Mapping[str, str]) -> float | None:
-        """The end of the window by our clock; None where the server names none that lies ahead.
+        """The end of the window by our clock; None if the server gives no future one.
 
-        What counts is how long after the answer's own date it is.
+        It is computed relative to the response's own Date header.
         """
         raw = headers.get("X-RateLimit-Reset", "")
         try:
             ahead = _seconds_ahead(raw, since=self._date(headers))
         except (ValueError, OverflowError):
             return None
-        return self._now() + min(ahead, LONGEST_WINDOW_S) if ahead > 0 else None
+        return self._now() + min(ahead, MAX_WINDOW_S) if ahead > 0 else None
 
     def _date(self, headers: Mapping[str, str]) -> float:
         try:
@@ -97,7 +97,7 @@ class Limits:
 
 
 def _seconds_ahead(reset: str, *, since: float) -> float:
-    """How long after `since` a reset is: a time by ISO 8601, seconds since 1970, or seconds from now."""
+    """Seconds from `since` to a reset, given as an ISO 8601 time, seconds since 1970, or seconds from now."""
     if reset.isdecimal():
         seconds = float(reset)
         return seconds if seconds < _EPOCH_S else seconds - since

@@ -1,7 +1,7 @@
-"""Reads the stream's server-sent events; nothing that goes wrong with one event may end it.
+"""Reads the stream's server-sent events; an error in one event does not end the stream.
 
-Mastodon.py reads lines as Mastodon writes them, and ends the stream at any other: at the carriage returns that some
-servers and proxies put in, at a field without a space, at an id that is no JSON. Here the format's own rules hold.
+Mastodon.py only reads lines as Mastodon writes them. It ends the stream at carriage returns, which some servers and
+proxies add, at a field without a space, and at an id that is not JSON. This parser follows the standard.
 
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -19,32 +19,32 @@ from mastodon.errors import MastodonNetworkError
 
 logger = logging.getLogger(__name__)
 
-NEVER_EVENTS = ("html", "json")  # in the content type of an answer that is no stream, whatever its status says
+NOT_EVENTS = ("html", "json")  # in the content type of a response that is not a stream, whatever its status
 
 
 class Events(Protocol):
-    """Takes the stream's events: `bot.mentions.stream.Stream`."""
+    """Handles the stream's events: `bot.mentions.stream.Stream`."""
 
     def opened(self) -> None:
-        """The connection's first line has arrived."""
+        """Handles the first line of the connection."""
 
     def notified(self, raw: dict[str, Any]) -> None:
-        """A notification, as JSON."""
+        """Handles a notification, as JSON."""
 
     def edited(self, raw: dict[str, Any]) -> None:
-        """An edited status, as JSON."""
+        """Handles an edited status, as JSON."""
 
     def deleted(self, status_id: str) -> None:
-        """A status is gone."""
+        """Handles a deleted status."""
 
 
 class Listener(StreamListener):  # type: ignore[misc]
-    """Hands events on as they come."""
+    """Passes events on as they arrive."""
 
     def __init__(self, events: Events) -> None:
         super().__init__()
         self._opened = events.opened
-        # Servers have more kinds of events than these.
+        # Other kinds of events are ignored.
         self._handlers: dict[str, Callable[[Any], None]] = {
             "notification": lambda data: events.notified(json.loads(data)),
             "status.update": lambda data: events.edited(json.loads(data)),
@@ -52,15 +52,15 @@ class Listener(StreamListener):  # type: ignore[misc]
         }
 
     def handle_stream(self, response: requests.Response) -> None:
-        """Called by Mastodon.py with an open stream; returns when it ends.
+        """Reads an open stream until it ends; called by Mastodon.py.
 
         Raises:
-            MastodonNetworkError: it is no stream of events.
-            requests.RequestException: it broke, or fell silent.
+            MastodonNetworkError: it is not an event stream.
+            requests.RequestException: the connection broke or timed out.
         """
         kind = response.headers.get("Content-Type", "")
-        if any(never in kind for never in NEVER_EVENTS):
-            raise MastodonNetworkError(f"not a stream of events but {kind}")
+        if any(never in kind for never in NOT_EVENTS):
+            raise MastodonNetworkError(f"not an event stream but {kind}")
         is_open = False
         event = ""
         data: list[str] = []
@@ -89,11 +89,11 @@ class Listener(StreamListener):  # type: ignore[misc]
             function(*arguments)
         except Exception:
             # The catch-up finds what is lost here.
-            logger.exception("an event of the stream could not be taken in")
+            logger.exception("a stream event could not be handled")
 
 
 def _lines(response: requests.Response) -> Iterator[str]:
-    """The lines of a stream as each of them ends, by a line feed, with a carriage return before it or not."""
+    """Yields the lines of a stream as they arrive; a line ends with LF or CRLF."""
     line = bytearray()
     for piece in response.iter_content(chunk_size=1):
         for byte in piece:

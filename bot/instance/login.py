@@ -1,4 +1,4 @@
-"""OAuth: from an instance's address to a token in a file, with the browser and a pasted code.
+"""Gets an access token by OAuth, with a browser and a pasted code, and writes it to a file.
 
 Source: https://docs.joinmastodon.org/client/authorized/
 """
@@ -15,8 +15,8 @@ from bot.errors import InstanceError, Transient
 from bot.instance.credentials import APP_FILE, TOKEN_FILE, read_private_json, write_private_json
 from trainer.web.connections import innermost
 
-# Each is needed: who we are; threads and the stream; mentions; whom we muted or blocked; replies; pictures; the policy
-# for private mentions. Nothing else is asked for.
+# In this order for: the bot's account; threads and the stream; mentions; mutes and blocks; replies; pictures; the
+# policy for private mentions. No other scope is requested.
 SCOPES = (
     "read:accounts",
     "read:statuses",
@@ -34,7 +34,7 @@ class Login:
     """One login, in two steps: `url` for the browser, then `finish` with the code it shows.
 
     Attributes:
-        data_dir: where the app and the token are kept.
+        data_dir: where the app and the token are stored.
     """
 
     base_url: str
@@ -44,7 +44,7 @@ class Login:
     timeout_s: float
 
     def url(self) -> str:
-        """The address to open in a browser; the app is registered at the instance the first time.
+        """The URL to open in a browser; registers the app at the instance the first time.
 
         Raises:
             InstanceError: the instance cannot be reached, or refuses.
@@ -56,15 +56,15 @@ class Login:
             )
         except (MastodonError, KeyError) as error:
             raise Transient(
-                f"{self.base_url}: no login page: {_what(error)}; is it a Mastodon server?", outage=True
+                f"{self.base_url}: no login page: {_detail(error)}; is it a Mastodon server?", outage=True
             ) from error
         return address
 
     def finish(self, code: str) -> Path:
-        """Exchange the code for a token and keep it; returns the token's file.
+        """Exchanges the code for a token and stores it; returns the token's file.
 
         Raises:
-            InstanceError: the code is wrong or used up, or a scope was not granted.
+            InstanceError: the code is wrong or was used before, or a scope was not granted.
             StorageError: the file cannot be written.
         """
         api = self._api(*self._app())
@@ -73,18 +73,18 @@ class Login:
                 code=code.strip(), redirect_uri=OUT_OF_BAND, scopes=list(SCOPES), allow_http=self.allow_http
             )
         except KeyError:
-            # The token came without a word about its scopes: then they are those that were asked for (RFC 6749, 5.1).
+            # A token without a list of scopes has those that were requested (RFC 6749, 5.1).
             token = api.access_token
         except MastodonError as error:
             raise InstanceError(
-                f"{self.base_url}: no token for this code: {_what(error)}; run login again for a new one"
+                f"{self.base_url}: no token for this code: {_detail(error)}; run login again for a new one"
             ) from error
         path = self.data_dir / TOKEN_FILE
         write_private_json(path, {"base_url": self.base_url, "access_token": token, "scopes": " ".join(SCOPES)})
         return path
 
     def _app(self) -> tuple[str, str]:
-        """This bot's app at the instance: the one from last time, where it is the same instance and scopes."""
+        """Client id and secret of this bot's app; registered anew if the instance or the scopes have changed."""
         path = self.data_dir / APP_FILE
         wanted = {"base_url": self.base_url, "scopes": " ".join(SCOPES)}
         held = read_private_json(path) or {}
@@ -101,7 +101,7 @@ class Login:
             )
         except (MastodonError, KeyError, TypeError) as error:
             raise Transient(
-                f"{self.base_url}: no app can be registered: {_what(error)}; is it a Mastodon server, and reachable?",
+                f"{self.base_url}: no app can be registered: {_detail(error)}; is it a Mastodon server, and reachable?",
                 outage=True,
             ) from error
         write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
@@ -119,10 +119,10 @@ class Login:
         )
 
 
-def _what(error: BaseException) -> str:
-    """The server's own words where it had any, else what really happened."""
+def _detail(error: BaseException) -> str:
+    """The server's error text if there is one, else the innermost exception."""
     if isinstance(error, KeyError):
-        return f"the answer holds no {error}"
+        return f"the answer has no {error}"
     while len(error.args) < 2 and (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, MastodonError) and len(error.args) > 1:

@@ -1,12 +1,12 @@
-"""HTML of a status or a profile -> plain text; nothing of it is ever shown or run as markup."""
+"""Converts the HTML of a status or a profile to plain text; it is never shown or run as markup."""
 
 from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
 
-# A bare name or one with its host, as it stands in a status' text where no link says so. Names and hosts end where
-# letters of another script begin: Japanese is written without a space after them.
+# @user or @user@host in a status' text that is not a link. Names and hosts end where letters of another script begin:
+# Japanese is written without a space after them.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_/])@[A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _BREAKS = frozenset({"br", "p", "li", "div"})
 
@@ -35,7 +35,7 @@ class _Text(HTMLParser):
 
 
 def plain_text(html: str) -> str:
-    """The words of a piece of HTML, one line for each paragraph or break; links to who is mentioned are left out."""
+    """The text of HTML, one line for each paragraph or break, without links that are mentions."""
     parser = _Text()
     parser.feed(html)
     parser.close()
@@ -43,5 +43,5 @@ def plain_text(html: str) -> str:
 
 
 def without_mentions(text: str) -> str:
-    """The text without the names it mentions, its white space collapsed."""
+    """The text without mentions, its white space collapsed."""
     return " ".join(_MENTION.sub(" ", text).split())

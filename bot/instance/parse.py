@@ -1,7 +1,7 @@
-"""The API's JSON, as Mastodon.py hands it on -> our entities.
+"""Parses the API's JSON, as Mastodon.py returns it, into the bot's entities.
 
-Servers leave fields out, add others, and send null where a value is promised; only what nothing can be done without
-(ids, the account, when) is insisted on.
+Servers omit fields, add others, and send null where a value is promised. Only ids, the account and the time are
+required.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ Json = Mapping[str, Any]
 
 
 def mention(raw: Json) -> Mention | None:
-    """A notification as a mention; None when it is of another type, or cannot be read."""
+    """Parses a notification; None if it is not a mention or has no status.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has no id, or its status cannot be parsed.
+    """
     if raw.get("type") != "mention" or not raw.get("status"):
         return None
     return Mention(notification_id=str(raw["id"]), status=status(raw["status"]))
 
 
 def status(raw: Json) -> Status:
-    """A status.
+    """Parses a status.
 
     Raises:
         KeyError, TypeError, ValueError: it has no id, no account or no time.
@@ -46,7 +50,7 @@ def status(raw: Json) -> Status:
 
 
 def account(raw: Json) -> Account:
-    """An account; its name as shown, its note and its fields become one plain text."""
+    """Parses an account; display name, note and fields become one plain text."""
     fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
     created_at = raw.get("created_at")
     return Account(
@@ -59,10 +63,10 @@ def account(raw: Json) -> Account:
 
 
 def attachment(raw: Json) -> Attachment:
-    """A media attachment.
+    """Parses a media attachment.
 
-    `url` is null while the server is processing, or when it holds no copy of a remote one (type "unknown").
-    Of anything but an image only the preview is a still picture.
+    `url` is null while the server is processing it, or if it has no copy of a remote one (type "unknown").
+    For other types than images only the preview is a still picture.
     """
     kind = str(raw.get("type") or "unknown")
     names = {"image": ("url", "preview_url", "remote_url"), "unknown": ("url", "remote_url", "preview_url")}
@@ -71,7 +75,7 @@ def attachment(raw: Json) -> Attachment:
 
 
 def thread(raw: Json) -> Thread:
-    """A status' context, without those whose author is gone."""
+    """Parses a status' context, without statuses whose author is gone."""
     return Thread(
         ancestors=tuple(status(item) for item in raw.get("ancestors") or () if item.get("account")),
         descendants=tuple(status(item) for item in raw.get("descendants") or () if item.get("account")),
@@ -88,5 +92,5 @@ def _time(value: object) -> datetime:
 
 
 def _visibility(value: object) -> Visibility:
-    """An unknown kind of visibility ("local", "mutuals_only", ...) counts as the narrowest."""
+    """Parses a visibility; an unknown one ("local", "mutuals_only", ...) counts as the narrowest."""
     return next((known for known in VISIBILITIES if known == value), "direct")

@@ -1,4 +1,4 @@
-"""What the bot changes on its instance: statuses and media."""
+"""Posts and deletes statuses, and uploads media."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bot.instance.calls import ASSUMED_VERSION, Calls
 
 logger = logging.getLogger(__name__)
 
-MEDIA_PAUSE_S = 0.5  # between looks at an upload that the server is not done with
-_OLD_VERSION = (3, 0, 0)  # of the calls that Mastodon.py makes to servers that know no /api/v2/media
+MEDIA_PAUSE_S = 0.5  # between checks of an upload that the server is still processing
+_OLD_VERSION = (3, 0, 0)  # with it Mastodon.py does not use /api/v2/media, which some servers lack
 
 
 @dataclass(eq=False)
 class Poster:
-    """Posts and deletes.
+    """Posts and deletes statuses; uploads media.
 
     Raises (all methods that call the server):
         RateLimited, Unauthorized, NotFound, Refused, Transient: see `bot.errors`.
@@ -36,7 +36,7 @@ class Poster:
     def post(
         self, reply: Reply, *, in_reply_to: str | None, idempotency_key: str, media_ids: Sequence[str] = ()
     ) -> str:
-        """Post a reply, or a status that answers nobody; returns its id."""
+        """Posts a reply, or with `in_reply_to` None a status; returns its id."""
         return self.calls.read(
             "post",
             "posting",
@@ -54,7 +54,7 @@ class Poster:
         )
 
     def upload(self, jpeg: bytes, *, description: str, timeout_s: float) -> str | None:
-        """Upload a picture; returns its id, or None when the server is not done with it in time."""
+        """Uploads a picture; returns its id, or None if the server does not finish processing it in time."""
 
         def send(api: Mastodon) -> Any:
             api.request_timeout = min(timeout_s, self.calls.settings.request_timeout_s)
@@ -77,7 +77,7 @@ class Poster:
             self._knows_media_v2 = False
             uploaded = self.calls.call("upload", what, send)
         media_id = self.calls.readable(what, lambda found: str(found["id"]), uploaded)
-        while not uploaded.get("url"):  # Mastodon is done with a picture at once; others let it wait its turn
+        while not uploaded.get("url"):  # Mastodon processes a picture at once, other servers later
             if time.monotonic() + MEDIA_PAUSE_S > deadline:
                 return None
             time.sleep(MEDIA_PAUSE_S)
@@ -85,21 +85,21 @@ class Poster:
         return media_id
 
     def delete(self, status_id: str) -> None:
-        """Delete a status of ours; one that is gone already is fine."""
+        """Deletes a status of the bot; does nothing if it is gone already."""
         try:
             self.calls.call("delete", f"deleting status {status_id}", lambda api: api.status_delete(status_id))
         except NotFound:
             logger.debug("already gone status=%s", status_id)
 
-    # What the token may do, tried without doing anything
+    # Checks of the token's scopes that change nothing
 
     def probe_posting(self) -> None:
-        """Delete a status that is not there: NotFound where we may post, OutOfScope where not.
+        """Tries to delete a status that does not exist: NotFound if the token may post, OutOfScope if not.
 
-        An empty post would do for Mastodon, which refuses it; not every server does.
+        An empty post would test it too, but not every server refuses that.
         """
         self.calls.call("delete", "trying to post", lambda api: api.status_delete("0"))
 
     def probe_media(self) -> None:
-        """Change an attachment that is not there: NotFound where we may upload, OutOfScope where not."""
+        """Tries to change an attachment that does not exist: NotFound if the token may upload, OutOfScope if not."""
         self.calls.call("call", "trying to upload", lambda api: api.media_update("0"))

@@ -1,4 +1,4 @@
-"""What the bot reads from its instance: notifications, statuses, threads, accounts."""
+"""Reads notifications, statuses, threads and accounts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bot.instance.home import Home
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 80  # the most that Mastodon hands out
+PAGE_SIZE = 80  # Mastodon's maximum
 MAX_PAGES_BACK = 10
 
 
@@ -26,7 +26,7 @@ class Page:
     """One page of notifications.
 
     Attributes:
-        mentions: those of them that are mentions and can be read.
+        mentions: the mentions among them that can be parsed.
         ids: of all notifications on the page, oldest first; empty at the end.
     """
 
@@ -36,9 +36,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """How our account stands to another."""
+    """The relation between the bot's account and another."""
 
-    shut_out: bool  # one of the two has blocked or muted the other
+    blocked_or_muted: bool  # one of the two has blocked or muted the other
 
 
 @dataclass(eq=False)
@@ -53,10 +53,10 @@ class Reader:
     home: Home
 
     def __post_init__(self) -> None:
-        self._is_plain = False  # the server refuses to choose among notifications
+        self._no_filters = False  # the server refuses parameters of notifications
 
     def notifications(self, *, min_id: str | None = None, max_id: str | None = None) -> Page:
-        """The page right after `min_id`, or right before `max_id`, or the newest; filtered ones too."""
+        """The page right after `min_id`, or right before `max_id`, or the newest; filtered notifications included."""
 
         def ask(api: Mastodon) -> Any:
             api.session.params = {"include_filtered": "true"}
@@ -65,19 +65,19 @@ class Reader:
             finally:
                 api.session.params = {}
 
-        def ask_plainly(api: Mastodon) -> Any:
+        def ask_unfiltered(api: Mastodon) -> Any:
             return api.notifications(min_id=min_id, max_id=max_id)
 
         what = "notifications"
-        if self._is_plain:
-            return self.calls.read("page", what, ask_plainly, _page)
+        if self._no_filters:
+            return self.calls.read("page", what, ask_unfiltered, _page)
         try:
             return self.calls.read("page", what, ask, _page)
-        except (Refused, NoSuchPage) as error:  # by a server that takes no parameter it does not know
+        except (Refused, NoSuchPage) as error:  # the server refuses unknown parameters
             if isinstance(error, NoSuchPage) and error.outage:
                 raise
-            page = self.calls.read("page", what, ask_plainly, _page)
-            self._is_plain = True
+            page = self.calls.read("page", what, ask_unfiltered, _page)
+            self._no_filters = True
             return page
 
     def status(self, status_id: str) -> Status:
@@ -85,7 +85,7 @@ class Reader:
         return self.calls.read("call", f"status {status_id}", lambda api: api.status(status_id), parse.status)
 
     def existing(self, status_ids: Sequence[str]) -> set[str]:
-        """Which of these statuses (20 at most) still exist and are shown to us."""
+        """The ids of those of these statuses (at most 20) that exist and are visible to the bot."""
         return self.calls.read(
             "call",
             "several statuses",
@@ -94,14 +94,14 @@ class Reader:
         )
 
     def thread(self, status_id: str) -> Thread:
-        """What stands before and after a status."""
+        """Ancestors and descendants of a status."""
         what = f"the thread of status {status_id}"
         return self.calls.read("call", what, lambda api: api.status_context(status_id), parse.thread)
 
-    def left_behind(self, account_id: str, *, since: str) -> list[str]:
-        """Our answers to an account, posted after the status `since`, whose question is gone.
+    def orphaned_replies(self, account_id: str, *, since: str) -> list[str]:
+        """The bot's replies to an account, posted after the status `since`, whose question is gone.
 
-        With a status, the server takes the link to it out of its answers; whom they answered stays.
+        When a status is deleted, its replies lose `in_reply_to_id` and keep `in_reply_to_account_id`.
         """
         me, position = self.home.me().id, since
         found: list[str] = []
@@ -112,7 +112,7 @@ class Reader:
         for _ in range(MAX_PAGES_BACK):
             items = self.calls.call("page", "our own statuses", ask)
             later = [item for item in items if id_order(str(item["id"])) > id_order(position)]
-            if not later:  # the end, or a server that knows no min_id
+            if not later:  # the end, or a server without min_id
                 break
             position = max((str(item["id"]) for item in later), key=id_order)
             found += [
@@ -123,17 +123,17 @@ class Reader:
         return found
 
     def relation(self, account_id: str) -> Relation:
-        """How we stand to an account; needs the scope read:follows."""
+        """The relation to an account; needs the scope read:follows."""
         names = ("blocking", "blocked_by", "muting", "domain_blocking")
         return self.calls.read(
             "call",
             "the relation to an account",
             lambda api: api.account_relationships([account_id]),
-            lambda found: Relation(shut_out=any(item.get(name) for item in found for name in names)),
+            lambda found: Relation(blocked_or_muted=any(item.get(name) for item in found for name in names)),
         )
 
     def lookup(self, acct: str) -> Account:
-        """The account of that name, as this instance knows it; NotFound where it knows none."""
+        """The account with that name. Raises NotFound if this instance knows none."""
         return self.calls.read("call", f"the account {acct}", lambda api: api.account_lookup(acct), parse.account)
 
 
@@ -144,7 +144,7 @@ def _page(items: Sequence[parse.Json]) -> Page:
 
 
 def readable_mention(raw: parse.Json) -> Mention | None:
-    """A notification as a mention, or None; one that cannot be read is said so and passed over."""
+    """Parses a notification into a mention, or None; logs one that cannot be parsed."""
     try:
         return parse.mention(raw)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

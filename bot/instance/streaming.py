@@ -1,4 +1,4 @@
-"""The user stream, as long as it lasts."""
+"""Opens and closes the user stream."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class EventStream:
-    """Opens the stream and closes it."""
+    """The user stream; one at a time."""
 
     calls: Calls
 
     def read(self, listener: Listener) -> None:
-        """Hand the user stream's events to the listener until it ends; blocks, and returns on a clean end.
+        """Passes the user stream's events to the listener; blocks until the stream ends cleanly.
 
         Raises:
             Unauthorized: the token is refused.
-            NotFound, Refused: there is no such stream here.
-            Transient, RateLimited: it broke, fell silent or could not be opened.
+            NotFound, Refused: the server has no such stream.
+            Transient, RateLimited: it broke, timed out or could not be opened.
         """
         api = self.calls.api()
-        self.calls.begin("stream")  # often another server's, with limits of its own
+        self.calls.begin("stream")  # often on another server, with its own limits
         try:
             with warnings.catch_warnings():
-                # Whether strangers may read the public timeline is no concern of ours.
+                # Whether strangers may read the public timeline does not matter here.
                 warnings.simplefilter("ignore", MastodonWarning)
                 api.stream_user(listener, timeout=self.calls.settings.stream_timeout_s)
         except Exception as error:
-            raise self.calls.sorted_error(error, "stream", "the stream") from error
+            raise self.calls.instance_error(error, "stream", "the stream") from error
         finally:
             self.calls.stream = None
 
     def close(self) -> None:
-        """End a stream that another thread is reading, and let none begin."""
+        """Ends a stream that another thread is reading, and prevents new ones."""
         self.calls.closing = True
         stream = self.calls.stream
         if stream is not None:

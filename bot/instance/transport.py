@@ -1,9 +1,9 @@
-"""The `requests` session under Mastodon.py, made fit for servers that are not quite Mastodon.
+"""The `requests` session under Mastodon.py, adapted to servers that differ from Mastodon.
 
-- Mastodon.py puts a slash behind `/api/v2/instance/`, which not every server knows: it is left out.
-- A redirect is followed where it leads to the same server and keeps the request what it is. Elsewhere `requests` would
-  take the token off, or turn a post into a mere look: such an answer stays the redirect it is, for the caller to tell.
-- What is asked over https is never asked in the open, whatever address a server names for its streams.
+- Mastodon.py adds a slash to `/api/v2/instance/`, which not every server accepts: it is removed.
+- A redirect is followed only on the same server and with the same method. Otherwise `requests` would drop the token, or
+  turn a POST into a GET; the caller gets the redirect itself.
+- With an https base URL nothing is requested without TLS, whatever address a server gives for its streams.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _KEEPS_METHOD = (307, 308)
 
 
 class Transport(requests.Session):
-    """A session at home at one base URL; not for several threads at once."""
+    """A session for one base URL; not thread-safe."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
         self._secure = urlsplit(base_url).scheme == "https"
-        # An answer that drips ends in time; the stream, which has no end, is watched by its heartbeats.
+        # Slow answers are cut off by a deadline. The stream has no end; its heartbeats are watched instead.
         self.mount(base_url, GuardedAdapter(allow_private=True))
         self.mount(f"{base_url.rstrip('/')}{STREAMS}", HTTPAdapter())
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests', without a slash at the end of the address."""
+        """Sends a request as `requests` does, without a slash at the end of the URL."""
         return super().request(method, str(url).rstrip("/"), *args, **kwargs)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """As requests'. Raises InvalidSchema where the token would travel in the open."""
+        """Sends a request as `requests` does. Raises InvalidSchema if the token would be sent unencrypted."""
         if self._secure and urlsplit(request.url or "").scheme != "https":
-            raise requests.exceptions.InvalidSchema("the server names an address without https; not asked")
+            raise requests.exceptions.InvalidSchema("the server gave an address without https; not requested")
         return super().send(request, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where to go on; None where the redirect is not to be followed."""
+        """The redirect's target; None if it must not be followed."""
         target = super().get_redirect_target(resp)
         if target is None or origin(urljoin(resp.url, target)) != origin(resp.url):
             return None
@@ -50,6 +50,6 @@ class Transport(requests.Session):
 
 
 def origin(url: str) -> str:
-    """An address without path and credentials, e.g. "https://example.social:8443"."""
+    """A URL without path and credentials, e.g. "https://example.social:8443"."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()

@@ -1,7 +1,7 @@
-"""One mention, from who asked to the posted reply; raises where it cannot, and leaves what to do about that to others.
+"""Answers one mention, from checking who asked to posting the reply; the worker decides what to do about errors.
 
-The order matters: before anything is posted, `Store.posting` records that an answer may be out there; before anything
-is posted again, the thread is looked into.
+The order matters. Before a post, `Inbox.mark_posting` records that a reply may exist; before a second post, the thread
+is searched for that reply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused,
 from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.etiquette import Subject
-from bot.photos.photos import Judge
+from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
 from bot.storage.inbox import Entry, Outcome
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
-MAX_RELATIONS = 1000  # remembered
-PHOTO_TRIES = 7  # after so many, ten minutes with the default pauses, a photo that cannot be had is said to be gone
-UPLOAD_TIMEOUT_S = 10.0  # rather no picture than a late answer
+MAX_RELATIONS = 1000  # cached
+PHOTO_TRIES = 7  # then a photo that cannot be fetched counts as gone: ten minutes with the default pauses
+UPLOAD_TIMEOUT_S = 10.0  # an answer without a picture is better than a late one
 
 
 @dataclass(eq=False)
 class Answerer:
-    """Answers mentions, one at a time on each thread that calls it.
+    """Answers mentions; each calling thread answers one at a time.
 
     Args:
         now: seconds since the epoch.
@@ -48,7 +48,7 @@ class Answerer:
 
     client: Client
     store: Store
-    judge: Judge
+    photo_reader: PhotoReader
     writer: Writer
     settings: BotSettings
     _: KW_ONLY
@@ -56,19 +56,21 @@ class Answerer:
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._asking = threading.Lock()
-        self._shut_out: TTLCache[str, bool] = TTLCache(maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=self.now)
-        self._shut_out_lock = threading.Lock()
+        self._consent_lock = threading.Lock()
+        self._blocked_or_muted: TTLCache[str, bool] = TTLCache(
+            maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=self.now
+        )
+        self._relations_lock = threading.Lock()
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
-        """Bring one mention to its end.
+        """Answers one mention.
 
         Args:
             entry: its row, in the state "working".
-            mention: what it says, where that is still known; else it is read again.
+            mention: its content if cached; with None the status is fetched again.
 
         Raises:
-            InstanceError, ProjectError: it could not be brought to its end this time.
+            InstanceError, ProjectError: it could not be answered this time.
         """
         try:
             status = mention.status if mention else self.client.reader.status(entry.status_id)
@@ -78,16 +80,16 @@ class Answerer:
                 raise
             logger.info("gone notification=%s detail=%s", entry.notification_id, error)
             if entry.look_first:
-                self._withdraw(entry)
-            return _silence("the question is gone")
+                self._delete_lost_answer(entry)
+            return _refused("the question is gone")
 
     def _is_gone(self, entry: Entry, page: NoSuchPage) -> bool:
-        """Whether a 404 that is not the API's own is to be believed: to the last try, from a server that is there."""
+        """Whether to believe a 404 that did not come from the API: only at the last try and if the server is up."""
         return page.status in (404, 410) and not page.outage and entry.attempts >= self.settings.max_attempts
 
-    def _withdraw(self, entry: Entry) -> None:
-        """Delete an answer that arrived, though we were not told so, before its question was deleted."""
-        for reply_id in self.client.reader.left_behind(entry.account_id, since=entry.status_id):
+    def _delete_lost_answer(self, entry: Entry) -> None:
+        """Deletes an answer that was posted without confirmation before its question was deleted."""
+        for reply_id in self.client.reader.orphaned_replies(entry.account_id, since=entry.status_id):
             self.client.poster.delete(reply_id)
             logger.info("answer deleted with its question notification=%s reply=%s", entry.notification_id, reply_id)
 
@@ -96,34 +98,34 @@ class Answerer:
         thread = self.client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
         earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
         if earlier is not None:
-            logger.info("answered before notification=%s reply=%s", entry.notification_id, earlier.id)
+            logger.info("already answered notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
         moment = datetime.fromtimestamp(self.client.calls.server_time(), UTC)
         max_age = timedelta(hours=self.settings.max_mention_age_h)
-        reason = etiquette.why_silent(status, me=me, now=moment, max_age=max_age)
+        reason = etiquette.refusal_reason(status, me=me, now=moment, max_age=max_age)
         if reason:
-            return _silence(reason)
-        self.client.calls.require("post", "posting")  # before the work is done, as it could not be delivered
+            return _refused(reason)
+        self.client.calls.require("post", "posting")  # checked first: without it all work would be wasted
         order = self._order(entry, status)
-        return order or self._request(entry, status, thread, me) or self._talk(entry, status, thread, me)
+        return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
 
     def _order(self, entry: Entry, status: Status) -> Outcome | None:
-        """Do what an admin says privately; None when it is no order."""
+        """Executes an admin's direct mention; None if it is not an order."""
         if status.visibility != "direct" or status.account.id not in self.handlers.admins:
             return None
         language = self.writer.language(status)
-        text = self.handlers.obey(entry.notification_id, status.account.id, status.text, language=language)
+        text = self.handlers.execute(entry.notification_id, status.account.id, status.text, language=language)
         if text is None:
-            if not self._is_meant_as_order(status):
+            if not self._looks_like_order(status):
                 return None
             text = self.handlers.unknown(status.text)
         first, *more = parts(text, self.writer.room(status))
         outcome = self._post(entry, self.writer.plain(first, to=status), kind="order")
-        self._go_on(entry, status, more, below=outcome.reply_id)
+        self._post_rest(entry, status, more, below=outcome.reply_id)
         return outcome
 
-    def _is_meant_as_order(self, status: Status) -> bool:
-        """Whether words of an admin that are no order were perhaps meant as one."""
+    def _looks_like_order(self, status: Status) -> bool:
+        """Whether an admin's text that is not a known order was probably meant as one."""
         if status.attachments or not status.text:
             return False
         if status.in_reply_to_id:
@@ -131,25 +133,25 @@ class Answerer:
             return above is not None and above.kind == "order"
         return self.writer.texts.request(status.text) is None
 
-    def _go_on(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
-        """The rest of a long answer, each part below the one before; a part that cannot be posted ends it."""
+    def _post_rest(self, entry: Entry, status: Status, more: Sequence[str], *, below: str | None) -> None:
+        """Posts the other parts of a long answer as a chain of replies; stops at the first error."""
         try:
             for number, text in enumerate(more, start=2):
                 reply = self.writer.plain(text, to=status)
                 key = f"{entry.idempotency_key}-{number}"
                 below = self.client.poster.post(reply, in_reply_to=below, idempotency_key=key)
         except InstanceError as error:
-            logger.warning("the rest of an answer was lost notification=%s error=%s", entry.notification_id, error)
+            logger.warning("long answer not completed notification=%s error=%s", entry.notification_id, error)
 
     def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
-        """Obey "stop", "start" and "delete"; None when the mention is none of them."""
+        """Handles "stop", "start" and "delete"; None if the mention is none of them."""
         request = self.writer.texts.request(status.text)
         account_id = status.account.id
         if request == "start":
             self.store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
         if account_id in self.store.opt_outs and not (request == "stop" and entry.look_first):
-            return _silence("opted out")
+            return _refused("opted out")
         if request == "stop":
             self.store.opt_outs.add(account_id)
             return self._confirm(entry, status, "opted_out")
@@ -158,49 +160,51 @@ class Answerer:
         return None
 
     def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
-        return self._notice(entry, status, kind) if self._admit(entry, status) else _silence("over the limit")
+        return self._notice(entry, status, kind) if self._admit(entry, status) else _refused("over the limit")
 
     def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
-        """Delete our nearest answer to this account above its mention."""
+        """Deletes the bot's nearest answer to this account above its mention."""
         authors = {each.id: each.account.id for each in thread.ancestors}
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
                 continue
-            answered = self.store.inbox.by_reply(each.id)  # None where that is too long ago, or the database was lost
+            answered = self.store.inbox.by_reply(each.id)  # None if pruned, or if the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
                 self.client.poster.delete(each.id)
                 if answered:
-                    self.store.inbox.finish(answered.notification_id, _silence("answer deleted when asked to"))
-                return _silence("asked us to delete an answer")
-        return _silence("asked us to delete, but there is no answer above")
+                    self.store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
+                return _refused("asked us to delete an answer")
+        return _refused("asked us to delete, but there is no answer above")
 
-    def _talk(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
-        if self._is_shut_out(status.account.id, entry):
-            return _silence("blocked or muted")
+    def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
+        if self._is_blocked_or_muted(status.account.id, entry):
+            return _refused("blocked or muted")
         if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
-            return _silence("enough answers in this thread")
-        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_judged=self._was_judged)
+            return _refused("enough answers in this thread")
+        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_classified=self._was_classified)
         if subject.action != "ask" or subject.status is None:
             return self._act(entry, status, subject)
         author_id = subject.status.account.id
-        if author_id in self.store.opt_outs or self._is_shut_out(author_id, entry):
-            return _silence("the photo's author wants no bots")
-        with self._asking:  # whom two people ask about at once is asked once
+        if author_id in self.store.opt_outs or self._is_blocked_or_muted(author_id, entry):
+            return _refused("the photo's author wants no bots")
+        with self._consent_lock:  # two mentions of the same photo must not ask its author twice
             subject = self._consent(subject.status, me)
             if subject.action == "ask":
                 return self._act(entry, status, subject)
         return self._act(entry, status, subject)
 
     def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
-        """Do about a mention what its subject asks for, within the account's limit."""
-        if subject.action == "silence":
-            return _silence(subject.reason)
+        """Takes the subject's action, within the account's limit."""
+        if subject.action == "refuse":
+            return _refused(subject.reason)
         if not self._admit(entry, status):
-            if self.store.inbox.told_within_hour(account_id=entry.account_id, kind="limit", but=entry.notification_id):
-                return _silence("over the limit")
+            if self.store.inbox.answered_within_hour(
+                account_id=entry.account_id, kind="limit", excluding=entry.notification_id
+            ):
+                return _refused("over the limit")
             return self._notice(entry, status, "limit")
-        if subject.action == "judge" and subject.status:
-            return self._look(entry, status, subject.status)
+        if subject.action == "classify" and subject.status:
+            return self._classify(entry, status, subject.status)
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
 
     def _consent(self, photo: Status, me: Account) -> Subject:
@@ -214,29 +218,31 @@ class Answerer:
         below = self.client.reader.thread(photo.id)
         return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
 
-    def _look(self, entry: Entry, status: Status, shown: Status) -> Outcome:
+    def _classify(self, entry: Entry, status: Status, shown: Status) -> Outcome:
         if (status.sensitive or shown.sensitive) and not self.settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
-        findings = self.judge.look(
+        findings = self.photo_reader.classify(
             shown.attachments[: self.settings.max_images],
             thumbnails=self._may_upload(),
             last_try=entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES),
         )
         reply = self.writer.answer(findings, to=status, shown=shown)
-        return self._post(entry, reply, kind="answer", findings=findings)
+        predictions = [finding for finding in findings if isinstance(finding, Prediction)]
+        unknown = bool(predictions) and not any(prediction.is_known for prediction in predictions)
+        return self._post(entry, reply, kind="unknown" if unknown else "answer", findings=findings)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._post(entry, self.writer.notice(kind, to=status), kind=kind)
 
     def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
         media_ids = self._pictures(findings, language=reply.language)
-        self.store.inbox.posting(entry.notification_id)
+        self.store.inbox.mark_posting(entry.notification_id)
         try:
             reply_id = self._send(entry, reply, media_ids)
         except Refused:
             if not media_ids:
                 raise
-            reply_id = self._send(entry, reply, [])  # perhaps it was the pictures
+            reply_id = self._send(entry, reply, [])  # the pictures may be the reason
         best = _best(findings)
         return Outcome(
             "answered",
@@ -253,7 +259,7 @@ class Answerer:
         )
 
     def _pictures(self, findings: Sequence[Finding], *, language: str) -> list[str]:
-        """Upload a picture of each prediction, while the server takes them; an answer never waits for one."""
+        """Uploads a picture of each prediction; stops at the first error, as the answer must not wait for pictures."""
         media_ids = []
         for finding in findings:
             if not isinstance(finding, Prediction) or not self._may_upload():
@@ -269,7 +275,7 @@ class Answerer:
         return media_ids
 
     def _may_upload(self) -> bool:
-        """Whether the server grants more uploads than are to be left."""
+        """Whether the server still allows more uploads than `spare_uploads`."""
         left = self.client.calls.limits.remaining("upload")
         return self.settings.pictures and (left is None or left > self.settings.spare_uploads)
 
@@ -278,24 +284,24 @@ class Answerer:
         limit = self.settings.max_answers_per_hour_new if new else self.settings.max_answers_per_hour
         return self.store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
 
-    def _was_judged(self, status_id: str) -> bool:
+    def _was_classified(self, status_id: str) -> bool:
         entry = self.store.inbox.by_status(status_id)
-        return entry is not None and entry.state == "answered" and entry.kind == "answer"
+        return entry is not None and entry.state == "answered" and entry.kind in ("answer", "unknown")
 
     def _agrees(self, text: str) -> bool:
         return self.writer.texts.request(text) == "agree"
 
     @cachedmethod(
-        lambda self: self._shut_out,
+        lambda self: self._blocked_or_muted,
         key=lambda _self, account_id, _entry: account_id,
-        lock=lambda self: self._shut_out_lock,
+        lock=lambda self: self._relations_lock,
     )
-    def _is_shut_out(self, account_id: str, entry: Entry) -> bool:
-        """Whether an account is muted or blocked; where the server does not tell, it is not."""
+    def _is_blocked_or_muted(self, account_id: str, entry: Entry) -> bool:
+        """Whether an account is muted or blocked; False if the server does not say."""
         try:
-            return self.client.reader.relation(account_id).shut_out
+            return self.client.reader.relation(account_id).blocked_or_muted
         except (NotFound, OutOfScope, Refused, Transient) as error:
-            # A token without read:follows, or a server without this call; it keeps most of it from us anyway.
+            # The token lacks read:follows, or the server lacks this call; it hides most such mentions from us anyway.
             may_pass = isinstance(error, Transient) and not isinstance(error, NoSuchPage)
             if (may_pass and entry.attempts < self.settings.max_attempts // 2) or getattr(error, "outage", False):
                 raise
@@ -303,10 +309,10 @@ class Answerer:
             return False
 
 
-def _silence(reason: str) -> Outcome:
+def _refused(reason: str) -> Outcome:
     return Outcome("refused", reason=reason)
 
 
 def _best(findings: Sequence[Finding]) -> Prediction | None:
-    """The first photo that could be judged; it stands for all in the inbox."""
-    return next((finding for finding in findings if isinstance(finding, Prediction)), None)
+    """The first prediction that names a gallery; the inbox records it for the whole mention."""
+    return next((each for each in findings if isinstance(each, Prediction) and each.is_known), None)

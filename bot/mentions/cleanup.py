@@ -1,6 +1,6 @@
-"""Keeps answers in step with their questions: deleted with them, and given anew when a photo is added later.
+"""Deletes answers whose questions were deleted, and answers again when a photo was added to a question.
 
-The stream tells of both while it stands; a sweep finds the deleted questions that it did not tell of.
+The stream reports both; a sweep finds deleted questions that the stream missed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from trainer.errors import ProjectError
 
 logger = logging.getLogger(__name__)
 
-BATCH = 20  # statuses asked for at once
-LOOK_AGAIN_S = 2.0  # later, at a mention that was being answered when its question was deleted or edited
-# On a server that cannot be asked for several at once, a sweep looks at no more than this, the newest.
+BATCH = 20  # statuses in one request
+REPEAT_AFTER_S = 2.0  # for a mention that was being answered when its question was deleted or edited
+# On a server that returns one status per request, a sweep checks only this many, the newest.
 MAX_SINGLE = 20
 
 
 class Cleanup:
-    """Follows up on answered mentions, on a thread of its own so that the stream never waits.
+    """Checks answered mentions, on its own thread so that the stream never waits.
 
     Args:
-        max_age_s: how long an answered mention is followed.
+        max_age_s: how long an answered mention is checked.
         patience_s: how long deleting an old answer may take before the new one is posted.
         now: seconds since the epoch.
     """
@@ -55,40 +55,40 @@ class Cleanup:
         self._patience_s = patience_s
         self._now = now
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="tidy", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cleanup", daemon=True)
 
     def start(self) -> None:
-        """Begin to work off what `deleted` and `edited` hand over."""
+        """Starts processing what `deleted` and `edited` report."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Leave the rest to the next sweep."""
+        """Stops; the next sweep does the rest."""
         self._tasks.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def deleted(self, status_id: str) -> None:
-        """A status is gone; returns at once."""
+        """Handles a deleted status; returns at once."""
         entry = self._store.inbox.by_status(status_id)
         if entry is not None:
             self._tasks.put(lambda: self._question_gone(entry))
 
     def edited(self, raw: dict[str, Any]) -> None:
-        """A status was edited; returns at once."""
+        """Handles an edited status; returns at once."""
         status = parse.status(raw)
         entry = self._store.inbox.by_status(status.id)
         if entry is not None:
             self._tasks.put(lambda: self._question_changed(entry, status))
 
     def sweep(self) -> int:
-        """Delete the answers whose questions are gone; returns how many.
+        """Deletes the answers whose questions are gone; returns how many.
 
         Raises:
-            InstanceError: the server could not be asked.
+            InstanceError: the call failed.
         """
         followed = self._store.inbox.answered_since(self._now() - self._max_age_s)
         n_gone = 0
-        for entry in self._suspects(followed):
+        for entry in self._maybe_deleted(followed):
             try:
                 self._client.reader.status(entry.status_id)
             except NotFound:
@@ -97,11 +97,11 @@ class Cleanup:
             except NoSuchPage as error:
                 if error.outage:
                     raise
-                logger.debug("perhaps gone, perhaps not status=%s error=%s", entry.status_id, error)
+                logger.debug("unclear whether gone status=%s error=%s", entry.status_id, error)
         return n_gone
 
     def run_job(self, _asked: bool) -> str:
-        """As `sweep`, as a job of the schedule."""
+        """Calls `sweep`, as a job of the schedule."""
         return f"{self.sweep()} answers deleted"
 
     def _run(self) -> None:
@@ -109,47 +109,47 @@ class Cleanup:
             try:
                 task()
             except ProjectError as error:
-                logger.warning("not tidied now, the next sweep tries again: %s", error)
+                logger.warning("cleanup failed, the next sweep tries again: %s", error)
             except Exception:
-                logger.exception("not tidied")
+                logger.exception("cleanup failed")
 
     def _question_gone(self, entry: Entry) -> None:
         entry = self._store.inbox.entry(entry.notification_id) or entry
-        if entry.state in ("working", "posting"):  # its answer may have arrived just before
-            self._look_again(lambda: self._question_gone(entry))
+        if entry.state in ("working", "posting"):  # its answer may be posted at any moment
+            self._repeat_later(lambda: self._question_gone(entry))
         if entry.state != "answered" or entry.reply_id is None:
-            return  # one that waits finds out by itself
+            return  # a waiting mention will notice when it is answered
         self._client.poster.delete(entry.reply_id)
         self._store.inbox.finish(entry.notification_id, Outcome("refused", reason="the question was deleted"))
         logger.info("answer deleted with its question notification=%s", entry.notification_id)
 
     def _question_changed(self, entry: Entry, status: Status) -> None:
-        """A photo added to a mention that was told how to ask: the help goes, an answer comes."""
+        """Replaces a help reply by an answer when a photo was added to the mention."""
         self._worker.forget(entry.notification_id)
         entry = self._store.inbox.entry(entry.notification_id) or entry
-        if entry.state in ("working", "posting") and status.attachments:  # the help may be on its way
-            self._look_again(lambda: self._question_changed(entry, status))
+        if entry.state in ("working", "posting") and status.attachments:  # a help reply may be posted now
+            self._repeat_later(lambda: self._question_changed(entry, status))
         if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
             return
-        # In this order, so that a crash in between leaves one answer: the old one, if it is still there.
+        # In this order a crash in between leaves one answer: the old one, if it still exists.
         now = self._now()
-        self._store.inbox.ask_again(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
+        self._store.inbox.reopen(entry.notification_id, salt=entry.reply_id, not_before=now + self._patience_s)
         self._client.poster.delete(entry.reply_id)
-        self._store.inbox.hurry(entry.notification_id)
-        logger.info("asked again with a photo notification=%s", entry.notification_id)
+        self._store.inbox.make_due(entry.notification_id)
+        logger.info("photo added, answering again notification=%s", entry.notification_id)
 
-    def _look_again(self, task: Callable[[], None]) -> None:
-        timer = threading.Timer(LOOK_AGAIN_S, self._tasks.put, (task,))
+    def _repeat_later(self, task: Callable[[], None]) -> None:
+        timer = threading.Timer(REPEAT_AFTER_S, self._tasks.put, (task,))
         timer.daemon = True
         timer.start()
 
-    def _suspects(self, followed: Sequence[Entry]) -> Iterator[Entry]:
-        """Those whose question seems to be gone; it is asked for by itself before anything is done about it."""
+    def _maybe_deleted(self, followed: Sequence[Entry]) -> Iterator[Entry]:
+        """Entries whose question seems to be gone; the caller checks each one by itself."""
         try:
             for start in range(0, len(followed), BATCH):
                 batch = followed[start : start + BATCH]
                 existing = self._client.reader.existing([entry.status_id for entry in batch])
                 yield from (entry for entry in batch if entry.status_id not in existing)
         except (NotFound, Refused, NoSuchPage) as error:  # servers before 4.3
-            logger.debug("statuses are looked at one by one: %s", error)
+            logger.debug("checking statuses one by one: %s", error)
             yield from followed[-MAX_SINGLE:]

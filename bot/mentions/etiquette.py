@@ -1,7 +1,7 @@
-"""Who is answered, and about whose photo; pure.
+"""Decides who is answered, and about whose photo; pure.
 
-The bot answers who asked, about their own photo: in the mention itself, or in the status the mention replies to.
-Somebody else's photo is looked at only when that person agrees in the thread, and the bot asks for that once.
+The bot classifies the asker's own photo, in the mention itself or in the status it replies to. It classifies somebody
+else's photo only if that person agrees in the thread, and asks for that once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Literal
 from bot.entities import Account, Status, Thread
 
 NEW_ACCOUNT = timedelta(days=1)
-# What people put into their profile so that programs leave them alone; "#NoBot", "#no-ai", "#NoBots", "AI学習禁止", ...
-_LEAVE_ME_ALONE = re.compile(
+# What people write in their profile to opt out of bots or AI: "#NoBot", "#no-ai", "#NoBots", "AI学習禁止", ...
+_NO_BOTS = re.compile(
     r"#no[_-]?(?:bots?|(?:image[_-]?)?ai|ml|machine[_-]?learning)(?![^\W_])|(?:bot|ai(?:の?学習)?)(?:は|利用)?禁止",
     re.IGNORECASE,
 )
@@ -28,27 +28,27 @@ class Subject:
     """What to do about a mention.
 
     Attributes:
-        action: judge (the photos in `status`), ask (its author whether we may), help, or silence.
-        reason: why silence, in a few words.
+        action: classify (the photos in `status`), ask (its author for consent), help, or refuse.
+        reason: why refused, in a few words.
     """
 
-    action: Literal["judge", "ask", "help", "silence"]
+    action: Literal["classify", "ask", "help", "refuse"]
     status: Status | None = None
     reason: str = ""
 
 
 def wants_no_bots(account: Account) -> bool:
-    """Whether a profile asks programs to stay away."""
-    return _LEAVE_ME_ALONE.search(unicodedata.normalize("NFKC", account.profile)) is not None
+    """Whether a profile asks bots to stay away."""
+    return _NO_BOTS.search(unicodedata.normalize("NFKC", account.profile)) is not None
 
 
 def is_new(account: Account, *, now: datetime) -> bool:
-    """Whether an account is younger than a day; one of unknown age is not."""
+    """Whether an account is younger than a day; False if its age is unknown."""
     return account.created_at is not None and now - account.created_at < NEW_ACCOUNT
 
 
-def why_silent(status: Status, *, me: Account, now: datetime, max_age: timedelta) -> str | None:
-    """Why a mention gets no answer whatever it says; None when it may get one."""
+def refusal_reason(status: Status, *, me: Account, now: datetime, max_age: timedelta) -> str | None:
+    """Why a mention gets no answer, whatever its text; None if it may get one."""
     if status.account.id == me.id:
         return "from ourselves"
     if status.is_boost:
@@ -63,65 +63,65 @@ def why_silent(status: Status, *, me: Account, now: datetime, max_age: timedelta
 
 
 def own_answer(status: Status, thread: Thread, *, me: Account) -> Status | None:
-    """Our answer to a status, where its thread holds one."""
+    """The bot's answer to a status in its thread, or None."""
     answers = (each for each in thread.descendants if each.account.id == me.id and each.in_reply_to_id == status.id)
     return next(answers, None)
 
 
 def n_own_answers(thread: Thread, *, me: Account) -> int:
-    """How many statuses of ours stand in the chain of replies that leads to a mention."""
+    """How many of the bot's statuses are among a mention's ancestors."""
     return sum(each.account.id == me.id for each in thread.ancestors)
 
 
 def subject(
-    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_judged: Callable[[str], bool]
+    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_classified: Callable[[str], bool]
 ) -> Subject:
     """What a mention asks about.
 
-    Who answers a status that names us names us too, without meaning to: clients put the names in. So words below such
-    a status ask for nothing, unless its photos are the asker's own and were not judged yet.
+    Clients copy mentions into replies, so a reply to a status that mentions the bot mentions it too, unintentionally.
+    Text in such a reply asks for nothing, unless the photos above are the asker's own and not classified yet.
 
     Args:
         thread: the mention's.
         agrees: whether a status' text says yes.
-        was_judged: whether the photos in the status with this id were judged before.
+        was_classified: whether the photos in the status with this id were classified before.
 
     Returns:
-        For "ask" the status with somebody else's photos; whether they agreed already, `consent` tells.
+        For "ask" the status with somebody else's photos; `consent` says whether that person has agreed already.
     """
     if status.attachments:
-        return Subject("judge", status)
+        return Subject("classify", status)
     own = [each for each in thread.ancestors if each.account.id == status.account.id and each.attachments]
     parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
     if parent is None:
         return Subject("help")
-    if parent in own and not (me.id in parent.mentioned_ids and was_judged(parent.id)):
-        return Subject("judge", parent)
+    if parent in own and not (me.id in parent.mentioned_ids and was_classified(parent.id)):
+        return Subject("classify", parent)
     if agrees(status.text) and own:
-        return Subject("judge", own[-1])
+        return Subject("classify", own[-1])
     if parent.account.id == me.id:
-        return Subject("silence", reason="only words in answer to us")
+        return Subject("refuse", reason="only words in answer to us")
     if me.id in parent.mentioned_ids:
-        return Subject("silence", reason="only words in a conversation that names us")
+        return Subject("refuse", reason="only words in a conversation that names us")
     if not parent.attachments:
         return Subject("help")
     if parent.account.bot or wants_no_bots(parent.account):
-        return Subject("silence", reason="the photo's author wants no bots")
+        return Subject("refuse", reason="the photo's author wants no bots")
     return Subject("ask", parent)
 
 
 def consent(
     photo: Status, below: Thread, *, me: Account, agrees: Callable[[str], bool], is_request: Callable[[Status], bool]
 ) -> Subject:
-    """Whether we may look at somebody else's photo.
+    """Whether the bot may classify somebody else's photo.
 
     Args:
         below: the thread of the photo's status.
-        is_request: whether a status of ours asked for consent.
+        is_request: whether a status of the bot asked for consent.
     """
     for each in below.descendants:
         if each.account.id == photo.account.id and me.id in each.mentioned_ids and agrees(each.text):
-            return Subject("judge", photo)
+            return Subject("classify", photo)
     if any(each.account.id == me.id and is_request(each) for each in below.descendants):
-        return Subject("silence", reason="the photo's author was asked before")
+        return Subject("refuse", reason="the photo's author was asked before")
     return Subject("ask", photo)

@@ -1,4 +1,4 @@
-"""Takes mentions into the inbox, from wherever they were heard of."""
+"""Puts mentions into the inbox, from the stream and from the catch-up."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from bot.storage.inbox import Inbox
 logger = logging.getLogger(__name__)
 
 
-class Arrivals(Protocol):
+class MentionCounter(Protocol):
     """Counts mentions: `bot.monitor.metrics.Metrics`."""
 
     def received(self) -> None:
-        """A mention was taken into the inbox."""
+        """Counts a mention that was put into the inbox."""
 
 
 @dataclass(eq=False)
 class Intake:
-    """Takes in mentions and what happens to their statuses; every method returns at once.
+    """Receives mentions and events about their statuses; every method returns at once.
 
     Args:
-        asked_before: seconds since the epoch by the server's clock. What was asked before this start may have been
-            answered by an earlier run whose records are lost (a power cut, a restored backup): its thread is looked
-            into first.
+        asked_before: the start, in seconds since the epoch by the server's clock. An earlier run may have answered an
+            older mention and lost the record (power cut, restored backup), so its thread is checked first.
     """
 
     inbox: Inbox
     worker: Worker
     cleanup: Cleanup
-    arrivals: Arrivals
+    counter: MentionCounter
     _: KW_ONLY
     asked_before: float
 
     def received(self, mention: Mention) -> None:
-        """Take a mention into the inbox; one that is there already changes nothing."""
+        """Puts a mention into the inbox; does nothing if it is there already."""
         look_first = mention.status.created_at.timestamp() <= self.asked_before
         if self.inbox.put(mention, look_first=look_first):
-            self.arrivals.received()
+            self.counter.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
                 mention.notification_id,
@@ -53,9 +52,9 @@ class Intake:
             self.worker.hand_over(mention)
 
     def edited(self, raw: dict[str, Any]) -> None:
-        """A status was edited; `raw` is its JSON."""
+        """Handles an edited status; `raw` is its JSON."""
         self.cleanup.edited(raw)
 
     def deleted(self, status_id: str) -> None:
-        """A status was deleted."""
+        """Handles a deleted status."""
         self.cleanup.deleted(status_id)

@@ -1,4 +1,4 @@
-"""The user stream: a hint that is fast, opened again with growing pauses; polling takes over where it fails."""
+"""The user stream: fast but incomplete. It reconnects with growing pauses; if it keeps failing, the bot polls."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bot.mentions.intake import Intake
 
 logger = logging.getLogger(__name__)
 
-# A connection that lived shorter counts as failed; the server's heartbeats come every 15 s.
+# A shorter connection counts as failed; the server's heartbeats come every 15 s.
 HEALTHY_S = 20.0
-# After so many failures in a row the bot says that it polls; the stream is still tried, rarely.
+# After this many failures in a row the bot logs that it polls; it still tries the stream, but rarely.
 FAILURES_TO_POLL = 3
 MAX_DOUBLINGS = 16
 
 
 class Stream:
-    """Keeps a stream open on a thread of its own.
+    """Keeps a stream open on its own thread.
 
     Args:
-        catch_up: reads what was missed whenever a connection is opened or has ended.
+        catch_up: asked to read what was missed whenever a connection opens or ends.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class Stream:
 
     @property
     def is_open(self) -> bool:
-        """Whether a stream stands at the moment."""
+        """Whether a stream is open now."""
         return self._catch_up.streaming
 
     def start(self) -> None:
-        """Open the stream, unless config says to poll."""
+        """Opens the stream, unless the configuration says to poll."""
         if self._settings.streaming:
             self._thread.start()
         else:
             logger.info("polling every_s=%g, as mastodon.streaming is false", self._settings.poll_every_s)
 
     def stop(self, timeout_s: float) -> None:
-        """Close the stream and open no other."""
+        """Closes the stream for good."""
         self._stopping.set()
         self._client.stream.close()
         if self._thread.is_alive():
@@ -73,18 +73,18 @@ class Stream:
     def _run(self) -> None:
         while not self._stopping.is_set():
             started = time.monotonic()
-            reason, least_pause_s = self._listen()
+            reason, min_pause_s = self._listen()
             if reason is None or self._stopping.is_set():
                 return
             self._catch_up.ask()
             lived_s = time.monotonic() - started
             self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
-            pause = max(self._pause(), least_pause_s)
-            self._tell(reason, lived_s, pause)
+            pause = max(self._pause(), min_pause_s)
+            self._log_end(reason, lived_s, pause)
             self._stopping.wait(pause)
 
     def _listen(self) -> tuple[str | None, float]:
-        """One connection from start to end; returns why it ended (None: for good) and the least pause after it."""
+        """Runs one connection; returns why it ended (None: do not reconnect) and the minimum pause after it."""
         try:
             self._client.stream.read(Listener(self))
             return "closed by the server", 0.0
@@ -98,7 +98,7 @@ class Stream:
             self._catch_up.streaming = False
 
     def _is_token_good(self, refusal: Unauthorized) -> str | None:
-        """Tell a revoked token from a stream that wants another scope; the reason, or None after a revoked one."""
+        """Tells a revoked token from a missing scope; returns the reason, or None if the token is revoked."""
         try:
             self._client.home.me(again=True)
         except Unauthorized as error:
@@ -106,12 +106,12 @@ class Stream:
             return None
         except InstanceError:
             return str(refusal)
-        return f"{refusal}; the token itself is good, perhaps it lacks read:statuses or read:notifications"
+        return f"{refusal}; the token is valid, perhaps it lacks read:statuses or read:notifications"
 
     # What the listener calls
 
     def opened(self) -> None:
-        """A connection has brought its first line."""
+        """Handles the first line of a connection."""
         self._catch_up.streaming = True
         self.n_connections += 1
         if self._n_failures >= FAILURES_TO_POLL:
@@ -121,17 +121,17 @@ class Stream:
         self._catch_up.ask()
 
     def notified(self, raw: dict[str, Any]) -> None:
-        """A notification, as JSON; what is no mention is passed over."""
+        """Handles a notification, as JSON; ignores other types than mentions."""
         mention = readable_mention(raw)
         if mention is not None:
             self._intake.received(mention)
 
     def edited(self, raw: dict[str, Any]) -> None:
-        """A status was edited; `raw` is its JSON."""
+        """Handles an edited status; `raw` is its JSON."""
         self._intake.edited(raw)
 
     def deleted(self, status_id: str) -> None:
-        """A status was deleted."""
+        """Handles a deleted status."""
         self._intake.deleted(status_id)
 
     def _pause(self) -> float:
@@ -139,15 +139,15 @@ class Stream:
         capped = min(pause, self._settings.max_reconnect_pause_s)
         return capped * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, no secret
 
-    def _tell(self, reason: str, lived_s: float, pause: float) -> None:
+    def _log_end(self, reason: str, lived_s: float, pause: float) -> None:
         if self._n_failures == FAILURES_TO_POLL:
             logger.warning(
-                "no lasting stream reason=%s; polling every_s=%g instead, the stream is tried now and then",
+                "stream keeps failing reason=%s; polling every_s=%g, the stream is still tried at times",
                 reason,
                 self._settings.poll_every_s,
             )
         else:
             level = logging.WARNING if self._n_failures < FAILURES_TO_POLL else logging.DEBUG
-            if lived_s >= HEALTHY_S:  # as servers and proxies end them now and then
+            if lived_s >= HEALTHY_S:  # servers and proxies close streams at times
                 level = logging.INFO
             logger.log(level, "stream ended lived_s=%.0f again_in_s=%.1f reason=%s", lived_s, pause, reason)

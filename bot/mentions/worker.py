@@ -1,8 +1,8 @@
-"""Takes mentions from the inbox, several at a time, and decides what to do when one cannot be answered.
+"""Takes mentions from the inbox, several at a time, and decides how to retry those that cannot be answered.
 
-Every error stops here. A rate limit and an outage of the instance cost a mention nothing of its budget, and hold back
-the others too; anything else is charged, and a mention whose budget is used up is set aside with its reason. Attempts
-are charged when a mention is taken, so one that kills the whole process is set aside as well.
+Every error stops here. A rate limit or an outage of the instance delays all mentions and counts against none. Any other
+error counts as an attempt; a mention that used up its attempts has failed, with the reason recorded. An attempt is
+counted when a mention is taken, so a mention that kills the process fails in the end too.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from bot.config import BotSettings
 from bot.ending import Ending
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
-from bot.storage.inbox import LONGEST_WAIT_S, Entry, Inbox, Outcome
+from bot.storage.inbox import MAX_WAIT_S, Entry, Inbox, Outcome
 from bot.storage.schema import DamagedError
 from trainer.errors import ModelError, ProjectError, StorageError
 
 logger = logging.getLogger(__name__)
 
-# A row that another process changed (`python -m bot inbox --retry`) is seen after this long.
-LOOK_EVERY_S = 15.0
+# Another process may change rows (`python -m bot inbox --retry`), so the inbox is read at least this often.
+CHECK_EVERY_S = 15.0
 MAX_DOUBLINGS = 16
-MAX_KNOWN = 1000  # mentions whose text is remembered, the newest
-# After so many calls in a row without an answer the server counts as away; fewer are hiccups.
-OUTAGES_TO_HOLD = 3
-# While the server is away, somebody goes ahead at least this often to see whether it is back.
+MAX_KNOWN = 1000  # mentions whose content is cached, the newest
+# After this many calls in a row without an answer the server counts as down.
+OUTAGES_TO_BLOCK = 3
+# While the server is down, one mention is tried at least this often.
 MAX_OUTAGE_PAUSE_S = 60.0
-NEEDED_BY_ALL = ("call", "post")  # kinds of calls without which no mention can be answered
+NEEDED_BY_ALL = ("call", "post")  # families of calls that every answer needs
 
 
 class Answerer(Protocol):
     """Answers one mention: `bot.mentions.answer.Answerer`."""
 
     def answer(self, entry: Entry, mention: Mention | None) -> Outcome:
-        """Raises where it cannot."""
+        """Answers a mention; raises if it cannot."""
 
 
 class Gate(Protocol):
     """Says whose mentions are answered: `bot.admin.handlers.CommandHandlers`."""
 
     def serves_only(self) -> Collection[str] | None:
-        """The ids of the accounts that are answered at the moment, the others wait; None: everybody is."""
+        """Ids of the accounts that are answered now, while the others wait; None: everybody."""
 
 
-class Departures(Protocol):
+class OutcomeCounter(Protocol):
     """Counts how mentions ended: `bot.monitor.metrics.Metrics`."""
 
     def finished(self, entry: Entry, outcome: Outcome) -> None:
-        """A mention was answered, refused or set aside."""
+        """Counts a mention that was answered, refused or has failed."""
 
 
 class Worker:
-    """Works the inbox off on threads of its own.
+    """Processes the inbox on its own threads.
 
     Args:
-        patience_s: how long an answer of the server may be under way; a call that got no answer is not repeated
-            earlier, as the post could arrive twice.
+        patience_s: how long the server may take for a call; a call without an answer is not repeated earlier, as the
+            post could arrive twice.
         now: seconds since the epoch.
     """
 
@@ -74,7 +74,7 @@ class Worker:
         answerer: Answerer,
         settings: BotSettings,
         gate: Gate,
-        departures: Departures,
+        counter: OutcomeCounter,
         ending: Ending,
         *,
         patience_s: float,
@@ -84,13 +84,13 @@ class Worker:
         self._answerer = answerer
         self._settings = settings
         self._gate = gate
-        self._departures = departures
+        self._counter = counter
         self._ending = ending
         self._patience_s = patience_s
         self._now = now
         self._known: FIFOCache[str, Mention] = FIFOCache(MAX_KNOWN)
-        self._at_work: set[str] = set()
-        self._held_until = 0.0
+        self._in_progress: set[str] = set()
+        self._blocked_until = 0.0
         self._n_outages = 0
         self._stopping = False
         self._wake = threading.Condition()
@@ -99,49 +99,49 @@ class Worker:
         inbox.changed = self.wake
 
     def start(self) -> None:
-        """Take up what an earlier run left behind, then whatever comes."""
-        n_left = self._inbox.revive([], look_first=True, under_way_s=self._patience_s)
+        """Requeues what an earlier run left unfinished, then starts."""
+        n_left = self._inbox.requeue([], look_first=True, under_way_s=self._patience_s)
         if n_left:
-            logger.info("taken up again n=%d", n_left)
+            logger.info("requeued after restart n=%d", n_left)
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Take nothing more, wait for what is at work; True when all of it ended in time."""
+        """Takes no more mentions and waits for those in progress; True if all ended in time."""
         deadline = time.monotonic() + timeout_s
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-            done = self._wake.wait_for(lambda: not self._at_work, timeout_s)
+            done = self._wake.wait_for(lambda: not self._in_progress, timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
         return done
 
     def hand_over(self, mention: Mention) -> None:
-        """A mention has just been put into the inbox; what it says is remembered for a while, to save reading it."""
+        """Caches a mention that was just put into the inbox, so it need not be fetched, and wakes the worker."""
         with self._wake:
             self._known[mention.notification_id] = mention
             self._wake.notify_all()
 
     def forget(self, notification_id: str) -> None:
-        """What this mention says has changed; it is read again when its turn comes."""
+        """Drops a mention from the cache, as it has changed; it is fetched again when needed."""
         with self._wake:
             self._known.pop(notification_id, None)
 
     def wake(self) -> None:
-        """Look into the inbox now."""
+        """Makes the worker read the inbox now."""
         with self._wake:
             self._wake.notify_all()
 
     def is_idle(self) -> bool:
-        """Whether nothing is at work or due."""
+        """Whether no mention is in progress or due."""
         with self._wake:
             due = self._inbox.next_due(only=self._gate.serves_only())
-            return not self._at_work and (due is None or due > self._now())
+            return not self._in_progress and (due is None or due > self._now())
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread runs."""
+        """Whether its thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -150,62 +150,62 @@ class Worker:
                 if self._stopping:
                     return
                 try:
-                    pause = self._fill()
+                    pause = self._start_due()
                 except DamagedError as error:
                     self._ending.fatal(error)
                     return
                 except StorageError as error:
                     logger.error("the inbox cannot be read: %s", error)
-                    pause = LOOK_EVERY_S
+                    pause = CHECK_EVERY_S
                 except Exception:
-                    logger.exception("the inbox was not looked into")
-                    pause = LOOK_EVERY_S
-                self._wake.wait(min(pause, LOOK_EVERY_S))
+                    logger.exception("the inbox cannot be read")
+                    pause = CHECK_EVERY_S
+                self._wake.wait(min(pause, CHECK_EVERY_S))
 
-    def _fill(self) -> float:
-        """Start as many mentions as there are hands; returns the seconds until there may be more to do."""
+    def _start_due(self) -> float:
+        """Starts due mentions up to the concurrency limit; returns the seconds until there may be more to do."""
         now, only = self._now(), self._gate.serves_only()
-        if self._held_until > now + LONGEST_WAIT_S:
-            self._held_until = now  # the clock was set back
-        self._inbox.revive(self._at_work)
-        if now < self._held_until:
-            return self._held_until - now
-        # In an outage one goes ahead to see whether the server is back.
-        n_hands = 1 if self._n_outages >= OUTAGES_TO_HOLD else self._settings.concurrent_mentions
-        if len(self._at_work) < n_hands:
-            for entry in self._inbox.take(n_hands - len(self._at_work), only=only):
-                self._at_work.add(entry.notification_id)
-                self._pool.submit(self._bring_to_its_end, entry)
+        if self._blocked_until > now + MAX_WAIT_S:
+            self._blocked_until = now  # the clock was set back
+        self._inbox.requeue(self._in_progress)
+        if now < self._blocked_until:
+            return self._blocked_until - now
+        # In an outage only one is tried, to see whether the server is back.
+        n_slots = 1 if self._n_outages >= OUTAGES_TO_BLOCK else self._settings.concurrent_mentions
+        if len(self._in_progress) < n_slots:
+            for entry in self._inbox.take(n_slots - len(self._in_progress), only=only):
+                self._in_progress.add(entry.notification_id)
+                self._pool.submit(self._process, entry)
         due = self._inbox.next_due(only=only)
-        if due is None or len(self._at_work) >= n_hands:
-            return LOOK_EVERY_S
+        if due is None or len(self._in_progress) >= n_slots:
+            return CHECK_EVERY_S
         return max(0.0, due - now)
 
-    def _bring_to_its_end(self, entry: Entry) -> None:
-        """One mention on one thread; nothing gets out of here."""
+    def _process(self, entry: Entry) -> None:
+        """Answers one mention on one thread; raises nothing."""
         started = time.monotonic()
         try:
-            self._try(entry, started)
+            self._attempt(entry, started)
         except Exception:
-            # The row stays as it is; once nobody works on it, `revive` puts it back.
+            # The row keeps its state; `requeue` puts it back once no thread works on it.
             logger.exception("outcome not recorded notification=%s", entry.notification_id)
         finally:
             with self._wake:
-                self._at_work.discard(entry.notification_id)
+                self._in_progress.discard(entry.notification_id)
                 self._wake.notify_all()
 
-    def _try(self, entry: Entry, started: float) -> None:
+    def _attempt(self, entry: Entry, started: float) -> None:
         with self._wake:
             known = self._known.get(entry.notification_id)
-        if entry.attempts > self._settings.max_attempts:  # then its tries ended with the whole process
-            reason = f"the bot ended suddenly while it was at work, in try {entry.attempts - 1} as before"
+        if entry.attempts > self._settings.max_attempts:  # the last attempts never returned: the process died
+            reason = f"the bot died while answering, in try {entry.attempts - 1} and before"
             self._finish(entry, Outcome("failed", reason=reason), started)
             return
         try:
             outcome = self._answerer.answer(entry, known)
         except RateLimited as error:
             if error.family in NEEDED_BY_ALL:
-                self._hold(error.until)
+                self._block(error.until)
             self._defer(entry, error, until=error.until, charged=False)
         except Unauthorized as error:
             self._defer(entry, error, until=self._now(), charged=False)
@@ -222,15 +222,15 @@ class Worker:
                 self._n_outages = 0
             pause = max(pause, self._patience_s if error.under_way else 0.0)
             self._defer(entry, error, until=self._now() + pause, charged=not error.outage)
-        except ModelError as error:  # nothing against the mention: there is no version that serves
+        except ModelError as error:  # not the mention's fault: no version can serve
             until = self._now() + self._settings.max_retry_pause_s
-            self._hold(until)
+            self._block(until)
             self._defer(entry, error, until=until, charged=False)
         except StorageError:
             raise
         except Exception as error:
             if not isinstance(error, ProjectError):
-                logger.exception("fault notification=%s", entry.notification_id)
+                logger.exception("unexpected error notification=%s", entry.notification_id)
             self._defer(entry, error, until=self._now() + self._pause(entry.tries), charged=True)
         else:
             self._n_outages = 0
@@ -239,7 +239,7 @@ class Worker:
     def _finish(self, entry: Entry, outcome: Outcome, started: float) -> None:
         self._inbox.finish(entry.notification_id, outcome)
         self.forget(entry.notification_id)
-        self._departures.finished(entry, outcome)
+        self._counter.finished(entry, outcome)
         took_ms = (time.monotonic() - started) * 1000
         if outcome.state == "answered":
             logger.info(
@@ -270,25 +270,25 @@ class Worker:
             reason,
         )
 
-    def _hold(self, until: float) -> None:
+    def _block(self, until: float) -> None:
         with self._wake:
-            self._held_until = max(self._held_until, until)
+            self._blocked_until = max(self._blocked_until, until)
 
     def _note_outage(self) -> None:
-        """After some failures in a row hold everything back, longer each time that the one which goes ahead fails too.
+        """Blocks all mentions after some failures in a row, longer each time that the next single try fails too.
 
-        What else was at work when the server went away tells nothing new.
+        Failures while blocked do not count: those mentions were in progress when the server went down.
         """
         with self._wake:
             now = self._now()
-            if now < self._held_until:
+            if now < self._blocked_until:
                 return
             self._n_outages += 1
-            if self._n_outages >= OUTAGES_TO_HOLD:
-                pause = self._pause(self._n_outages - OUTAGES_TO_HOLD + 1)
-                self._held_until = now + min(pause, MAX_OUTAGE_PAUSE_S)
+            if self._n_outages >= OUTAGES_TO_BLOCK:
+                pause = self._pause(self._n_outages - OUTAGES_TO_BLOCK + 1)
+                self._blocked_until = now + min(pause, MAX_OUTAGE_PAUSE_S)
 
     def _pause(self, n_failures: int) -> float:
-        """Seconds before the next try, doubled for each failure."""
+        """Seconds before the next try; doubles with each failure."""
         pause = self._settings.retry_pause_s * 2.0 ** min(n_failures - 1, MAX_DOUBLINGS)
         return min(pause, self._settings.max_retry_pause_s) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret

@@ -1,1 +1,1 @@
-"""How the bot shows that it is well: heartbeat, metrics, status page, tables for the command line."""
+"""Shows whether the bot works: heartbeat, metrics, status page, tables for the command line."""

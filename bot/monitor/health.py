@@ -1,4 +1,4 @@
-"""Whether the bot is alive, told to whoever keeps it: a file that is touched while it works, and systemd's socket.
+"""Reports that the bot is alive: by a file that is touched at intervals, and to systemd's socket.
 
 Source of the protocol: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "health"
 BEAT_EVERY_S = 20.0
-# A heartbeat that is older tells of a bot that hangs or is gone; loading a champion takes less.
+# With an older heartbeat the bot hangs or is gone; loading a champion takes less.
 STALE_AFTER_S = 120.0
 
 
 class Heartbeat:
-    """Beats while the bot is alive.
+    """Sends heartbeats while the bot is alive.
 
     Args:
-        is_alive: whether all parts that must run do run.
-        environ: where systemd says how to reach it.
+        is_alive: whether all necessary parts are running.
+        environ: may contain systemd's NOTIFY_SOCKET.
         now: seconds since the epoch.
     """
 
@@ -46,11 +46,11 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
-        """Beat from now on."""
+        """Starts sending heartbeats."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Say that the bot stops on purpose, and beat no more."""
+        """Tells systemd that the bot stops on purpose, and stops the heartbeats."""
         self._stopping.set()
         self.notify("STOPPING=1")
         if self._thread.is_alive():
@@ -58,7 +58,7 @@ class Heartbeat:
         self._path.unlink(missing_ok=True)
 
     def beat(self) -> bool:
-        """Tell of life, once; False, and silence, when a part is not alive."""
+        """Sends one heartbeat; sends none and returns False if a part is not alive."""
         if not self._is_alive():
             logger.error("a part of the bot is not alive; no heartbeat")
             return False
@@ -66,12 +66,12 @@ class Heartbeat:
             self._path.touch()
             os.utime(self._path, (self._now(), self._now()))
         except OSError as error:
-            logger.warning("no heartbeat file=%s error=%s", self._path, error)
+            logger.warning("heartbeat not written file=%s error=%s", self._path, error)
         self.notify("WATCHDOG=1")
         return True
 
     def notify(self, state: str) -> None:
-        """Tell systemd something, e.g. READY=1; nothing happens where it did not start us."""
+        """Sends a state such as READY=1 to systemd; does nothing if systemd did not start the bot."""
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -79,7 +79,7 @@ class Heartbeat:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
                 sender.sendto(state.encode(), address)
         except OSError as error:
-            logger.warning("systemd not told state=%s error=%s", state, error)
+            logger.warning("systemd not notified state=%s error=%s", state, error)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -88,7 +88,7 @@ class Heartbeat:
 
 
 def problem(data_dir: Path, *, now: float) -> str | None:
-    """What is wrong with the bot that works in `data_dir`, by its heartbeat; None when it is alive."""
+    """What is wrong with the bot that uses `data_dir`, by its heartbeat; None if it is alive."""
     path = data_dir / FILE_NAME
     try:
         age_s = now - path.stat().st_mtime

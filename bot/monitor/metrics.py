@@ -1,6 +1,6 @@
-"""The bot in figures, as Prometheus reads them: what happened since the start, and how things stand.
+"""Metrics for Prometheus: counts since the start, and the current state.
 
-Source of the names' form: https://prometheus.io/docs/practices/naming/
+Naming rules: https://prometheus.io/docs/practices/naming/
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Connections(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether a stream is open at the moment."""
+        """Whether a stream is open now."""
 
 
 class _NoStream:
-    """What stands for the stream before there is one."""
+    """Stands in for the stream until there is one."""
 
     n_connections = 0
     is_open = False
 
 
 class Metrics:
-    """Counts.
+    """Counts mentions and their outcomes, and renders all metrics.
 
     Args:
         now: seconds since the epoch.
@@ -59,26 +59,26 @@ class Metrics:
         self.stream: Connections = _NoStream()
         self._now = now
         self._registry = CollectorRegistry()
-        self._mentions = Counter("dokocos_mentions", "Mentions taken into the inbox.", registry=self._registry)
+        self._mentions = Counter("dokocos_mentions", "Mentions put into the inbox.", registry=self._registry)
         self._answers = Counter("dokocos_answers", "Replies posted.", ["kind"], registry=self._registry)
         self._refusals = Counter(
-            "dokocos_refusals", "Mentions left unanswered on purpose.", ["reason"], registry=self._registry
+            "dokocos_refusals", "Mentions not answered on purpose.", ["reason"], registry=self._registry
         )
-        self._failures = Counter("dokocos_failures", "Mentions set aside.", registry=self._registry)
+        self._failures = Counter("dokocos_failures", "Mentions that failed.", registry=self._registry)
         self._latency = Histogram(
             "dokocos_answer_seconds",
             "From the mention's arrival to its reply.",
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_Standing(status_reader, records, self))
+        self._registry.register(_CurrentState(status_reader, records, self))
 
     def received(self) -> None:
-        """A mention was taken into the inbox."""
+        """Counts a mention that was put into the inbox."""
         self._mentions.inc()
 
     def finished(self, entry: Entry, outcome: Outcome) -> None:
-        """A mention came to its end."""
+        """Counts a mention that was answered, refused or has failed."""
         if outcome.state == "answered":
             self._answers.labels(outcome.kind or "answer").inc()
             self._latency.observe(max(0.0, self._now() - entry.received_at))
@@ -88,12 +88,12 @@ class Metrics:
             self._failures.inc()
 
     def page(self) -> bytes:
-        """All figures in Prometheus' text format. Raises StorageError."""
+        """All metrics in Prometheus' text format. Raises StorageError."""
         return generate_latest(self._registry)
 
 
-class _Standing(Collector):
-    """How things stand when Prometheus asks."""
+class _CurrentState(Collector):
+    """Collects the current state for each request."""
 
     def __init__(self, status_reader: StatusReader, records: Records, metrics: Metrics) -> None:
         self._status_reader = status_reader
@@ -101,7 +101,7 @@ class _Standing(Collector):
         self._metrics = metrics
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing is asked of the parts before they are there."""
+        """Describes nothing, so that registering does not call `collect` before all parts exist."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
@@ -116,11 +116,11 @@ class _Standing(Collector):
         yield GaugeMetricFamily("dokocos_paused", "1 while an admin has paused the bot.", value=view.paused)
         yield GaugeMetricFamily("dokocos_free_bytes", "Free on data_dir's disk.", value=view.free_bytes)
         yield GaugeMetricFamily("dokocos_uptime_seconds", "Since the start.", value=view.uptime_s)
-        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream stands.", value=stream.is_open)
+        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream is open.", value=stream.is_open)
         yield CounterMetricFamily(
             "dokocos_stream_connections", "Streams opened since the start.", value=stream.n_connections
         )
-        runs = GaugeMetricFamily("dokocos_job_runs", "Runs of a job that are on record.", labels=["job", "outcome"])
+        runs = GaugeMetricFamily("dokocos_job_runs", "Recorded runs of a job.", labels=["job", "outcome"])
         for (job, outcome), n in sorted(self._records.run_counts().items()):
             runs.add_metric([job, outcome], n)
         yield runs

@@ -1,4 +1,4 @@
-"""A local HTTP port with three pages: /healthz, /metrics and a status page. It shows figures, no photo and no name."""
+"""Serves /healthz, /metrics and a status page on a local HTTP port; no page shows a photo or a name."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from trainer.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 DAYS_SHOWN = 14
-CHART = (700, 165)  # width and height of the curve in its own units
-HEADROOM = 18  # of these units above it, for the number on the highest bar
+CHART = (700, 165)  # width and height of the chart in SVG units
+HEADROOM = 18  # units above the highest bar, for its number
 GAP = 6
-STATES = ("answered", "refused", "failed")  # from below
+STATES = ("answered", "refused", "failed")  # from bottom to top
 REQUEST_TIMEOUT_S = 10.0
 HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one path answers."""
+    """A response."""
 
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
@@ -40,14 +40,14 @@ class Page:
 
 
 class Pages:
-    """Serves pages on threads of its own.
+    """Serves pages on its own threads.
 
     Args:
-        host, port: where; port 0 takes a free one.
-        pages: path -> what makes its page.
+        host, port: the address; port 0 means any free port.
+        pages: path -> function that makes the page.
 
     Raises:
-        ConfigError: the address cannot be taken.
+        ConfigError: the address cannot be used.
     """
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
@@ -69,12 +69,12 @@ class Pages:
         self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
 
     def start(self) -> None:
-        """Answer requests from now on."""
+        """Starts answering requests."""
         self._thread.start()
         logger.info("status page at %s/", self.url)
 
     def stop(self) -> None:
-        """Give the port back."""
+        """Stops and frees the port."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
@@ -83,7 +83,7 @@ class Pages:
 def pages_of(
     is_alive: Callable[[], bool], metrics: Metrics, inbox: Inbox, operations: Operations, *, now: Callable[[], float]
 ) -> dict[str, Callable[[], Page]]:
-    """Path -> what makes its page, for one running bot."""
+    """Path -> function that makes the page, for one running bot."""
 
     def healthz() -> Page:
         return Page(b"alive\n") if is_alive() else Page(b"a part of the bot is not alive\n", status=503)
@@ -97,7 +97,7 @@ def pages_of(
 
 
 def status_page(view: BotStatus, tallies: Sequence[Tally], jobs: Sequence[str], *, now: float) -> Page:
-    """How things stand, and the last days as a curve.
+    """The status page: the current state, and the last days as a chart.
 
     Args:
         tallies: of mentions that ended in the last `DAYS_SHOWN` days.
@@ -114,7 +114,7 @@ def status_page(view: BotStatus, tallies: Sequence[Tally], jobs: Sequence[str], 
 
 
 def _days(tallies: Sequence[Tally], *, now: float) -> list[dict[str, object]]:
-    """A column of the chart for each day, with the bars it is made of."""
+    """The chart's columns, one for each day, with their bars."""
     today = datetime.fromtimestamp(now, UTC).date()
     names = [str(today - timedelta(days=back)) for back in reversed(range(DAYS_SHOWN))]
     counts = {name: dict.fromkeys(STATES, 0) for name in names}
@@ -149,7 +149,7 @@ def _days(tallies: Sequence[Tally], *, now: float) -> list[dict[str, object]]:
 
 
 def _cells(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Lines of `StatusReader.job_lines` as a table's rows: the job, when it is due, how it went last."""
+    """Splits lines of `StatusReader.job_lines` into table cells: the job, when it is due, its last outcome."""
     rows = []
     for line in jobs:
         name, _, rest = line.partition(": ")
@@ -161,10 +161,10 @@ def _cells(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
 def _answer(request: BaseHTTPRequestHandler, pages: Mapping[str, Callable[[], Page]]) -> None:
     make = pages.get(request.path.partition("?")[0])
     try:
-        page = Page(b"there is nothing here\n", status=404) if make is None else make()
+        page = Page(b"no such page\n", status=404) if make is None else make()
     except Exception:
         logger.exception("page failed path=%s", request.path)
-        page = Page(b"this page cannot be made now; the log says why\n", status=500)
+        page = Page(b"this page failed; see the log\n", status=500)
     request.send_response(page.status)
     request.send_header("Content-Type", page.content_type)
     request.send_header("Content-Length", str(len(page.body)))

@@ -1,4 +1,4 @@
-"""What `python -m bot jobs` and `stats` show, as tables."""
+"""The tables of `python -m bot jobs` and `stats`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bot.timetable import Timetable
 
 
 def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableType:
-    """When each job is due next, then the last runs, newest first; times are UTC. Raises StorageError."""
+    """When each job is due, and the last runs, newest first; times in UTC. Raises StorageError."""
     records = Records(database)
     try:
         planned = Table("job", "when", "next", title="Jobs", title_justify="left")
@@ -34,7 +34,7 @@ def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableT
 
 
 def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableType:
-    """Mentions by day and how they ended, reasons of refusals, the champion's figures. Raises StorageError."""
+    """Mentions by day and outcome, reasons of refusals, the champion's figures. Raises StorageError."""
     store, records = Store(database, heal=False), Records(database)
     try:
         tallies = store.inbox.ended_since(time.time() - days * DAY_S)
@@ -56,7 +56,7 @@ def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableT
 
 
 def _next(settings: Settings, name: str, last_turn: float | None) -> str:
-    """When a job is due, without its jitter."""
+    """When a job is due, without jitter, as text."""
     job = settings.schedule.jobs()[name]
     if not job.enabled:
         return "off"

@@ -1,1 +1,1 @@
-"""A status's attachments: fetched, decoded in child processes, classified."""
+"""A status's attachments: fetched, decoded, classified."""

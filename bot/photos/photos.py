@@ -1,4 +1,4 @@
-"""A status' attachments -> findings: fetched, decoded elsewhere, judged; every file ends in a finding or a retry."""
+"""Fetches, decodes and classifies a status' attachments; every file ends in a finding or a retry."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from trainer.web.fetch import Fetcher
 
 logger = logging.getLogger(__name__)
 
-# The prediction itself takes well under a second for each photo; beyond this the machine is in trouble.
+# A prediction takes well under a second; if it takes this long, the machine has a problem.
 PREDICT_TIMEOUT_S = 300.0
-STILL = ("image", "unknown")  # kinds whose own file is looked at
+STILL = ("image", "unknown")  # kinds whose own file is classified
 
 
 class Decoder(Protocol):
-    """Bytes -> one view of the photo: `bot.photos.decode.Decoder`."""
+    """Bytes -> one view of the photo: `trainer.photos.decode.Decoder`."""
 
     def prepare(self, data: bytes, view: str) -> Photo:
-        """(224, 224, 3) uint8. Raises ImageError."""
+        """One view of the photo, (224, 224, 3) uint8. Raises ImageError."""
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Photo:
-        """(h, w, 3) uint8, in the photo's own proportions. Raises ImageError."""
+        """The whole photo, (h, w, 3) uint8, with its aspect ratio. Raises ImageError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """Looks at photos; safe to use from several threads."""
+class PhotoReader:
+    """Fetches, decodes and classifies photos; safe to use from several threads."""
 
     fetcher: Fetcher
     decoder: Decoder
     predictor: Predictor
     max_bytes: int
+    refuse_unknown: bool = True
 
-    def look(
+    def classify(
         self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
     ) -> list[Finding]:
-        """One finding for each attachment, in order.
+        """Classifies attachments; returns one finding for each, in order.
 
         Args:
-            thumbnails: predictions carry one.
-            last_try: what cannot be had just now counts as gone.
+            thumbnails: add a thumbnail to each prediction.
+            last_try: a file that cannot be fetched now counts as gone.
 
         Raises:
-            Transient: a file cannot be had just now, or the server is still processing it.
+            Transient: a file cannot be fetched now, or the server is still processing it.
         """
         files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
         while True:
             try:
-                return self._judge(files, thumbnails=thumbnails)
+                return self._predict(files, thumbnails=thumbnails)
             except ViewChangedError:
-                logger.info("another version came in between; the photos are prepared anew")
+                logger.info("the champion changed meanwhile; preparing the photos again")
 
     def _fetch(self, attachment: Attachment, *, last_try: bool) -> bytes | Unseen:
         if not attachment.urls:
@@ -77,33 +78,36 @@ class Judge:
             raise Transient(str(passing), outage=False) from passing
         return Unseen("gone")
 
-    def _judge(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
+    def _predict(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
         view = self.predictor.wait_until_ready().view
         started = [self._start(kind, file, view) for kind, file in files]
-        # Made while the predictor is at work.
+        # Made while the predictor works.
         made = [
             self._thumbnail(file) if thumbnails and isinstance(file, bytes) and isinstance(start, Future) else None
             for (_, file), start in zip(files, started, strict=True)
         ]
         return [
-            start if isinstance(start, Unseen) else replace(start.result(PREDICT_TIMEOUT_S), thumbnail=thumbnail)
+            start if isinstance(start, Unseen) else self._finished(start.result(PREDICT_TIMEOUT_S), thumbnail)
             for start, thumbnail in zip(started, made, strict=True)
         ]
 
+    def _finished(self, prediction: Prediction, thumbnail: Photo | None) -> Prediction:
+        return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
+
     def _start(self, kind: str, file: bytes | Unseen, view: str) -> Unseen | Future[Prediction]:
-        """Decode a file and hand it to the predictor."""
+        """Decodes a file and submits it to the predictor."""
         if isinstance(file, Unseen):
             return file
         try:
             return self.predictor.submit(self.decoder.prepare(file, view), view=view)
         except ImageError as error:
             logger.info("not decoded reason=%s error=%s", error.reason, error)
-            # The preview of a sound or a video may be anything; its owner did not choose it.
+            # The preview of audio or video may be any file; its owner did not choose it.
             return Unseen(error.reason if kind in STILL else "no_preview")
 
     def _thumbnail(self, file: bytes) -> Photo | None:
         try:
             return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
-        except ProjectError as error:  # the answer does without
+        except ProjectError as error:  # the answer then has no picture
             logger.info("no thumbnail error=%s", error)
             return None

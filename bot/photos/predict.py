@@ -1,6 +1,6 @@
-"""Prepared photos -> predictions: batches on one thread, and a new champion swapped in without a pause.
+"""Classifies prepared photos in batches on one thread, and swaps in a new champion without a pause.
 
-TensorFlow is imported by the loading, never by importing this module.
+Loading the classifier imports TensorFlow; importing this module does not.
 """
 
 from __future__ import annotations
@@ -28,23 +28,27 @@ WATCH_EVERY_S = 5.0
 
 
 class Scored(Protocol):
-    """What a classifier says about one photo."""
+    """A classifier's result for one photo."""
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """(k,) in 0..1, in the order of the labels."""
+        """Scores, (k,) in 0..1, in the order of the labels."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the photo looks like those that the version learned from."""
 
     @property
     def heatmap(self) -> npt.NDArray[np.float32]:
-        """(h, w) in 0..1, for the highest score."""
+        """Heat map for the highest score, (h, w) in 0..1."""
 
 
 class Classifier(Protocol):
-    """A version in memory: `trainer.registry.serving.Classifier`, or what stands for it in tests."""
+    """A version in memory: `trainer.registry.serving.Classifier`, or a fake in tests."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """In the order of the scores."""
+        """The labels, in the order of the scores."""
 
     @property
     def version(self) -> str:
@@ -52,21 +56,21 @@ class Classifier(Protocol):
 
     @property
     def view(self) -> str:
-        """The view that photos are judged by; one of `trainer.config.VIEWS`."""
+        """The view that is classified; one of `trainer.config.VIEWS`."""
 
     @property
     def threshold(self) -> float:
-        """Below it, 0..1, the answer is "not sure"."""
+        """The threshold, 0..1; below it the answer is "not sure"."""
 
     def predict(self, images: Photo) -> Sequence[Scored]:
-        """(n, 224, 224, 3) uint8 -> one `Scored` for each."""
+        """Classifies (n, 224, 224, 3) uint8; returns one `Scored` for each."""
 
 
 class Loader(Protocol):
-    """Where the classifier comes from."""
+    """Loads the classifier."""
 
     def stamp(self) -> object:
-        """Something that changes when another version becomes the champion; cheap."""
+        """A value that changes when another version becomes the champion; cheap."""
 
     def load(self) -> Classifier:
         """The champion. Raises ModelError."""
@@ -79,7 +83,7 @@ class ServingLoader:
         self._settings = settings
 
     def stamp(self) -> object:
-        """The registry file's time and size; None while there is none."""
+        """The registry file's time, size and inode; None if there is no file."""
         try:
             stat = (self._settings.data_dir / "registry.json").stat()
         except OSError:
@@ -87,17 +91,17 @@ class ServingLoader:
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
     def load(self) -> Classifier:
-        """The champion, its hashes checked. Raises ModelError."""
+        """Loads the champion after checking its hashes. Raises ModelError."""
         from trainer.registry import serving
 
         version = serving.champion(self._settings)
-        if version is None:  # said before TensorFlow is loaded, which takes its time
+        if version is None:  # checked before TensorFlow is loaded, which is slow
             raise ModelError(f"{self._settings.data_dir}: no version to serve yet; run `python -m trainer train`")
         return serving.Classifier.load(self._settings, version.name)
 
 
 class ViewChangedError(Exception):
-    """Another version came in between, which looks at photos by another view; prepare the photo anew."""
+    """The new champion classifies another view; the photo must be prepared again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class _Job:
 
 
 class Predictor:
-    """Runs the champion on one thread, on as many photos at once as are there, `batch_size` at most."""
+    """Runs the champion on one thread, in batches of the waiting photos, at most `batch_size` each."""
 
     def __init__(self, loader: Loader, *, batch_size: int, watch_every_s: float = WATCH_EVERY_S) -> None:
         self._loader = loader
@@ -116,7 +120,7 @@ class Predictor:
         self._watch_every_s = watch_every_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self.has_tried = threading.Event()  # to load the champion; it may have failed
+        self.has_tried = threading.Event()  # set after the first load of the champion, also if that failed
         self._failure: Exception | None = None
         self._stamp: object = None
         self._classifier: Classifier | None = None
@@ -126,18 +130,18 @@ class Predictor:
         ]
 
     def start(self) -> None:
-        """Begin to load the champion; returns at once."""
+        """Starts loading the champion; returns at once."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Finish the batch at work; photos still waiting end in a ProjectError."""
+        """Finishes the current batch; waiting photos end in a ProjectError."""
         self._stopping.set()
         self._jobs.put(None)
         self.has_tried.set()
 
     def wait_until_ready(self, timeout_s: float | None = None) -> Classifier:
-        """The classifier, once it is loaded.
+        """Waits for the classifier and returns it.
 
         Raises:
             ModelError: there is no champion, or it cannot be loaded.
@@ -153,20 +157,20 @@ class Predictor:
         raise ProjectError("the classifier is not ready")
 
     def submit(self, photo: Photo, *, view: str) -> Future[Prediction]:
-        """Have a photo judged.
+        """Queues a photo; the future holds its prediction.
 
         Args:
             photo: (224, 224, 3) uint8.
-            view: how it was prepared; the future ends in `ViewChangedError` when that is not the version's view.
+            view: how it was prepared; the future ends in `ViewChangedError` if the champion uses another view.
         """
         job = _Job(photo, view)
         self._jobs.put(job)
         if self._stopping.is_set():
-            self._refuse_waiting()
+            self._fail_waiting()
         return job.future
 
     def _watch(self) -> None:
-        """Load the champion, and again whenever another one takes over; the old one serves meanwhile."""
+        """Loads the champion, and each new one; the old one serves meanwhile."""
         while not self._stopping.is_set():
             stamp = self._loader.stamp()
             if self._classifier is None or stamp != self._stamp:
@@ -195,11 +199,11 @@ class Predictor:
         while not self._stopping.is_set():
             batch = self._next_batch()
             if batch:
-                self._judge(batch)
-        self._refuse_waiting()
+                self._classify(batch)
+        self._fail_waiting()
 
     def _next_batch(self) -> list[_Job]:
-        """Wait for a photo, then take those that are there as well."""
+        """Waits for a photo, then takes the other waiting ones too."""
         jobs: list[_Job | None] = [self._jobs.get()]
         while len(jobs) < self._batch_size:
             try:
@@ -208,7 +212,7 @@ class Predictor:
                 break
         return [job for job in jobs if job is not None]
 
-    def _judge(self, batch: list[_Job]) -> None:
+    def _classify(self, batch: list[_Job]) -> None:
         try:
             classifier = self.wait_until_ready()
         except ProjectError as error:
@@ -226,9 +230,9 @@ class Predictor:
                 _fail(batch, error)
             else:  # one photo must not fail the others
                 for job in batch:
-                    self._judge([job])
+                    self._classify([job])
 
-    def _refuse_waiting(self) -> None:
+    def _fail_waiting(self) -> None:
         while True:
             try:
                 job = self._jobs.get_nowait()
@@ -246,12 +250,13 @@ def _predict(classifier: Classifier, batch: Sequence[_Job]) -> list[Prediction]:
 
 
 def prediction(classifier: Classifier, scored: Scored) -> Prediction:
-    """What a classifier said about a photo, as the rest of the bot knows it."""
+    """Converts a classifier's result to a `Prediction`."""
     order = np.argsort(-scored.scores, kind="stable")
     scores = tuple((str(classifier.labels[n]), float(scored.scores[n])) for n in order)
     return Prediction(
         scores=scores,
         sure=scores[0][1] >= classifier.threshold,
+        is_known=scored.is_known,
         version=classifier.version,
         view=classifier.view,
         heatmap=scored.heatmap,

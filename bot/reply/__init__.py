@@ -1,1 +1,1 @@
-"""Predictions as people see them: words in every language, pictures, alt texts, lengths."""
+"""Turns predictions into replies: texts in every language, pictures, alt texts, lengths."""

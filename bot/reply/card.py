@@ -1,6 +1,8 @@
-"""A prediction -> the picture beside the answer and its alt text, in the reply's language."""
+"""Makes the picture of a prediction and its alt text, in the reply's language."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from bot.entities import Prediction
 from bot.reply.picture import Bar, draw_card
@@ -8,16 +10,19 @@ from bot.reply.writer import Writer
 
 
 def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tuple[bytes, str] | None:
-    """A JPEG and its alt text; None where there is no thumbnail to show."""
+    """Returns a JPEG and its alt text; None if there is no thumbnail."""
     if prediction.thumbnail is None:
         return None
-    # Where no font has Japanese letters, the English words stand in.
+    # English texts are the fallback if no font has Japanese characters.
     languages = (language, "en")
     bars = [Bar(tuple(writer.name(label, each) for each in languages), score) for label, score in prediction.scores]
-    name = "sure" if prediction.sure else "unsure"
+    if prediction.is_known:
+        name, heatmap = "sure" if prediction.sure else "unsure", prediction.heatmap
+    else:  # nothing spoke for a gallery
+        name, heatmap, bars = "unknown", np.zeros_like(prediction.heatmap), []
     jpeg = draw_card(
         prediction.thumbnail,
-        prediction.heatmap,
+        heatmap,
         bars,
         headline=tuple(writer.texts.say(each, name, gallery=writer.name(prediction.label, each)) for each in languages),
         footer=tuple(writer.texts.say(each, "version", version=prediction.version) for each in languages),

@@ -1,7 +1,7 @@
-"""A font that can write what the picture says, Japanese included; what none can write is not written.
+"""Finds a font for the pictures, with Japanese if possible; characters that it lacks are left out.
 
-Taken from what is there, best first: a Japanese font of the system's, the one of the package matplotlib-fontja
-(IPAexGothic, 6 MB) where that is installed, and DejaVu Sans, which Matplotlib brings and which has no Japanese.
+In order of preference: a Japanese font of the system, that of the package matplotlib-fontja (IPAexGothic, 6 MB) if
+installed, and DejaVu Sans, which comes with Matplotlib and has no Japanese.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ JAPANESE = (
     ("ipag.ttf", "ipag.ttf"),
     ("fonts-japanese-gothic.ttf", "fonts-japanese-gothic.ttf"),
 )
-NO_CHARACTER = "\U0010ffff"  # never assigned: every font draws its sign for a missing glyph
+NO_CHARACTER = "\U0010ffff"  # never assigned, so every font draws its missing-glyph box
 
 Text = str | tuple[str, ...]
 
 
 @cache
 def load(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The best font there is, at one size; remembered."""
+    """The best available font at one size; cached."""
     regular, heavy = _paths()
     return ImageFont.truetype(heavy if bold else regular, size_px, layout_engine=ImageFont.Layout.BASIC)
 
@@ -49,9 +49,9 @@ def can_write(text: str) -> bool:
 
 
 def writable(text: Text) -> str:
-    """The first of several wordings that can be written whole; of the last one, what can be written.
+    """The first wording that the font can write completely, else the characters of the last one that it has.
 
-    So a Japanese label falls back to its English name where there is no Japanese font, and nowhere stands a tofu.
+    So a Japanese label falls back to its English name without a Japanese font, and no missing-glyph box is drawn.
     """
     wordings = (text,) if isinstance(text, str) else text
     for wording in wordings:
@@ -70,7 +70,7 @@ def _has(character: str) -> bool:
 
 @cache
 def _paths() -> tuple[Path, Path]:
-    """Regular and bold."""
+    """The paths of the regular and the bold font."""
     found: dict[str, Path] = {}
     for path in _font_files():
         found.setdefault(path.name, path)
@@ -89,6 +89,6 @@ def _font_files() -> Iterator[Path]:
 
 
 def _package_folder(name: str) -> Path:
-    """Where an installed package lies, without importing it; a folder that does not exist when it is not installed."""
+    """The folder of a package, without importing it; a path that is no folder if it is not installed."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec is not None and spec.origin is not None else Path(os.devnull)

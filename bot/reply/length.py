@@ -1,4 +1,4 @@
-"""How long a status is as Mastodon counts it: grapheme clusters, a URL as 23 characters, `@user@host` as `@user`.
+"""Counts a status' length as Mastodon does: grapheme clusters, a URL as 23 characters, `@user@host` as `@user`.
 
 Source: https://github.com/mastodon/mastodon/blob/main/app/validators/status_length_validator.rb
 """
@@ -14,19 +14,19 @@ import regex
 _URL = re.compile(r"https?://\S+")
 _REMOTE_MENTION = re.compile(r"(@\w+)@[\w.-]+\w")
 _CLUSTER = regex.compile(r"\X")
-# Since Unicode 15.1 joined consonants of Indian scripts are one cluster; the Ruby under older servers counts each.
+# Since Unicode 15.1 joined consonants of Indic scripts are one cluster; the Ruby of older servers counts each.
 _CONJUNCT = regex.compile(r"(?<=[\p{M}\u200d])(?=\p{InCB=Consonant})")
 
 
 def length(text: str, *, characters_per_url: int = 23) -> int:
-    """The number of characters that a text takes up in a status; the larger number where servers differ."""
+    """The length of a text in a status; the larger number if servers differ."""
     shortened = _REMOTE_MENTION.sub(r"\1", _URL.sub("x" * characters_per_url, text))
     return sum(1 for _ in clusters(shortened))
 
 
 def cut(text: str, limit: int) -> str:
-    """The text itself when it fits, else its beginning with an ellipsis, never through a cluster."""
-    # No further than needed: `\X` counts all flags before each flag anew.
+    """The text if it fits, else its beginning with an ellipsis; never cuts a cluster."""
+    # Reads no further than needed: `\X` counts all flags before each flag again.
     found = list(islice(clusters(text), max(0, limit + 1)))
     return text if len(found) <= limit else "".join(found[: max(0, limit - 1)]) + "…"[:limit]
 

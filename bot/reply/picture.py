@@ -1,8 +1,7 @@
-"""A prediction as a picture: the photo with what the head looked at, and its scores as bars.
+"""Draws a prediction: the photo with the head's heat map, and the scores as bars.
 
-Drawn with Pillow alone, in about 30 ms. It stands on a dark ground of its own, which suits a light page and a dark one,
-and its letters are large enough for a phone, where the card is shown at less than half its size. Words come from the
-caller; none of them is an asker's.
+Uses only Pillow and takes about 30 ms. The dark background suits light and dark pages. Letters are large enough for a
+phone, which shows the card at less than half its size. All texts come from the caller; none is an asker's.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from trainer.photos.images import Pixels, view_box
 
 SIZE = (800, 420)
 MARGIN = 24
-PHOTO_BOX = (330, SIZE[1] - 2 * MARGIN)  # the most that the photo may take
+PHOTO_BOX = (330, SIZE[1] - 2 * MARGIN)  # maximum size of the photo
 MAX_BARS = 4
 
-GROUND = (29, 32, 40)
+BACKGROUND = (29, 32, 40)
 TRACK = (58, 63, 76)
 BAR = (126, 143, 178)
 BEST_BAR = (252, 176, 66)
 INK = (242, 242, 240)
 PALE_INK = (172, 177, 188)
 
-# Sixteen steps of Matplotlib's plasma: equal steps look equal, to colour-blind eyes too.
+# Sixteen steps of Matplotlib's plasma: perceptually uniform, also for colour-blind people.
 # Source: https://bids.github.io/colormap/ (public domain)
 _PLASMA = bytes.fromhex(
     "0d0887 330597 5002a2 6a00a8 8405a7 9c179e b12a90 c33d80 d35171 e16462 ed7953 f68f44 fca636 fec029 f9dc24 f0f921"
 )
 _PHRASE = re.compile("[^はがのをにで、。]*[はがのをにで、。]+|[^はがのをにで、。]+")
-MAX_OPACITY = 0.72  # of the heat map where it is hottest; the photo stays to be seen
+MAX_OPACITY = 0.72  # of the heat map at its hottest; the photo stays visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Bar:
     """One label and its score.
 
     Attributes:
-        label: how it is shown; several wordings, best first, where a font may lack one's characters.
+        label: the text to show; several wordings, best first, if the font may lack characters.
         share: 0..1.
     """
 
@@ -64,24 +63,24 @@ def draw_card(
     scale: tuple[Text, Text] = ("", ""),
     view: str = "whole",
 ) -> bytes:
-    """The card.
+    """Draws the card.
 
     Args:
-        photo: (h, w, 3) uint8, in its own proportions; no more of it is shown than fits into `PHOTO_BOX`.
-        heatmap: (h, w) float32, 0..1, of any size: how much the head looked there, in the view that it saw.
-        bars: best first; those behind the fourth are not shown.
-        headline: the answer; at most two lines are made of it.
+        photo: (h, w, 3) uint8, with its aspect ratio; reduced to fit into `PHOTO_BOX`.
+        heatmap: (h, w) float32, 0..1, of any size: the evidence at each place of the classified view.
+        bars: best first; only the first four are shown.
+        headline: the answer; shown on at most two lines.
         footer: one line, e.g. the version.
-        scale: what stands at the cold and at the hot end of the colour scale.
-        view: which view of the photo the heat map is of, one of `trainer.config.VIEWS`.
+        scale: the texts at the cold and the hot end of the colour scale.
+        view: the view that the heat map shows, one of `trainer.config.VIEWS`.
 
     Returns:
         A JPEG of 800 x 420 px, 20 to 100 kB.
     """
-    card = Image.new("RGB", SIZE, GROUND)
+    card = Image.new("RGB", SIZE, BACKGROUND)
     shown = Image.fromarray(photo)
     shown.thumbnail(PHOTO_BOX, Image.Resampling.BICUBIC)
-    shown = _lay_heat(shown, heatmap, view)
+    shown = _overlay_heatmap(shown, heatmap, view)
     card.paste(shown, (MARGIN, (SIZE[1] - shown.height) // 2), _rounded(shown.size))
     left, right = MARGIN + shown.width + 30, SIZE[0] - MARGIN
     pen = ImageDraw.Draw(card)
@@ -95,8 +94,8 @@ def draw_card(
     return buffer.getvalue()
 
 
-def _lay_heat(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -> Image.Image:
-    """The photo, paler in colour, with the heat map laid over it: the hotter, the less transparent."""
+def _overlay_heatmap(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -> Image.Image:
+    """Lays the heat map over the desaturated photo; hotter places are less transparent."""
     left, top, right, bottom = view_box(photo.size, view)
     seen = heatmap[:, ::-1] if view == "mirror" else heatmap
     patch = Image.fromarray(np.ascontiguousarray(seen, np.float32))
@@ -105,7 +104,7 @@ def _lay_heat(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -
     heat = heat.clip(0, 1)
     colours = _colours()[(heat * 255).astype(np.uint8)]
     pale = Image.blend(photo, photo.convert("L").convert("RGB"), 0.5)
-    opacity = MAX_OPACITY * heat[..., None] ** 1.5  # what is nearly cold leaves the photo as it is
+    opacity = MAX_OPACITY * heat[..., None] ** 1.5  # nearly cold places leave the photo unchanged
     return Image.fromarray((np.asarray(pale) * (1 - opacity) + colours * opacity).astype(np.uint8))
 
 
@@ -118,14 +117,14 @@ def _colours() -> npt.NDArray[np.float32]:
 
 
 def _rounded(size: tuple[int, int]) -> Image.Image:
-    """A mask with round corners, smooth by drawing it four times as large."""
+    """A mask with round corners; drawn four times as large, for smooth edges."""
     large = Image.new("L", (4 * size[0], 4 * size[1]), 0)
     ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), radius=40, fill=255)
     return large.reduce(4)
 
 
 def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int) -> int:
-    """As large as fits into two lines; returns where it ends."""
+    """Writes the headline as large as fits into two lines; returns its lower edge."""
     for size_px in range(38, 17, -4):
         font = load(size_px, bold=True)
         lines = _wrap(text, font, right - left)
@@ -141,7 +140,7 @@ def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int) 
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, int, int, int]) -> None:
-    """Each bar under its label and percentage; the first one, the answer, stands out."""
+    """Draws each bar below its label and percentage; the first one, the answer, is highlighted."""
     left, top, right, bottom = box
     row = min((bottom - top) // max(len(bars), 1), 66)
     size_px = min(26, row // 2)
@@ -161,7 +160,7 @@ def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, in
 
 
 def percentage(share: float) -> str:
-    """0..1 as it is shown: whole percent, but neither 0% nor 100% where that is not quite so."""
+    """A share of 0..1 in whole percent; shows <1% and >99% instead of a rounded 0% or 100%."""
     if 0 < share < 0.01:
         return "<1%"
     if 0.99 < share < 1:
@@ -170,7 +169,7 @@ def percentage(share: float) -> str:
 
 
 def _draw_scale(card: Image.Image, scale: tuple[Text, Text], left: int) -> None:
-    """The colours from cold to hot, between the two words for it."""
+    """Draws the colours from cold to hot between their two texts."""
     cold, hot = map(writable, scale)
     pen, font, base = ImageDraw.Draw(card), load(17), SIZE[1] - MARGIN - 30
     pen.text((left, base), cold, PALE_INK, font, anchor="ls")
@@ -181,7 +180,7 @@ def _draw_scale(card: Image.Image, scale: tuple[Text, Text], left: int) -> None:
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines of at most `width` pixels: broken at spaces; without any, as in Japanese, behind particles and stops."""
+    """Wraps a text to `width` pixels: at spaces or, without any, as in Japanese, after particles and stops."""
     between = " " if " " in text else ""
     pieces = text.split(" ") if between else _PHRASE.findall(text)
     if max(map(font.getlength, pieces), default=0) > width:
@@ -197,7 +196,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its beginning as fits, and an ellipsis."""
+    """The text if it fits, else its beginning with an ellipsis."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

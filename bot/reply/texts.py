@@ -1,6 +1,6 @@
-"""The words of the bot: texts.yaml, checked once, and which language they are said in.
+"""Loads and checks the bot's texts (texts.yaml), and chooses their language.
 
-Nothing user-made is ever a format string: templates come from the file alone, and what goes into them is plain text.
+Format strings come only from the file, never from users; the values filled in are plain text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from trainer.errors import ConfigError
 DEFAULT_PATH = Path(__file__).with_name("texts.yaml")
 FALLBACK = "en"
 REQUESTS = ("stop", "start", "delete", "agree")
+# Texts that came later: a language of an admin's own file that lacks them has the English ones.
+ADDED = ("unknown", "picture_unknown")
 PLACEHOLDERS: dict[str, frozenset[str]] = {
     "sure": frozenset({"gallery"}),
     "unsure": frozenset({"gallery"}),
+    "unknown": frozenset(),
     "numbered": frozenset({"number", "sentence"}),
     "bar": frozenset({"gallery", "bar", "percent"}),
     "version": frozenset({"version"}),
@@ -38,12 +41,13 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "unseen_too_small": frozenset(),
     "unseen_no_preview": frozenset(),
     "picture": frozenset({"scores"}),
+    "picture_unknown": frozenset(),
     "cold": frozenset(),
     "hot": frozenset(),
     "score": frozenset({"gallery", "percent"}),
     "separator": frozenset(),
 }
-_EMOJI_CODE = re.compile(r":[a-z0-9_]+:")  # a custom emoji, as it stands in a text
+_EMOJI_CODE = re.compile(r":[a-z0-9_]+:")  # a custom emoji
 _KANA = re.compile(r"[぀-ヿㇰ-ㇿｦ-ﾟ]")
 _KANJI = re.compile(r"[一-鿿㐀-䶿]")
 
@@ -53,18 +57,18 @@ class Texts:
     """All texts in all languages."""
 
     templates: Mapping[str, Mapping[str, str]]  # language -> name -> template
-    requests: Mapping[str, str]  # what somebody may write -> one of REQUESTS
+    requests: Mapping[str, str]  # a normalized text -> one of REQUESTS
 
     def say(self, language: str, name: str, **values: object) -> str:
-        """One text, filled in."""
+        """One text with its values filled in."""
         return self.templates[language][name].format(**values)
 
     def request(self, text: str) -> str | None:
-        """Which of REQUESTS a status' text is, in whatever language; None when it is none of them."""
-        return self.requests.get(bare(text))
+        """Which of REQUESTS a status' text is, in any language; None if it is none of them."""
+        return self.requests.get(normalized(text))
 
     def language(self, code: str | None, text: str) -> str:
-        """The language to answer in: the status' own, else told by its letters, else English."""
+        """The language to answer in: the status' own, else guessed from its letters, else English."""
         if code:
             base = code.lower().split("-")[0].split("_")[0]
             return base if base in self.templates else FALLBACK
@@ -73,37 +77,41 @@ class Texts:
 
 
 def load_texts(path: Path | None = None) -> Texts:
-    """The bot's own texts, and over them those of another file, which may hold as few as one.
+    """Loads the bot's texts; a file at `path` may replace any of them.
 
     Raises:
-        ConfigError: the file cannot be read, or a language lacks a text or a placeholder; every fault is named.
+        ConfigError: the file cannot be read, or a language lacks a text or a placeholder; names every fault.
     """
     blocks = _read(DEFAULT_PATH)
     if path is not None:
-        blocks = _laid_over(blocks, _read(path))
+        added = {name: blocks[FALLBACK][name] for name in ADDED}
+        blocks = {language: {**added, **block} for language, block in _merged(blocks, _read(path)).items()}
     faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
         raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))
     templates = {language: {name: block[name] for name in PLACEHOLDERS} for language, block in blocks.items()}
     requests = {
-        bare(word): request for block in blocks.values() for request, words in block["words"].items() for word in words
+        normalized(word): request
+        for block in blocks.values()
+        for request, words in block["words"].items()
+        for word in words
     }
     return Texts(templates, requests)
 
 
 def _read(file: Path) -> dict[Any, Any]:
-    """A file's blocks, one for each language. Raises ConfigError."""
+    """Reads a file's blocks, one for each language. Raises ConfigError."""
     try:
         blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(blocks, dict) or not all(isinstance(block, dict) and block for block in blocks.values()):
-        raise ConfigError(f"{file}: must hold a block of `name: text` lines for each language, e.g. {FALLBACK}")
+        raise ConfigError(f"{file}: must contain a block of `name: text` lines for each language, e.g. {FALLBACK}")
     return blocks
 
 
-def _laid_over(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Blocks of which each text is the upper one where there is one, the lower one elsewhere."""
+def _merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Merges two files' blocks; texts of `above` replace those of `below`."""
     return {language: {**below.get(language, {}), **above.get(language, {})} for language in {**below, **above}}
 
 
@@ -120,13 +128,13 @@ def _faults(language: object, block: Mapping[Any, Any]) -> list[str]:
     lists = words.values() if isinstance(words, dict) and set(words) == set(REQUESTS) else [None]
     if not all(isinstance(each, list) and each and all(isinstance(word, str) for word in each) for each in lists):
         faults.append(
-            f"{language}.words: must hold a list of texts (quote yes and no) for each of {', '.join(REQUESTS)}"
+            f"{language}.words: must contain a list of texts (quote yes and no) for each of {', '.join(REQUESTS)}"
         )
     return faults
 
 
 def _placeholders(template: object) -> set[str] | None:
-    """The plain names in braces; None for what is no template, or one with formats or look-ups in it."""
+    """The plain names in braces; None if it is no template, or one with format specs or attribute access."""
     if not isinstance(template, str):
         return None
     try:
@@ -140,8 +148,8 @@ def _placeholders(template: object) -> set[str] | None:
     return names if plain else None
 
 
-def bare(text: str) -> str:
-    """A text as it is compared: one width, one case, no custom emoji, nothing but letters and digits around it."""
+def normalized(text: str) -> str:
+    """Normalizes a text for comparison: width, case, white space; no custom emoji, no signs at its ends."""
     folded = _EMOJI_CODE.sub(" ", unicodedata.normalize("NFKC", text).casefold())
     start = next((n for n, letter in enumerate(folded) if letter.isalnum()), len(folded))
     end = next((n for n in range(len(folded), start, -1) if folded[n - 1].isalnum()), start)

@@ -1,7 +1,7 @@
-"""Findings -> the reply: its words, visibility and content warning; pure.
+"""Writes the reply to findings: text, visibility and content warning; pure.
 
-A reply mentions nobody but the asker, is no wider than the mention and the photo, and fits the instance: when it does
-not, the bars become one line, then the scores and the version go, then the end is cut.
+A reply mentions only the asker and is no wider than the mention and the photo. If it is too long for the instance, the
+bars become one line, then scores and version are left out, then the end is cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bot.reply.texts import Texts
 BAR_LENGTH = 10
 MAX_BARS = 4
 MAX_LABEL_LENGTH = 40
-# What would ping, tag or link where words of others are shown. A number sign of double width tags as well.
+# Characters in others' texts that would mention, tag or link. A full-width number sign tags too.
 _HARMLESS = {"@": "＠", "#": "♯", "＃": "♯", "://": "：//"}
 _UNSEEN = {
     "gone": "unseen_gone",
@@ -56,7 +56,7 @@ class Writer:
         Args:
             findings: one for each photo, in the order shown; at least one.
             to: the mention's status.
-            shown: the status that the photos are in, where it is another.
+            shown: the status with the photos, if it is another.
         """
         language = self.language(to)
         version = self._version(findings, language)
@@ -65,34 +65,36 @@ class Writer:
             [*self._lines(findings, language, scores=self._one_line), *version],
             self._lines(findings, language, scores=lambda *_: []),
         ]
-        return self._fitting(["\n".join(lines) for lines in variants], to=to, shown=shown or to)
+        return self._fit(["\n".join(lines) for lines in variants], to=to, shown=shown or to)
 
     def notice(self, name: str, *, to: Status) -> Reply:
-        """A reply with one fixed text, e.g. "help" or "limit"."""
-        return self._fitting([self.texts.say(self.language(to), name)], to=to, shown=to)
+        """A reply with one text of texts.yaml, e.g. "help" or "limit"."""
+        return self._fit([self.texts.say(self.language(to), name)], to=to, shown=to)
 
     def plain(self, text: str, *, to: Status) -> Reply:
-        """A reply of words that fit into `room`."""
-        return self._fitting([text], to=to, shown=to)
+        """A reply with a given text, which fits into `room`."""
+        return self._fit([text], to=to, shown=to)
 
     def room(self, to: Status) -> int:
-        """How many characters the words of a reply may have."""
+        """How many characters the text of a reply may have, without the mention."""
         warning = self._warning(to, to)
         head = length(self._head(to), characters_per_url=self.characters_per_url)
         return self.max_characters - length(warning) - head
 
     def describe(self, prediction: Prediction, *, language: str) -> str:
-        """The alt text of the picture of one prediction."""
+        """The alt text of a prediction's picture."""
+        if not prediction.is_known:
+            return self.texts.say(language, "picture_unknown")
         (scores,) = self._one_line(prediction, language)
         return self.texts.say(language, "picture", scores=scores)
 
     def gallery(self, label: str, language: str) -> str:
-        """A label as people see it: flag and name."""
+        """A label as it is displayed: flag and name."""
         flag = self.labels.get(label, LabelText()).flag
         return cut(harmless(f"{flag} {self.name(label, language)}"), MAX_LABEL_LENGTH)
 
     def name(self, label: str, language: str) -> str:
-        """A label's name in a language, or its own where config has none."""
+        """A label's name in a language; the label itself if the configuration has none."""
         words = self.labels.get(label, LabelText())
         return {"en": words.en, "ja": words.ja}.get(language) or words.en or label
 
@@ -103,19 +105,21 @@ class Writer:
             if len(findings) > 1:
                 sentence = self.texts.say(language, "numbered", number=number, sentence=sentence)
             lines.append(sentence)
-            if isinstance(finding, Prediction):
+            if isinstance(finding, Prediction) and finding.is_known:
                 lines += scores(finding, language)
         return lines
 
     def sentence(self, finding: Finding, language: str) -> str:
-        """What is said of one photo."""
+        """The sentence about one photo."""
         if isinstance(finding, Unseen):
             return self.texts.say(language, _UNSEEN.get(finding.reason, "unseen_unreadable"))
+        if not finding.is_known:
+            return self.texts.say(language, "unknown")
         name = "sure" if finding.sure else "unsure"
         return self.texts.say(language, name, gallery=self.gallery(finding.label, language))
 
     def _bars(self, prediction: Prediction, language: str) -> list[str]:
-        """The highest scores, a line each."""
+        """The highest scores as bars, a line each."""
         lines = []
         for label, score in prediction.scores[:MAX_BARS]:
             n_full = round(score * BAR_LENGTH)
@@ -132,13 +136,13 @@ class Writer:
         return [self.texts.say(language, "separator").join(scores)]
 
     def _version(self, findings: Sequence[Finding], language: str) -> list[str]:
-        """The line that names the version; no line where nothing was judged."""
+        """The line with the version; no line without a prediction."""
         versions = sorted({finding.version for finding in findings if isinstance(finding, Prediction)})
         names = harmless(self.texts.say(language, "separator").join(versions))
         return [self.texts.say(language, "version", version=names)] if versions else []
 
-    def _fitting(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
-        """A reply of the first variant that fits beside the name and the content warning; at worst a cut one."""
+    def _fit(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
+        """A reply with the first variant that fits with the mention and the content warning, else the last one cut."""
         warning, head = self._warning(to, shown), self._head(to)
         room = self.max_characters - length(warning) - length(head, characters_per_url=self.characters_per_url)
         text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
@@ -162,7 +166,7 @@ class Writer:
 
 
 def narrower(one: Visibility, other: Visibility) -> Visibility:
-    """The one of two visibilities that fewer people see."""
+    """The narrower of two visibilities."""
     return max(one, other, key=VISIBILITIES.index)
 
 
@@ -172,7 +176,7 @@ def percent(score: float) -> int:
 
 
 def harmless(words: str) -> str:
-    """Words that came from elsewhere, in one line, unable to ping, tag or link."""
+    """Makes others' text one line that cannot mention, tag or link."""
     visible = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in words)
     for mark, look_alike in _HARMLESS.items():
         visible = visible.replace(mark, look_alike)

@@ -1,1 +1,1 @@
-"""The bot's SQLite file; nothing else in `bot` knows SQLite."""
+"""The bot's SQLite file; nothing else in `bot` uses SQLite."""

@@ -1,4 +1,4 @@
-"""How far the notifications have been read."""
+"""The cursor: up to which id the notifications have been read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Cursor:
     now: Callable[[], float] = time.time
 
     def position(self, *, overlap_s: float) -> str | None:
-        """The id to read on from: the newest that was read at least `overlap_s` ago; None at the very first start.
+        """The id to continue from: the newest that was read at least `overlap_s` ago; None at the very first start.
 
-        Reaching back so far finds those that a server shows late, though their ids are lower.
+        The overlap finds notifications that appear late, with lower ids than others read before.
         """
         with self.database.transaction() as db:
             settled = db.execute(_SETTLED, (self.now() - overlap_s,)).fetchone()
@@ -39,11 +39,11 @@ class Cursor:
         return None if row is None else str(row[0])
 
     def move(self, notification_id: str, *, overlap_s: float) -> None:
-        """Everything up to this id has been read now."""
+        """Records that everything up to this id has been read now."""
         with self.database.transaction() as db:
             now = self.now()
             db.execute("INSERT OR IGNORE INTO cursor VALUES (?, ?)", (notification_id, now))
-            # A clock that was set back leaves moments in the future behind; they count as now.
+            # After a clock was set back, times in the future count as now.
             db.execute("UPDATE cursor SET read_at = ? WHERE read_at > ?", (now, now))
             settled = db.execute(_SETTLED, (now - overlap_s,)).fetchone()
             if settled:

@@ -1,4 +1,4 @@
-"""One connection to the bot's database file, which the classes of its tables share."""
+"""One connection to the bot's database file, shared by the classes of its tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Database:
     """The connection; every method may be called from any thread.
 
     Args:
-        heal: set a damaged file aside and start a new one; not where a bot may be using it.
+        heal: rename a damaged file and start a new one; only if no bot may be using it.
 
     Raises (all methods):
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
@@ -28,21 +28,21 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing of what is written while the context lasts."""
+        """One transaction: all changes made in the context are written, or none."""
         with self._lock, transaction(self._connection, self.path) as db:
             yield db
 
     def flush(self) -> None:
-        """Write what was committed to the disk now, so that a power cut cannot undo it."""
+        """Writes committed changes to the disk now, so that a power cut cannot undo them."""
         with self._lock:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def vacuum(self) -> None:
-        """Give deleted rows' space back to the file system."""
+        """Returns the space of deleted rows to the file system."""
         with self._lock:
             self._connection.execute("PRAGMA incremental_vacuum").fetchall()
 
     def close(self) -> None:
-        """Close the file; later calls fail."""
+        """Closes the file; later calls fail."""
         with self._lock:
             self._connection.close()

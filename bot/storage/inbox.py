@@ -1,12 +1,12 @@
-"""The mentions to answer and how each one ended.
+"""The inbox: mentions to answer, and each one's outcome.
 
 A mention's states:
 
     new -> working -> posting -> answered | refused | failed
               \\________\\__ deferred (until next_try_at) -> working ...
 
-"posting" is written before the post is sent and sets `look_first`: from then on an answer may be in the thread, and no
-further try posts before it has looked. No words and no photo of anybody are kept; docs/PRIVACY.md lists what is.
+"posting" is written before the post is sent and sets `look_first`: from then on an answer may be in the thread, and
+each further try checks the thread before it posts. No text and no photo is stored; docs/PRIVACY.md lists what is.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from bot.entities import Mention
 from bot.storage.database import Database
 
 HOUR_S = 3600.0
-# No server's window and no pause of ours is longer: who waits beyond it waits because a clock was set back.
-LONGEST_WAIT_S = 6 * HOUR_S
+# Longer than any rate-limit window and any retry pause: a longer wait means that a clock was set back.
+MAX_WAIT_S = 6 * HOUR_S
 # The same order as entities.id_order.
 _NEWEST = "length(notification_id) DESC, notification_id DESC"
 _AMONG = "(? OR account_id IN (SELECT value FROM json_each(?)))"
@@ -44,8 +44,8 @@ class Entry:
     visibility: str
     state: str
     look_first: bool
-    attempts: int  # failures charged to it, this try included
-    tries: int  # times it was taken, for the length of the pause
+    attempts: int  # tries that count against the maximum, this one included
+    tries: int  # all tries; determines the length of the pause
     next_try_at: float
     reason: str
     mentioned_at: float
@@ -64,9 +64,9 @@ class Outcome:
     """How a mention ended.
 
     Attributes:
-        state: answered, refused (no answer, on purpose) or failed (set aside).
-        reason: why, in a few words of ours; empty for an answer.
-        kind: which sort of answer it was: a name of a text in texts.yaml.
+        state: answered, refused (no answer, on purpose) or failed (no more tries).
+        reason: why, in a few words; empty for an answer.
+        kind: the kind of answer: "answer", "order" or the name of a text in texts.yaml.
     """
 
     state: str
@@ -80,7 +80,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """So many mentions ended on one day (UTC, like 2026-11-23) in one way."""
+    """The number of mentions with one outcome on one day (UTC, like 2026-11-23)."""
 
     day: str
     state: str
@@ -93,7 +93,7 @@ class Inbox:
     """The table of mentions; every method is one transaction and may be called from any thread.
 
     Attributes:
-        changed: called when mentions may be taken sooner than they seemed to be; set by whoever takes them.
+        changed: called when mentions may be due earlier than `next_due` said; set by the worker.
 
     Raises (all methods):
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
@@ -107,7 +107,7 @@ class Inbox:
         self.changed: Callable[[], None] = lambda: None
 
     def put(self, mention: Mention, *, look_first: bool) -> bool:
-        """Take a mention in; returns False when it, or its status, is here already."""
+        """Adds a mention; returns False if it, or its status, is there already."""
         status = mention.status
         key = hashlib.sha256(f"{mention.notification_id} {status.id}".encode()).hexdigest()[:32]
         with self.database.transaction() as db:
@@ -130,22 +130,22 @@ class Inbox:
             return cursor.rowcount > 0
 
     def take(self, limit: int, *, only: Collection[str] | None = None) -> list[Entry]:
-        """Mark up to `limit` mentions that are due as being worked on; those waiting longest come first.
+        """Marks up to `limit` due mentions as "working" and returns them, longest waiting first.
 
         Args:
-            only: ids of the accounts whose mentions are taken; None: everybody's.
+            only: ids of the accounts whose mentions are taken; None: all.
         """
         now = self.now()
         with self.database.transaction() as db:
             rows = db.execute(
                 "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"  # noqa: S608
                 f" WHERE notification_id IN ({_DUE}) RETURNING *",
-                (now, now + LONGEST_WAIT_S, *_among(only), limit),
+                (now, now + MAX_WAIT_S, *_among(only), limit),
             ).fetchall()
         return sorted(map(_entry, rows), key=lambda entry: entry.received_at)
 
     def next_due(self, *, only: Collection[str] | None = None) -> float | None:
-        """When the next waiting mention is due; None when none waits. `only` as in `take`."""
+        """When the next waiting mention is due; None if none waits. `only` as in `take`."""
         with self.database.transaction() as db:
             row = db.execute(
                 f"SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred') AND {_AMONG}",  # noqa: S608
@@ -153,13 +153,13 @@ class Inbox:
             ).fetchone()
         return None if row[0] is None else float(row[0])
 
-    def revive(self, at_work: Collection[str], *, look_first: bool = False, under_way_s: float = 0.0) -> int:
-        """Put back what is marked as being worked on by nobody; returns how many there were.
+    def requeue(self, in_progress: Collection[str], *, look_first: bool = False, under_way_s: float = 0.0) -> int:
+        """Defers mentions that are marked as in progress but are not; returns how many.
 
         Args:
-            at_work: notification ids that somebody does work on.
-            look_first: nothing is known about any open mention, as after a power cut.
-            under_way_s: for so long the server may still be at work on a post that was sent.
+            in_progress: notification ids that are really in progress.
+            look_first: mark all open mentions as possibly answered, as after a power cut.
+            under_way_s: how long the server may still be processing a post that was sent.
         """
         with self.database.transaction() as db:
             if look_first:
@@ -168,18 +168,18 @@ class Inbox:
                 "UPDATE inbox SET next_try_at = ?1 + CASE state WHEN 'posting' THEN ?2 ELSE 0 END,"
                 " state = 'deferred', reason = 'interrupted'"
                 " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?3))",
-                (self.now(), under_way_s, json.dumps(list(at_work))),
+                (self.now(), under_way_s, json.dumps(list(in_progress))),
             ).rowcount
 
-    def posting(self, notification_id: str) -> None:
-        """From now on an answer to this mention may be in its thread."""
+    def mark_posting(self, notification_id: str) -> None:
+        """Records that from now on an answer to this mention may be in its thread."""
         with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = 'posting', look_first = 1 WHERE notification_id = ?", (notification_id,)
             )
 
     def defer(self, notification_id: str, *, until: float, reason: str, charged: bool) -> None:
-        """Try this mention again later; `charged` says whether the failure counts against its budget."""
+        """Schedules another try of a mention; `charged`: whether this one counts as an attempt."""
         with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = ?, reason = ?, attempts = attempts - ?"
@@ -188,7 +188,7 @@ class Inbox:
             )
 
     def finish(self, notification_id: str, outcome: Outcome) -> None:
-        """Record how a mention ended."""
+        """Records a mention's outcome."""
         with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET state = ?, reason = ?, kind = ?, reply_id = ?, label = ?, score = ?, version = ?,"
@@ -207,7 +207,7 @@ class Inbox:
             )
 
     def retry(self, notification_id: str | None = None) -> int:
-        """Give a failed mention (None: all of them) a fresh budget; returns how many there were."""
+        """Makes a failed mention (None: all of them) due again, with no attempts counted; returns how many."""
         with self.database.transaction() as db:
             n_rows = db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = 0, attempts = 0, tries = 0, finished_at = NULL"
@@ -217,8 +217,8 @@ class Inbox:
         self.changed()
         return n_rows
 
-    def ask_again(self, notification_id: str, *, salt: str, not_before: float) -> None:
-        """Open an answered mention again, as a new question with an Idempotency-Key of its own."""
+    def reopen(self, notification_id: str, *, salt: str, not_before: float) -> None:
+        """Reopens an answered mention as a new question, with a new Idempotency-Key."""
         key = hashlib.sha256(f"{notification_id} {salt}".encode()).hexdigest()[:32]
         with self.database.transaction() as db:
             db.execute(
@@ -227,15 +227,15 @@ class Inbox:
                 (not_before, key, notification_id),
             )
 
-    def hurry(self, notification_id: str) -> None:
-        """Let a waiting mention be due now."""
+    def make_due(self, notification_id: str) -> None:
+        """Makes a waiting mention due now."""
         with self.database.transaction() as db:
             db.execute(
                 "UPDATE inbox SET next_try_at = 0 WHERE notification_id = ? AND state = 'deferred'", (notification_id,)
             )
         self.changed()
 
-    # Looking
+    # Queries
 
     def entry(self, notification_id: str) -> Entry | None:
         """One mention's row."""
@@ -246,7 +246,7 @@ class Inbox:
         return self._one("status_id = ?", status_id)
 
     def by_reply(self, reply_id: str) -> Entry | None:
-        """The row of the mention that this status of ours answers."""
+        """The row of the mention that this status of the bot answers."""
         return self._one("reply_id = ?", reply_id)
 
     def entries(self, *, open_only: bool = False, limit: int = 100) -> list[Entry]:
@@ -260,7 +260,7 @@ class Inbox:
             return [_entry(row) for row in rows]
 
     def answered_since(self, moment: float) -> list[Entry]:
-        """Answered mentions whose answer still stands, for all we know, oldest first."""
+        """Mentions answered since then whose answer has not been deleted as far as is known, oldest first."""
         with self.database.transaction() as db:
             rows = db.execute(
                 "SELECT * FROM inbox WHERE state = 'answered' AND reply_id IS NOT NULL"
@@ -270,12 +270,12 @@ class Inbox:
             return [_entry(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
-        """How many mentions are in each state."""
+        """The number of mentions in each state."""
         with self.database.transaction() as db:
             return {row[0]: row[1] for row in db.execute("SELECT state, count(*) FROM inbox GROUP BY state")}
 
     def ended_since(self, moment: float) -> list[Tally]:
-        """How many mentions ended since then: by day, state and, for those refused on purpose, reason."""
+        """The number of mentions that ended since then, by day, state and, if refused, reason."""
         with self.database.transaction() as db:
             rows = db.execute(
                 "SELECT date(finished_at, 'unixepoch') AS day, state,"
@@ -288,12 +288,12 @@ class Inbox:
     # Limits
 
     def admit(self, notification_id: str, *, account_id: str, limit: int) -> bool:
-        """Count this mention against its account's limit for an hour; False when that is used up.
+        """Counts this mention against its account's hourly limit; False if that is used up.
 
-        A mention that was admitted once stays so, however often it is tried.
+        A mention that was admitted once stays admitted in further tries.
         """
         with self.database.transaction() as db:
-            now = self.now()  # what was admitted later than that, a clock was set back after
+            now = self.now()  # a later `admitted_at` means that a clock was set back; it does not count
             row = db.execute(
                 "SELECT count(*) FILTER (WHERE admitted_at BETWEEN ? AND ?),"
                 " max(notification_id = ? AND admitted_at IS NOT NULL) FROM inbox WHERE account_id = ?",
@@ -306,20 +306,20 @@ class Inbox:
             db.execute("UPDATE inbox SET admitted_at = ? WHERE notification_id = ?", (now, notification_id))
             return True
 
-    def told_within_hour(self, *, account_id: str, kind: str, but: str) -> bool:
-        """Whether this account got such an answer in the last hour, apart from the mention `but`."""
+    def answered_within_hour(self, *, account_id: str, kind: str, excluding: str) -> bool:
+        """Whether this account got an answer of this kind in the last hour, not counting one mention."""
         with self.database.transaction() as db:
             row = db.execute(
                 "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND finished_at BETWEEN ?3 - ?4 AND ?3"
                 " AND notification_id != ?5",
-                (account_id, kind, self.now(), HOUR_S, but),
+                (account_id, kind, self.now(), HOUR_S, excluding),
             ).fetchone()
         return row is not None
 
     # Housekeeping
 
     def prune(self, *, before: float) -> int:
-        """Forget mentions that were finished before this moment; returns how many."""
+        """Deletes mentions that ended before this time; returns how many."""
         with self.database.transaction() as db:
             n_rows = db.execute("DELETE FROM inbox WHERE finished_at < ?", (before,)).rowcount
         self.database.vacuum()

@@ -22,13 +22,13 @@ class OptOuts:
     now: Callable[[], float] = time.time
 
     def add(self, account_id: str) -> None:
-        """Remember that this account wants no answers."""
+        """Adds an account that wants no answers."""
         with self.database.transaction() as db:
             db.execute("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", (account_id, self.now()))
         self.database.flush()
 
     def remove(self, account_id: str) -> None:
-        """Forget that this account wanted no answers."""
+        """Removes an account that wants answers again."""
         with self.database.transaction() as db:
             db.execute("DELETE FROM opt_outs WHERE account_id = ?", (account_id,))
         self.database.flush()

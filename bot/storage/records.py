@@ -1,6 +1,6 @@
-"""What operations must not forget: runs of jobs, messages to send, faults that were told, switches that admins set.
+"""Stores job runs, messages to send, reported faults, and the switches that admins set.
 
-They lie in the same file as the inbox (`schema`), through a connection of their own.
+The tables are in the inbox's file (`schema`), with their own connection.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from bot.storage.database import Database
 
 DAY_S = 86400.0
-# What counts as a job's turn: a run that was stopped on purpose did not get its chance.
+# A run that was stopped with the bot does not count as the job's turn.
 _TURNS = "outcome != 'stopped'"
-# A clock that was set back leaves moments in the future behind; they count as now.
+# After a clock was set back, times in the future count as now.
 _LAST_TURN = f"SELECT min(started_at, ?) FROM runs WHERE job = ? AND {_TURNS} ORDER BY id DESC LIMIT 1"  # noqa: S608
 _LAST_TURNS = f"SELECT max(id) FROM runs WHERE {_TURNS} GROUP BY job"  # noqa: S608
 
@@ -27,8 +27,7 @@ class Run:
     """One run of a job; times are seconds since the epoch.
 
     Attributes:
-        outcome: done, failed, skipped (missed, and not worth it any more) or stopped (with the bot); empty while it
-            runs.
+        outcome: done, failed, skipped (too late) or stopped (with the bot); empty while it runs.
     """
 
     job: str
@@ -39,14 +38,14 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """When and how, in a line (times in UTC)."""
+        """Start (UTC), outcome and detail in one line."""
         began = datetime.fromtimestamp(self.started_at, UTC)
         return f"{began:%b %d %H:%M}, {self.outcome or 'running'}{f', {self.detail}' if self.detail else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
-    """A status to post unasked.
+    """A message to admins or an announcement that waits to be posted.
 
     Attributes:
         acct: who gets it privately; None for everybody.
@@ -75,20 +74,20 @@ class Records:
         self._now = now
 
     def close(self) -> None:
-        """Close the file; later calls fail."""
+        """Closes the file; later calls fail."""
         self._database.close()
 
     # Runs of jobs
 
     def begin(self, job: str) -> int:
-        """A run begins; returns its number."""
+        """Records a run's start; returns its number."""
         with self._database.transaction() as db:
             number = db.execute("INSERT INTO runs (job, started_at) VALUES (?, ?)", (job, self._now())).lastrowid
         assert number is not None  # noqa: S101 - a row was inserted
         return number
 
     def end(self, number: int, outcome: str, detail: str) -> None:
-        """A run has ended."""
+        """Records a run's end."""
         with self._database.transaction() as db:
             db.execute(
                 "UPDATE runs SET ended_at = ?, outcome = ?, detail = ? WHERE id = ?",
@@ -96,17 +95,17 @@ class Records:
             )
 
     def note(self, job: str, outcome: str, detail: str) -> None:
-        """Something that took no time: a run that was skipped, the first day of a job."""
+        """Records an event without duration: a skipped run, or a job's first planning."""
         self.end(self.begin(job), outcome, detail)
 
     def last_turn(self, job: str) -> float | None:
-        """When a job had its turn last; never in the future, None before the first."""
+        """The time of a job's last turn; never in the future, None before the first."""
         with self._database.transaction() as db:
             row = db.execute(_LAST_TURN, (self._now(), job)).fetchone()
         return None if row is None else float(row[0])
 
     def runs(self, *, limit: int, job: str | None = None) -> list[Run]:
-        """Runs that did or do take place, newest first."""
+        """Runs that ended or are running, newest first."""
         with self._database.transaction() as db:
             rows = db.execute(
                 "SELECT * FROM runs WHERE outcome != 'planned' AND (?1 IS NULL OR job = ?1) ORDER BY id DESC LIMIT ?2",
@@ -115,7 +114,7 @@ class Records:
         return [Run(*(row[name] for name in Run.__dataclass_fields__)) for row in rows]
 
     def run_counts(self) -> dict[tuple[str, str], int]:
-        """(job, outcome) -> how many runs of it are on record."""
+        """(job, outcome) -> number of recorded runs."""
         with self._database.transaction() as db:
             rows = db.execute(
                 "SELECT job, outcome, count(*) FROM runs WHERE ended_at IS NOT NULL AND outcome != 'planned'"
@@ -124,7 +123,7 @@ class Records:
         return {(row[0], row[1]): row[2] for row in rows}
 
     def n_failures(self, job: str) -> int:
-        """How often in a row a job has failed, up to now."""
+        """How many times in a row a job has failed."""
         with self._database.transaction() as db:
             row = db.execute(
                 "SELECT count(*) FROM runs WHERE job = ?1 AND outcome = 'failed' AND id >"
@@ -134,7 +133,7 @@ class Records:
         return int(row[0])
 
     def close_runs(self) -> int:
-        """Runs that an earlier process began and never ended have failed with it; returns how many."""
+        """Marks runs that an earlier process did not end as failed; returns how many."""
         with self._database.transaction() as db:
             return db.execute(
                 "UPDATE runs SET ended_at = started_at, outcome = 'failed',"
@@ -144,7 +143,7 @@ class Records:
     # Messages to send
 
     def write(self, text: str, *, acct: str | None, picture: bytes | None = None, alt_text: str = "") -> None:
-        """Put a message into the outbox."""
+        """Adds a message to the outbox."""
         with self._database.transaction() as db:
             db.execute(
                 "INSERT INTO outbox (acct, text, picture, alt_text, idempotency_key, created_at)"
@@ -153,25 +152,25 @@ class Records:
             )
 
     def queued(self) -> list[QueuedMessage]:
-        """What is still to be sent, oldest first."""
+        """Messages still to be sent, oldest first."""
         with self._database.transaction() as db:
             rows = db.execute("SELECT * FROM outbox ORDER BY id").fetchall()
         return [QueuedMessage(*(row[name] for name in QueuedMessage.__dataclass_fields__)) for row in rows]
 
     def tried(self, message: QueuedMessage) -> None:
-        """A message could not be sent this time."""
+        """Counts a failed attempt to send a message."""
         with self._database.transaction() as db:
             db.execute("UPDATE outbox SET attempts = attempts + 1 WHERE id = ?", (message.id,))
 
     def sent(self, message: QueuedMessage) -> None:
-        """A message needs no more sending."""
+        """Removes a message that was sent or dropped."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM outbox WHERE id = ?", (message.id,))
 
     # Faults
 
-    def may_tell(self, kind: str, *, again_after_s: float = DAY_S) -> bool:
-        """Whether the admins are to be told of a fault now; from then on they count as told."""
+    def should_report(self, kind: str, *, again_after_s: float = DAY_S) -> bool:
+        """Whether the admins should be told about a fault now; if so, records that they were."""
         with self._database.transaction() as db:
             now = self._now()
             row = db.execute("SELECT told_at FROM faults WHERE kind = ?", (kind,)).fetchone()
@@ -180,21 +179,21 @@ class Records:
             db.execute("INSERT OR REPLACE INTO faults VALUES (?, ?)", (kind, now))
             return True
 
-    def mended(self, kind: str) -> bool:
-        """A fault is over; True when the admins had been told of it."""
+    def resolved(self, kind: str) -> bool:
+        """Removes a fault that is over; True if the admins had been told about it."""
         with self._database.transaction() as db:
             return db.execute("DELETE FROM faults WHERE kind = ?", (kind,)).rowcount > 0
 
     # Switches
 
     def switch(self, name: str) -> str | None:
-        """What a switch is set to."""
+        """A switch's value; None if it is not set."""
         with self._database.transaction() as db:
             row = db.execute("SELECT value FROM switches WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_switch(self, name: str, value: str | None) -> None:
-        """Set a switch; None takes it away."""
+        """Sets a switch; None removes it."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM switches WHERE name = ?", (name,))
             if value is not None:
@@ -203,7 +202,7 @@ class Records:
     # Housekeeping
 
     def prune(self, *, before: float) -> int:
-        """Forget runs that began before this moment, but never the newest of a job; returns how many."""
+        """Deletes runs that began before this time, but never a job's last turn; returns how many."""
         with self._database.transaction() as db:
             return db.execute(
                 f"DELETE FROM runs WHERE started_at < ? AND id NOT IN ({_LAST_TURNS})",  # noqa: S608

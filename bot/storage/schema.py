@@ -1,4 +1,4 @@
-"""The database file: opened, checked, migrated forward, and set aside when it is damaged.
+"""Opens, checks and migrates the database file, and replaces a damaged one.
 
 The format version is SQLite's `user_version`; each migration below takes a file from one version to the next.
 """
@@ -94,19 +94,19 @@ MIGRATIONS = (
 
 
 class DamagedError(StorageError):
-    """The database is no sound database any more; only opening it anew helps."""
+    """The database file is damaged; only opening it again, with repair, helps."""
 
 
 def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
-    """A connection to a sound database in today's format; it may be used by several threads under a lock.
+    """Opens a checked database in the current format; several threads may use the connection under a lock.
 
     Args:
-        heal: a damaged file is renamed and a new one made in its place, with those opt-outs that can still be read.
-            Only for who has the file alone: another process would go on writing into the renamed one.
+        heal: rename a damaged file and make a new one, with those opt-outs that can still be read. Only for the sole
+            user of the file: another process would continue writing to the renamed one.
 
     Raises:
         StorageError: it cannot be opened or written, or was written by a newer dokocos.
-        DamagedError: it is damaged, and not to be healed.
+        DamagedError: it is damaged, and `heal` is false.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,21 +117,21 @@ def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
                 raise
             if not heal:
                 raise _damaged(path, error) from error
-            return _start_again(path, error)
+            return _replace_damaged(path, error)
     except (sqlite3.Error, OSError) as error:
-        raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or the folder not ours?") from error
+        raise StorageError(f"{path}: cannot be opened: {error}; is the disk full, or owned by another user?") from error
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
-    """All or nothing of what is written while the context lasts.
+    """One transaction: all changes made in the context are written, or none.
 
     Raises:
         StorageError: the disk is full, or the file at `path` is locked; nothing was changed.
         DamagedError: it is damaged.
     """
     try:
-        with connection:  # commits at the end, or rolls back
+        with connection:  # commits, or rolls back after an error
             connection.execute("BEGIN IMMEDIATE")
             yield connection
     except sqlite3.Error as error:
@@ -141,11 +141,11 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.
 
 
 def _damaged(path: Path, error: sqlite3.Error) -> DamagedError:
-    return DamagedError(f"{path}: {error}; the bot's next start sets it aside and reads the last days anew")
+    return DamagedError(f"{path}: {error}; restart the bot: it then renames this file and reads the last days again")
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite found the file itself unsound, rather than locked, full or misused: those have classes below."""
+    """Whether the file itself is damaged; other errors (locked, full, misuse) are subclasses."""
     return type(error) is sqlite3.DatabaseError
 
 
@@ -153,12 +153,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
-        # Damage inside a text must not make its row, and with it the inbox, unreadable.
+        # A damaged text must not make its row, and so the inbox, unreadable.
         connection.text_factory = lambda text: text.decode(errors="replace")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        # A power cut may undo the last moments, never half of one. What then was posted and is not recorded any more is
-        # found in its thread, as each mention from before the start is looked for there.
+        # A power cut may undo the last transactions, but none by half. A post whose record is lost is found in its
+        # thread, as the thread of each mention from before the start is checked.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA journal_size_limit = 1000000")
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -181,12 +181,12 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 
-def _start_again(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection:
+def _replace_damaged(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection:
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    logger.error("database damaged file=%s error=%s set_aside=%s; the last days are read again", path, cause, aside)
+    logger.error("database damaged file=%s error=%s renamed_to=%s; the last days are read again", path, cause, aside)
     connection = _connect(path)
     opt_outs = _salvage_opt_outs(aside)
     connection.executemany("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", opt_outs)
@@ -195,7 +195,7 @@ def _start_again(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connection
 
 
 def _salvage_opt_outs(path: Path) -> list[tuple[str, float]]:
-    """What people asked us to remember, as far as a damaged file still tells."""
+    """Reads as many opt-outs as possible from a damaged file."""
     rows: list[tuple[str, float]] = []
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as damaged:
         for account_id, since in damaged.execute("SELECT account_id, since FROM opt_outs"):

@@ -1,4 +1,4 @@
-"""One bot a data_dir: two would answer every mention twice."""
+"""Allows only one bot for each data_dir: two would answer every mention twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.errors import StorageError
 
 @contextmanager
 def sole_user(data_dir: Path) -> Iterator[None]:
-    """Hold the lock on a data_dir, which is made where it is missing.
+    """Holds the lock on a data_dir; creates the folder if it is missing.
 
     Raises:
         StorageError: the folder cannot be written, or another bot is running with it.
@@ -23,7 +23,7 @@ def sole_user(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         file: IO[str] = path.open("w")
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error}; data_dir must be ours to write") from error
+        raise StorageError(f"{path}: cannot be written: {error}; this user must be able to write data_dir") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The bot's database, table by table: the inbox, the cursor and who opted out."""
+"""The bot's database by tables: inbox, cursor and opt-outs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DATABASE = "bot.sqlite3"
 
 
 class Store:
-    """The tables by which mentions are answered.
+    """The tables needed to answer mentions.
 
     Args:
-        heal: set a damaged file aside and start a new one; not where a bot may be using it.
+        heal: rename a damaged file and start a new one; only if no bot may be using it.
 
     Raises (all methods):
         StorageError: the disk is full, or the file locked or damaged; nothing was changed.
@@ -32,14 +32,14 @@ class Store:
         self.opt_outs = OptOuts(self._database, now=now)
 
     def close(self) -> None:
-        """Close the file; later calls fail."""
+        """Closes the file; later calls fail."""
         self._database.close()
 
     def belongs_to(self, base_url: str, account_id: str) -> None:
-        """Make this the inbox of one account on one instance, for good.
+        """Binds this inbox to one account on one instance.
 
         Raises:
-            ConfigError: it is another's; the ids in it would be taken for this one's.
+            ConfigError: it belongs to another account; its ids would be mistaken for this account's.
         """
         with self._database.transaction() as db:
             row = db.execute("SELECT base_url, account_id FROM home").fetchone()

@@ -1,4 +1,4 @@
-"""A bot at home in the sandbox: a real instance over HTTP, the real Mastodon.py, a real database, a fake classifier."""
+"""A bot in the sandbox: a real instance over HTTP, real Mastodon.py, a real database, a fake classifier."""
 
 from __future__ import annotations
 
@@ -27,12 +27,18 @@ from tests.fakes import FakeClassifier, FakeDecoder, FakeLoader
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 30.0
-# What `python -m bot run` does, but for the classifier.
+# `python -m bot run`, but with a fake classifier.
 FAKE_RUN = (
     "import bot.photos.predict, bot.__main__\nfrom tests.fakes import FakeLoader\n"
     "bot.photos.predict.ServingLoader = lambda settings: FakeLoader()\nbot.__main__.app(['run'])"
 )
-COLOURS = {"brazil": (220, 40, 40), "china": (40, 200, 40), "japan": (40, 60, 220), "unsure": (128, 128, 128)}
+COLOURS = {
+    "brazil": (220, 40, 40),
+    "china": (40, 200, 40),
+    "japan": (40, 60, 220),
+    "unsure": (128, 128, 128),
+    "unknown": (0, 0, 0),
+}
 QUICK: dict[str, dict[str, Any]] = {
     "mastodon": {
         "allow_http": True,
@@ -44,19 +50,19 @@ QUICK: dict[str, dict[str, Any]] = {
     "web": {"allow_private_addresses": True, "max_attempts": 1, "backoff_s": 0.01},
     "bot": {"retry_pause_s": 0.05, "max_retry_pause_s": 0.2, "concurrent_mentions": 4, "pictures": False},
     "schedule": {name: {"enabled": False} for name in ("scrape", "train", "report", "watch")}
-    | {"child_niceness": 0},  # on a busy machine, children that give way to everything are waited for too long
+    | {"child_niceness": 0},  # on a busy machine, children of low priority take too long
 }
 
 
 def photo(label: str = "japan", *, size: tuple[int, int] = (96, 96), format_: str = "JPEG") -> bytes:
-    """A plain picture that the fake classifier takes for that label's."""
+    """A picture of one colour that the fake classifier assigns to the label."""
     out = io.BytesIO()
     Image.new("RGB", size, COLOURS[label]).save(out, format_)
     return out.getvalue()
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """Wait for something that must come; returns what the condition returned."""
+    """Waits until a condition is true; returns its value."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = condition()
@@ -67,7 +73,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 class World:
-    """The instance, the bot's account in it, and somebody to ask."""
+    """The instance, the bot's account on it, and a user who asks."""
 
     def __init__(self, instance: Instance, url: str, tmp_path: Path) -> None:
         self.instance = instance
@@ -82,19 +88,19 @@ class World:
         self.alice = self.person("alice")
 
     def person(self, acct: str, **options: Any) -> Account:
-        """An account that has been here for a while."""
+        """Creates an account that is not new."""
         options.setdefault("created_at", datetime.now(UTC) - timedelta(days=400))
         return self.instance.add_account(acct, **options)
 
     def settings(self, **sections: dict[str, Any]) -> Settings:
-        """Settings for tests; each section's values go over the quick ones."""
+        """Settings for tests; each section's values replace the quick defaults."""
         merged = {name: values | sections.get(name, {}) for name, values in QUICK.items()}
         merged["mastodon"] = {"base_url": self.url} | merged["mastodon"]
         return Settings.model_validate({"data_dir": self.data_dir} | merged)
 
     @contextmanager
     def bot(self, **sections: dict[str, Any]) -> Iterator[Bot]:
-        """A running bot."""
+        """Runs a bot while the context lasts."""
         settings = self.settings(**sections)
         bot = Bot(
             settings,
@@ -111,13 +117,13 @@ class World:
             bot.stop()
 
     def subprocesses(self, settings: ScheduleSettings) -> Subprocesses:
-        """What runs the trainer's commands: not the real one, which takes long."""
+        """Runs a fake trainer instead of the slow real one."""
         command = (sys.executable, "-m", "tests.fake_trainer", str(self.data_dir))
         environ = self.environment(PYTHONPATH=str(ROOT))
         return Subprocesses(settings, self.data_dir / "log", command=command, environ=environ)
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of a bot process at home here, without its token."""
+        """The environment for a bot process on this instance, without its token."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
         ours = {
             "DOKOCOS_DATA_DIR": str(self.data_dir),
@@ -129,14 +135,14 @@ class World:
         return kept | ours | more
 
     def spawn(self, **more: str) -> subprocess.Popen[bytes]:
-        """`python -m bot run` as a process of its own; its log lines go into the file `log`."""
+        """Starts `python -m bot run` as a child process; it logs to the file `log`."""
         environment = self.environment(DOKOCOS_MASTODON__ACCESS_TOKEN=self.me.token, **more)
         command = [sys.executable, "-c", FAKE_RUN]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log)
 
     def photo(self, label: str = "japan", *, of: Account | None = None) -> Media:
-        """An attachment, ready to be posted."""
+        """Uploads an attachment."""
         return self.instance.attach(of or self.alice, photo(label))
 
     def ask(self, text: str = "@dokocos which gallery?", label: str | None = "japan", **options: Any) -> Status:
@@ -146,17 +152,17 @@ class World:
         return self.instance.post(options.pop("by", self.alice), text, **options)
 
     def answers(self, question: Status) -> list[Status]:
-        """What the bot replied to a status."""
+        """The bot's replies to a status."""
         return [each for each in self.instance.replies_to(question) if each.account is self.me]
 
     def answer(self, question: Status) -> Status:
-        """The bot's one reply to a status, once it is there."""
+        """Waits for the bot's one reply to a status."""
         until(lambda: self.answers(question))
         (only,) = self.answers(question)
         return only
 
     def client(self, token: str | None = None) -> Client:
-        """The bot's own client, outside a running bot."""
+        """A client with the bot's token, without a running bot."""
         return Client(self.settings().mastodon, token or self.me.token, user_agent="test")
 
     def store(self) -> Store:
@@ -171,5 +177,5 @@ def world(instance: Instance, instance_url: str, tmp_path: Path) -> World:
 
 
 def settle(bot: Bot) -> None:
-    """Wait until the bot has nothing to do."""
+    """Waits until the bot has nothing to do."""
     until(bot.worker.is_idle)

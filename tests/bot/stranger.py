@@ -1,7 +1,7 @@
-"""A server of the same API that is not Mastodon, as somebody else would write one: small, plain, and its own way.
+"""A small server with Mastodon's API that is not Mastodon and differs from it in details.
 
-It knows a handful of calls under exact paths, answers everything else with a page that is not the API's own, leaves out
-what the API calls optional, and gives ids and times other shapes. `Ways` chooses among the habits of such servers.
+It has a few endpoints under exact paths, answers all others with an HTML page, omits what the API calls optional, and
+has ids and times of other forms. `Ways` selects the differences.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ STATUS_404 = PlainTextResponse("Not Found", status_code=404)
 
 
 def number(n: int) -> object:
-    """An id as a bare number, as it is not meant to be."""
+    """An id as a JSON number, which the API does not allow."""
     return n
 
 
 def ulid(n: int) -> object:
-    """An id as GoToSocial makes them."""
+    """An id as GoToSocial generates it."""
     return f"01JD{n:022d}"
 
 
 @dataclass
 class Ways:
-    """What this server does in its own way."""
+    """How this server differs from Mastodon."""
 
     id: Callable[[int], object] = str
     time: str = "%Y-%m-%dT%H:%M:%S.%fZ"
-    headers: dict[str, str] = field(default_factory=dict)  # of each answer
-    describes: Json | None = None  # /api/v1/instance; None: there is none
+    headers: dict[str, str] = field(default_factory=dict)  # of each response
+    describes: Json | None = None  # /api/v1/instance; None: no such endpoint
     knows_min_id: bool = True
     refuses_parameters: bool = False
     page_size: int = 40
     media_path: str = "/api/v2/media"
-    looks_for_media: int = 0  # that it takes until an upload is done with
-    streams: str = ""  # "\n" or "\r\n": the end of a line in its stream; empty: there is no stream
+    looks_for_media: int = 0  # requests until an upload is processed
+    streams: str = ""  # line ending of its stream, "\n" or "\r\n"; empty: no stream
     refuses_relations: int = 404
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Stranger:
         self.parents: dict[int, int] = {}
         self.notifications: list[tuple[int, Json]] = []
         self.keys: dict[str, Json] = {}
-        self.media: dict[str, int] = {}  # looks until each upload is done with
+        self.media: dict[str, int] = {}  # requests left until each upload is processed
         self.listeners: list[asyncio.Queue[bytes]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         self.accounts = {
@@ -82,7 +82,7 @@ class Stranger:
             for n, name in ((ME, "dokocos"), (ALICE, "alice"))
         }
 
-    # What tests do
+    # For the tests
 
     def ask(self, text: str = "which gallery?", *, photos: int = 1, tell: bool = True, **more: Any) -> int:
         """Alice mentions the bot; returns the status' number."""
@@ -100,17 +100,17 @@ class Stranger:
         return self._number(status["id"])
 
     def answers(self, question: int) -> list[Json]:
-        """What replies to a status."""
+        """The replies to a status."""
         with self.lock:
             return [self.statuses[n] for n, parent in self.parents.items() if parent == question]
 
     def forget(self, question: int) -> None:
-        """Delete a status; its notification stays, as sloppy servers have it."""
+        """Deletes a status; its notification stays, as on some servers."""
         with self.lock:
             del self.statuses[question]
 
     def say(self, event: str, data: str) -> None:
-        """An event for whoever listens."""
+        """Sends an event to all listeners."""
         end = self.ways.streams
         frame = f"id: 7{end}event:{event}{end}data: {data}{end}{end}".encode()
         for queue in list(self.listeners):
@@ -127,10 +127,10 @@ class Stranger:
     def _number(self, entity_id: object) -> int:
         return int(str(entity_id)[-12:])
 
-    # What it serves
+    # Endpoints
 
     def app(self) -> Starlette:
-        """The server as an app; its URL becomes known when it is bound."""
+        """The server as an app; its URL is set when it is bound."""
         get, post = ["GET"], ["POST"]
         routes = [
             Route("/api/v1/accounts/verify_credentials", self._me, methods=get),

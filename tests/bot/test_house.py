@@ -1,4 +1,4 @@
-"""Secrets stay secret, logs are whole, jobs run and survive their own faults."""
+"""The token: where it is found, and that no log line or traceback shows it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN = "s3cret-token"
 
 @pytest.fixture
 def _own_logging() -> Iterator[None]:
-    """Give the root logger its handlers back."""
+    """Restores the root logger's handlers."""
     root = logging.getLogger()
     kept, level = root.handlers[:], root.level
     yield
@@ -58,7 +58,7 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> N
     assert TOKEN not in str(caught.value)
 
 
-def test_a_token_does_not_travel_in_the_open(tmp_path: Path) -> None:
+def test_a_token_is_not_sent_unencrypted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not https"):
         find_token(settings(tmp_path, base_url="http://example.social", access_token=SecretStr(TOKEN)))
 
@@ -66,7 +66,7 @@ def test_a_token_does_not_travel_in_the_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{}", "[]", '{"access_token": 5}', "", f"{TOKEN}\nsecond", f'"{TOKEN}"', "ｆｕｌｌ"]
 )
-def test_a_file_without_a_token_says_so(tmp_path: Path, content: str) -> None:
+def test_a_file_without_a_token_is_a_clear_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mastodon_token"
     path.write_text(content)
     path.chmod(0o600)
@@ -77,12 +77,12 @@ def test_a_file_without_a_token_says_so(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\nsecond", f"Bearer {TOKEN}", f"{TOKEN}é"])
 def test_a_token_that_no_header_can_carry_is_refused_without_being_shown(tmp_path: Path, token: str) -> None:
-    with pytest.raises(ConfigError, match="the environment: the access token holds") as caught:
+    with pytest.raises(ConfigError, match="the environment: the access token contains") as caught:
         find_token(settings(tmp_path, access_token=SecretStr(token)))
     assert TOKEN not in str(caught.value)
 
 
-def test_an_address_has_one_form_however_it_is_written(tmp_path: Path) -> None:
+def test_an_instances_address_is_normalized(tmp_path: Path) -> None:
     write_private_json(tmp_path / "mastodon_token", {"access_token": TOKEN, "base_url": "https://Friends.Nico"})
     for written in ("https://friends.nico/", "HTTPS://Friends.Nico:443", " https://friends.nico./ "):
         found = settings(tmp_path, base_url=written)
@@ -105,7 +105,7 @@ def test_an_address_has_one_form_however_it_is_written(tmp_path: Path) -> None:
         "https://friends .nico",
     ],
 )
-def test_what_is_no_instances_address_is_refused(tmp_path: Path, written: str) -> None:
+def test_an_address_that_is_no_instances_is_refused(tmp_path: Path, written: str) -> None:
     with pytest.raises(ValueError, match=r"like https://example\.social"):
         settings(tmp_path, base_url=written)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.fakes import FakeDecoder
 from trainer.config import Settings
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.scrape.scrape import Scrape
@@ -41,7 +42,7 @@ def settings_for(folder: Path, data_dir: Path, **sections: dict[str, Any]) -> Se
             "precision": "float32",
             "batch_size": 8,
         },
-        "head": {"hidden_units": 0, "max_epochs": 30, "learning_rate": 0.01},
+        "head": {"hidden_units": 0},
         "evaluate": {"resamples": 200},
     }
     for name, keys in sections.items():
@@ -68,4 +69,4 @@ class Silent:
 def gather(settings: Settings) -> None:
     """Scrape, as `python -m trainer scrape` does."""
     with Fetcher(settings.web) as fetcher, Manifest(settings.data_dir / FILE_NAME) as manifest:
-        Scrape(open_site(settings, fetcher), manifest, settings).run()
+        Scrape(open_site(settings, fetcher), manifest, settings, FakeDecoder()).run()

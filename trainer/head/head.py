@@ -127,7 +127,7 @@ class Head:
                     doubt=float(arrays["doubt"]) if "doubt" in arrays else 0.0,  # heads were written without, once
                 )
         except Exception as error:  # zipfile and NumPy raise whatever they like about a damaged file
-            raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train anew") from error
+            raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train again") from error
 
     def standardise(self, features: Floats) -> Floats:
         """(n, d) -> (n, d): each feature with mean 0 and deviation 1 on the training photos."""

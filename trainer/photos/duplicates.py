@@ -24,17 +24,17 @@ Ids = npt.NDArray[np.intp]
 Words = npt.NDArray[np.uint64]  # (n, 4): 256 bits a row
 
 
-def perceptual_hash(rgb: npt.NDArray[np.uint8]) -> str:
+def perceptual_hash(photo: npt.NDArray[np.uint8]) -> str:
     """The hash of one photo: 64 hex digits, one bit for each low frequency of its brightness.
 
     Args:
-        rgb: (h, w, 3) uint8.
+        photo: (h, w, 3) uint8, or what `trainer.photos.images.measure` leaves of it, which has the same hash.
 
     Source: https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html
     """
     import imagehash  # it brings SciPy along
 
-    return str(imagehash.phash(Image.fromarray(rgb), hash_size=HASH_SIDE))
+    return str(imagehash.phash(Image.fromarray(photo), hash_size=HASH_SIDE))
 
 
 @dataclass(frozen=True, slots=True)

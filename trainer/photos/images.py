@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -36,6 +37,7 @@ from PIL import (
     AvifImagePlugin,  # noqa: F401
     ExifTags,
     Image,
+    MpoImagePlugin,  # noqa: F401
     TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
@@ -50,7 +52,14 @@ Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
 FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, AVIF, HEIC, BMP or TIFF"
+REASONS = frozenset(
+    {
+        "empty", "not_an_image", "unsupported", "truncated", "damaged", "too_large", "too_many_pixels", "too_small",
+        "animated_too_long", "too_heavy",
+    }
+)  # fmt: skip
 WHITE = (255, 255, 255)
+BRIGHTNESS_PX = 64  # the side of the small picture that a perceptual hash is taken of
 # More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
 MAX_JPEG_SCANS = 500
 
@@ -64,6 +73,26 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the excess length that is before the square
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a photo without keeping its pixels.
+
+    Attributes:
+        width: in pixels, upright, as `height`.
+        brightness: (BRIGHTNESS_PX, BRIGHTNESS_PX) uint8, for `trainer.photos.duplicates.perceptual_hash`.
+    """
+
+    width: int
+    height: int
+    brightness: Pixels
+
+
+def load_decoders() -> None:
+    """Import all that decoding would import when it is needed first; afterwards it opens no file."""
+    Image.preinit()
+    _register_heif()
 
 
 def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) -> Pixels:
@@ -139,6 +168,13 @@ def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height:
     return np.array(image)
 
 
+def measure(data: bytes, limits: ImageSettings) -> Measured:
+    """Decode a photo at its full size, and say what a collection notes about it; raises as `load_rgb`."""
+    image = _decode(data, limits, side_px=None)
+    small = image.convert("L").resize((BRIGHTNESS_PX, BRIGHTNESS_PX), Image.Resampling.LANCZOS)
+    return Measured(image.width, image.height, np.array(small))
+
+
 def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image.Image:
     check_bytes(data, limits)
     _register_heif()
@@ -179,7 +215,7 @@ def check_bytes(data: bytes, limits: ImageSettings) -> None:
     if kind == "WebP":
         _check_pixels(*(filetype.webp_canvas(data) or (0, 0)), limits)
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo anew", reason="damaged")
+        raise ImageError(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save the photo again", reason="damaged")
 
 
 def _check_pixels(width: int, height: int, limits: ImageSettings) -> None:
@@ -292,4 +328,4 @@ def _explain(error: Exception, data: bytes) -> ImageError:
     if "truncated" in str(error).lower() or filetype.is_cut_short(data):
         return ImageError(f"the {kind} ends early, after {about}; fetch or send it again", reason="truncated")
     fault = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else str(error)
-    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo anew", reason="damaged")
+    return ImageError(f"the {kind} ({about}) is damaged: {fault}; save the photo again", reason="damaged")

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
 from trainer.head.head import Head
+from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
 from trainer.registry.registry import Version as Version  # part of the API for the bot
@@ -38,10 +39,12 @@ class Scored:
     Attributes:
         scores: (k,) float32 in the order of the version's labels, calibrated; the sum is 1.
         heatmap: (h, w) float32 in 0..1: Grad-CAM of the last layer for the best label; can be all zero.
+        is_known: whether the image is similar to the version's training photos.
     """
 
     scores: Floats
     heatmap: Floats
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Holdings:
 class Classifier:
     """One version in memory; not thread-safe."""
 
-    def __init__(self, version: Version, *, backbone: Backbone, head: Head) -> None:
+    def __init__(self, version: Version, *, backbone: Backbone, head: Head, novelty: Novelty | None = None) -> None:
         """Private; use `load`."""
         self.version = version.name
         self.labels = version.facts.labels
@@ -68,6 +71,7 @@ class Classifier:
         self.threshold = version.facts.threshold
         self._backbone = backbone
         self._head = head
+        self._novelty = novelty
 
     @classmethod
     def load(cls, settings: Settings, version: str | None = None) -> Classifier:
@@ -93,7 +97,7 @@ class Classifier:
             facts.fingerprint,
             found.folder / BLOCK5 if facts.tuned else None,
         )
-        classifier = cls(found, backbone=backbone, head=Head.load(found.folder))
+        classifier = cls(found, backbone=backbone, head=Head.load(found.folder), novelty=Novelty.load(found.folder))
         classifier._check_fit()
         classifier._warm_up()
         logger.info("version loaded name=%s took_s=%.1f", found.name, time.monotonic() - started)
@@ -112,7 +116,9 @@ class Classifier:
         assert extracted.last_map is not None  # noqa: S101 - asked for
         scores = self._head.scores(extracted.features)
         slopes = self._head.gradient(extracted.features, scores.argmax(axis=1))[:, self._backbone.last_columns]
-        return [Scored(*one) for one in zip(scores, grad_cam(extracted.last_map, slopes), strict=True)]
+        maps = grad_cam(extracted.last_map, slopes)
+        known = [True] * len(images) if self._novelty is None else self._novelty.is_known(extracted.features).tolist()
+        return [Scored(*one) for one in zip(scores, maps, known, strict=True)]
 
     def _check_fit(self) -> None:
         if self._head.labels != self.labels or self._head.n_features != self._backbone.n_features:

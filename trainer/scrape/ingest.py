@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
-from trainer.config import ImageSettings
 from trainer.errors import FetchError, ImageError
 from trainer.files import write_file
 from trainer.photos.duplicates import perceptual_hash
 from trainer.photos.filetype import family
-from trainer.photos.images import load_rgb
+from trainer.photos.images import Measured
 from trainer.photos.manifest import Manifest, Photo, Refusal
 from trainer.scrape.sites.site import Site, SiteRefusalError, SourceImage
 
@@ -34,6 +34,12 @@ NO_IMAGE = "not an image"  # e.g. a web page: a sign of a server problem, not of
 TROUBLE = frozenset({NOT_FETCHED, NO_IMAGE})  # never final
 DUPLICATE = "duplicate"
 TWO_LABELS = "same file under two labels"
+
+
+class Decoder(Protocol):
+    """Bytes -> what is noted about a photo: `trainer.photos.decode.Decoder`."""
+
+    def measure(self, data: bytes) -> Measured: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Examined:
     read_at: datetime
 
 
-def examine(site: Site, image: SourceImage, limits: ImageSettings, *, now: datetime) -> Examined | Refusal:
+def examine(site: Site, image: SourceImage, decoder: Decoder, *, now: datetime) -> Examined | Refusal:
     """Read and decode a photo; returns a refusal if that fails. May run on any thread."""
 
     def refuse(reason: str, error: Exception, *, final: bool = False, sha256: str | None = None) -> Refusal:
@@ -70,16 +76,16 @@ def examine(site: Site, image: SourceImage, limits: ImageSettings, *, now: datet
         return refuse("gone" if gone else NOT_FETCHED, error, final=gone)
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        rgb = load_rgb(data, limits)
+        measured = decoder.measure(data)
     except ImageError as error:
         return refuse(error.reason.replace("_", " "), error, sha256=sha256)
     return Examined(
         url=url,
         data=data,
         sha256=sha256,
-        width=rgb.shape[1],
-        height=rgb.shape[0],
-        phash=perceptual_hash(rgb),
+        width=measured.width,
+        height=measured.height,
+        phash=perceptual_hash(measured.brightness),
         extension=(family(data) or "image").lower(),
         read_at=now,
     )

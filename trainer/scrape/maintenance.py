@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trainer.config import Settings
 from trainer.photos.manifest import Kind, Manifest, Photo, Refusal
-from trainer.scrape.ingest import Collection, examine
+from trainer.scrape.ingest import Collection, Decoder, examine
 from trainer.scrape.sites.site import Site, SourceImage
 from trainer.vgg16.cache import remove_everywhere
 
@@ -42,6 +42,7 @@ def verify(
     site: Site,
     manifest: Manifest,
     settings: Settings,
+    decoder: Decoder,
     *,
     sleep: Callable[[float], object] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -58,7 +59,7 @@ def verify(
         if n_failed >= GIVE_UP_AFTER:
             report.problems.append(f"{fault}; not fetched again, because the source does not answer")
             continue
-        found = examine(site, _as_source_image(photo), settings.images, now=now())
+        found = examine(site, _as_source_image(photo), decoder, now=now())
         n_failed = n_failed + 1 if isinstance(found, Refusal) else 0
         if isinstance(found, Refusal) and not found.final:
             report.problems.append(f"{fault}; and it cannot be fetched again: {found.detail}")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from trainer.config import Settings
 from trainer.errors import FetchError
 from trainer.photos.manifest import Manifest, Photo, Refusal
-from trainer.scrape.ingest import TROUBLE, Collection, Examined, examine
+from trainer.scrape.ingest import TROUBLE, Collection, Decoder, Examined, examine
 from trainer.scrape.sites.site import Page, Site, SourceImage
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Scrape:
         site: Site,
         manifest: Manifest,
         settings: Settings,
+        decoder: Decoder,
         *,
         sleep: Callable[[float], object] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -107,7 +108,7 @@ class Scrape:
         self._site = site
         self._manifest = manifest
         self._collection = Collection(manifest, settings.data_dir, site.name)
-        self._images = settings.images
+        self._decoder = decoder
         self._settings = settings.scrape
         self._sleep = sleep
         self._monotonic = monotonic
@@ -255,7 +256,7 @@ class Scrape:
 
     def _examine(self, image: SourceImage) -> Examined | Refusal:
         """Read one image on a pool thread, then pause for as long as its host asks."""
-        found = examine(self._site, image, self._images, now=self._now())
+        found = examine(self._site, image, self._decoder, now=self._now())
         if image.path is None:
             try:
                 asked_s = self._site.image_pause_s(image) * self._settings.concurrent_images

@@ -14,7 +14,7 @@ from trainer.config import Settings
 from trainer.errors import ImageError
 from trainer.evaluation.evaluate import balanced_accuracy
 from trainer.photos.dataset import Dataset, Item
-from trainer.photos.images import prepare
+from trainer.photos.decode import Decoder
 from trainer.training.training_data import class_indexes, features_dir
 from trainer.vgg16.cache import FeatureCache
 
@@ -28,7 +28,11 @@ STORE_EVERY = 200  # photos
 
 
 def baselines(
-    dataset: Dataset, settings: Settings, *, progress: Callable[[int, int], None] = lambda *_: None
+    dataset: Dataset,
+    settings: Settings,
+    decoder: Decoder,
+    *,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, float]:
     """Balanced accuracy on the holdout, 0..1, of the most frequent label and of a regression on colour histograms.
 
@@ -44,7 +48,7 @@ def baselines(
 
     train, holdout = (_spread(dataset.split(name)) for name in ("train", "holdout"))
     cache = FeatureCache(features_dir(settings) / KEY, views=["whole"], n_features=BINS**3)
-    _compute_missing([*train, *holdout], cache, settings, progress)
+    _compute_missing([*train, *holdout], cache, decoder, progress)
     unread = set(cache.missing(item.sha256 for item in [*train, *holdout]))
     train, holdout = ([item for item in items if item.sha256 not in unread] for items in (train, holdout))
     majority = np.bincount(class_indexes(train)).argmax()
@@ -56,9 +60,9 @@ def baselines(
     }
 
 
-def colour_histogram(data: bytes, settings: Settings) -> Floats:
+def colour_histogram(data: bytes, decoder: Decoder) -> Floats:
     """The share of a photo's pixels in each of 64 colours, (64,). Raises ImageError."""
-    pixels = prepare(data, settings.images, ["whole"], side_px=SIDE_PX)[0].reshape(-1, 3)
+    pixels = decoder.prepare(data, side_px=SIDE_PX).reshape(-1, 3)
     colours = (pixels // (256 // BINS)).astype(np.int64) @ np.array([BINS * BINS, BINS, 1])
     return (np.bincount(colours, minlength=BINS**3) / len(pixels)).astype(np.float32)
 
@@ -70,7 +74,7 @@ def _spread(items: Sequence[Item]) -> list[Item]:
 
 
 def _compute_missing(
-    items: Sequence[Item], cache: FeatureCache, settings: Settings, progress: Callable[[int, int], None]
+    items: Sequence[Item], cache: FeatureCache, decoder: Decoder, progress: Callable[[int, int], None]
 ) -> None:
     """Compute missing histograms; photos that can no longer be read are skipped."""
     paths = {item.sha256: item.path for item in items}
@@ -79,7 +83,7 @@ def _compute_missing(
         found = {}
         for sha256 in missing[start : start + STORE_EVERY]:
             try:
-                found[sha256] = colour_histogram(paths[sha256].read_bytes(), settings)
+                found[sha256] = colour_histogram(paths[sha256].read_bytes(), decoder)
             except (OSError, ImageError):
                 continue
         if found:

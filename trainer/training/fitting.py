@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,12 @@ import numpy.typing as npt
 
 from trainer.config import Settings
 from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
+from trainer.evaluation.rarest import Rarest, rarest
 from trainer.head.calibration import Threshold, choose_threshold, fit_calibration
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head.fit import FittedHead, fit_head
 from trainer.head.head import Head
+from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
 
@@ -30,6 +33,9 @@ class Trained:
     """A fitted, calibrated and evaluated head, not yet saved as a version.
 
     Attributes:
+        rarest: how the label with the fewest training photos does; None where none is rarer than the others.
+        novelty: tells photos that look like nothing that was learned.
+        holdout_refused: share of the holdout's photos that `novelty` does not know.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
         tuning: result of fine-tuning; None if not requested. If it is kept, `head` belongs to its block5, and `fitted`
             is the head before fine-tuning.
@@ -39,6 +45,9 @@ class Trained:
     head: Head
     threshold: Threshold
     report: Report
+    rarest: Rarest | None
+    novelty: Novelty
+    holdout_refused: float
     holdout_scores: Floats
     tuning: Tuning | None = None
 
@@ -63,6 +72,7 @@ def fit_and_evaluate(
         validation_class_indexes=class_indexes(validation_items),
         labels=training_data.dataset.labels,
         settings=settings.head,
+        groups=groups(train_items),
         progress=watcher.update,
     )
     head, train_seen, holdout_seen = fitted.head, train_features[:, 0], training_data
@@ -83,7 +93,10 @@ def fit_and_evaluate(
         class_indexes(validation_items),
         target_precision=settings.evaluate.target_precision,
     )
-    scores = head.scores(holdout_seen.features(holdout_items, views=[view])[:, 0])
+    novelty = Novelty.fit(train_seen, validation_features, layers=training_data.backbone.layers)
+    holdout_features = holdout_seen.features(holdout_items, views=[view])[:, 0]
+    refused = 1 - float(novelty.is_known(holdout_features).mean())
+    scores = head.scores(holdout_features)
     report = evaluate(
         scores,
         class_indexes(holdout_items),
@@ -94,7 +107,8 @@ def fit_and_evaluate(
         train_accuracy=balanced_accuracy(class_indexes(train_items), head.scores(train_seen).argmax(axis=1)),
         baselines=baselines,
     )
-    return Trained(fitted, head, threshold, report, scores, tuning)
+    n_photos = Counter(item.label for item in train_items)
+    return Trained(fitted, head, threshold, report, rarest(report, n_photos), novelty, refused, scores, tuning)
 
 
 def _fine_tune(

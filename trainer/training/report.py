@@ -19,14 +19,13 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from trainer.config import ImageSettings
 from trainer.errors import ImageError
 from trainer.evaluation.evaluate import Figure
 from trainer.evaluation.promotion import Verdict
 from trainer.head.calibration import coverage_curve, reliability
 from trainer.head.fine_tuning import Tuning
 from trainer.photos.dataset import SPLITS, Item
-from trainer.photos.images import thumbnail
+from trainer.photos.decode import Decoder
 from trainer.registry.registry import Version, VersionFacts
 from trainer.training.charts import Chart, line_chart
 from trainer.training.fitting import Trained
@@ -69,14 +68,14 @@ def render(
     verdict: Verdict,
     champion: Version | None,
     *,
-    limits: ImageSettings,
+    decoder: Decoder,
 ) -> str:
     """Render the report of a version as an HTML page.
 
     Args:
         name: of the version.
         champion: the version it was compared with; None if there was none.
-        limits: for decoding the thumbnails; photos that can no longer be read are skipped.
+        decoder: for the thumbnails; photos that can no longer be read are skipped.
     """
     dataset = training_data.dataset
     holdout = dataset.split("holdout")
@@ -91,6 +90,8 @@ def render(
         champion_figures=_figures_of(champion),
         threshold=trained.threshold,
         doubt=trained.head.doubt,
+        refused=trained.holdout_refused,
+        rarest=trained.rarest.in_words() if trained.rarest else "",
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
@@ -101,7 +102,7 @@ def render(
         calibration=_calibration_chart(scores, indexes),
         coverage=_coverage_chart(scores, indexes, trained.threshold.value),
         examples=[
-            _examples(label, index, holdout, scores, dataset.labels, limits)
+            _examples(label, index, holdout, scores, dataset.labels, decoder)
             for index, label in enumerate(dataset.labels)
         ],
         config=yaml.safe_dump(facts.settings, allow_unicode=True, sort_keys=False),
@@ -154,29 +155,38 @@ def _figures_of(champion: Version | None) -> dict[str, Figure]:
     return {name: Figure(**found[name]) for name in ("balanced_accuracy", "macro_f1") if name in found}
 
 
-def _learning_charts(trained: Trained) -> tuple[str, str]:
-    history, best = trained.fitted.history, trained.fitted.best_epoch
-    epochs = list(range(1, len(history) + 1))
-    charts = (
-        ("loss", "loss, nats", [(epoch.train_loss, epoch.validation_loss) for epoch in history]),
-        ("accuracy", "accuracy", [(epoch.train_accuracy, epoch.validation_accuracy) for epoch in history]),
-    )
-    loss, accuracy = (
-        line_chart(
+def _learning_charts(trained: Trained) -> list[str]:
+    """The path of the linear head's penalty; where a hidden layer was tried, its loss by epoch."""
+    linear, history = trained.fitted.linear, trained.fitted.history
+    powers = [float(np.log10(point.value)) for point in linear.path]
+    deciders = "members that a fold left out" if linear.cross_validated else "validation, after calibration"
+    charts = [
+        Chart(
+            title="loss by strength of the linear head's penalty",
+            x_label="power of ten of the strength",
+            y_label="loss, nats",
+            lines={
+                "photos it learned from": (powers, [point.train_loss for point in linear.path]),
+                deciders: (powers, [point.loss for point in linear.path]),
+            },
+            mark_x=powers[linear.chosen],
+        )
+    ]
+    if history:
+        epochs = list(range(1, len(history) + 1))
+        charts.append(
             Chart(
-                title=f"{title} by epoch; the head is from epoch {best + 1}",
+                title=f"loss by epoch with a hidden layer; the best is epoch {trained.fitted.best_epoch + 1}",
                 x_label="epoch",
-                y_label=y_label,
+                y_label="loss, nats",
                 lines={
-                    "training photos": (epochs, [pair[0] for pair in pairs]),
-                    "validation": (epochs, [pair[1] for pair in pairs]),
+                    "training photos": (epochs, [epoch.train_loss for epoch in history]),
+                    "validation": (epochs, [epoch.validation_loss for epoch in history]),
                 },
-                mark_x=best + 1,
+                mark_x=trained.fitted.best_epoch + 1,
             )
         )
-        for title, y_label, pairs in charts
-    )
-    return loss, accuracy
+    return [line_chart(chart) for chart in charts]
 
 
 def _tuning_chart(tuning: Tuning) -> str:
@@ -225,7 +235,7 @@ def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], threshold: f
 
 
 def _examples(
-    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], limits: ImageSettings
+    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], decoder: Decoder
 ) -> Examples:
     answers, best = scores.argmax(axis=1), scores.max(axis=1)
     of_label = [at for at in np.argsort(-best, kind="stable").tolist() if items[at].class_index == index]
@@ -233,7 +243,7 @@ def _examples(
     def shown(places: list[int]) -> tuple[Example, ...]:
         found: list[Example] = []
         for at in places:
-            picture = _data_uri(items[at].path, limits)
+            picture = _data_uri(items[at].path, decoder)
             if picture is not None:
                 found.append(Example(picture, labels[answers[at]], float(best[at])))
             if len(found) == N_EXAMPLES:
@@ -247,9 +257,9 @@ def _examples(
     )
 
 
-def _data_uri(path: Path, limits: ImageSettings) -> str | None:
+def _data_uri(path: Path, decoder: Decoder) -> str | None:
     try:
-        pixels = thumbnail(path.read_bytes(), limits, max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
+        pixels = decoder.thumbnail(path.read_bytes(), max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
     except (OSError, ImageError):
         return None
     out = io.BytesIO()

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import platform
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from trainer.errors import ModelError
 from trainer.evaluation.evaluate import Report, evaluate
 from trainer.evaluation.promotion import Verdict, compare
 from trainer.files import write_file
+from trainer.photos.decode import Decoder
 from trainer.registry.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
 from trainer.training.fitting import CHECKPOINT, Trained, fit_and_evaluate
@@ -73,7 +75,8 @@ def train(
     registry.history()  # fail now, not after hours, if the registry cannot be read
     training_data = TrainingData.gather(settings, watcher)
     watcher.step("baselines")
-    simpler = baselines(training_data.dataset, settings, progress=watcher.update)
+    with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+        simpler = baselines(training_data.dataset, settings, decoder, progress=watcher.update)
     trained = fit_and_evaluate(training_data, settings, watcher, baselines=simpler)
     watcher.step("comparison")
     champion, verdict = _decide_promotion(registry, trained, training_data, settings, watcher)
@@ -82,18 +85,20 @@ def train(
 
     def write(folder: Path) -> None:
         trained.head.save(folder)
+        trained.novelty.save(folder)
         if trained.tuning is not None and trained.tuning.is_kept:
             save_weights(folder / BLOCK5, trained.tuning.block5)
         _write_photos(folder, training_data)
-        page = render(
-            folder.name.removeprefix(UNFINISHED),
-            facts,
-            training_data,
-            trained,
-            verdict,
-            champion,
-            limits=settings.images,
-        )
+        with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+            page = render(
+                folder.name.removeprefix(UNFINISHED),
+                facts,
+                training_data,
+                trained,
+                verdict,
+                champion,
+                decoder=decoder,
+            )
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
     version = registry.add(facts, _metrics(trained, verdict, champion), write)
@@ -219,6 +224,11 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "compared_with": champion.name if champion else None,
         "threshold": asdict(trained.threshold),
         "doubt": trained.head.doubt,
+        "novelty": {"limit": trained.novelty.limit, "holdout_refused": trained.holdout_refused},
+        "rarest": trained.rarest.in_words() if trained.rarest else None,
+        "l2_path": [asdict(point) for point in trained.fitted.linear.path],
+        "l2_chosen": trained.fitted.linear.chosen,
+        "l2_cross_validated": trained.fitted.linear.cross_validated,
         "history": [asdict(epoch) for epoch in trained.fitted.history],
         "best_epoch": trained.fitted.best_epoch,
         "hidden_units": trained.head.hidden_units,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self
@@ -16,6 +17,7 @@ from trainer.errors import DatasetError, ModelError
 from trainer.files import storage_error
 from trainer.head.head import Head
 from trainer.photos.dataset import Dataset, Item, build_dataset
+from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
 from trainer.vgg16.backbone import TUNED
@@ -144,15 +146,16 @@ class TrainingData:
         wanted = WantedMaps.for_dataset(dataset, maps) if maps is not None else None
         lacks = missing_views(cache, wanted)
         watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
-        computed = compute_features(
-            dataset.items,
-            backbone=backbone,
-            cache=cache,
-            maps=wanted,
-            limits=settings.images,
-            batch_size=choose_batch_size(settings.features),
-            progress=lambda done, total, _: watcher.update(done, total),
-        )
+        with closing(Decoder.in_bulk(settings.images)) as decoder:
+            computed = compute_features(
+                dataset.items,
+                backbone=backbone,
+                cache=cache,
+                maps=wanted,
+                decoder=decoder,
+                batch_size=choose_batch_size(settings.features),
+                progress=lambda done, total, _: watcher.update(done, total),
+            )
         refused = {photo.sha256: photo.reason for photo in computed.refused}
         kept = tuple(item for item in dataset.items if item.sha256 not in refused)
         return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos, maps)

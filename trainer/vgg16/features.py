@@ -1,6 +1,6 @@
 """Computes the bottleneck features that are missing in the cache.
 
-Threads decode a bounded number of photos ahead while the network runs. Results are written to disk at most every two
+Processes decode a bounded number of photos ahead while the network runs. Results are written to disk at most every two
 seconds, so a crash or kill -9 loses no more than that. A photo that cannot be read is reported and skipped.
 """
 
@@ -21,9 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainer.config import ImageSettings
 from trainer.errors import ImageError
-from trainer.photos.images import prepare
 from trainer.vgg16.backbone import Backbone, Extracted, Pixels, Precision, choose_batch_size
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
@@ -45,6 +43,12 @@ logger = logging.getLogger(__name__)
 STORE_BYTES = 64 * 1024 * 1024  # or earlier, if this much waits to be stored
 
 Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
+
+
+class Decoder(Protocol):
+    """Bytes -> views of the photo: `trainer.photos.decode.Decoder`."""
+
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int) -> Pixels: ...
 
 
 class Stored(Protocol):
@@ -124,7 +128,7 @@ def compute_features(
     *,
     backbone: Backbone,
     cache: FeatureCache,
-    limits: ImageSettings,
+    decoder: Decoder,
     batch_size: int,
     maps: WantedMaps | None = None,
     data_dir: Path = Path(),
@@ -137,7 +141,7 @@ def compute_features(
         photos: in any order; duplicates are computed once.
         backbone: used to compute the features.
         cache: opened for this backbone's key; its views are computed.
-        limits: for decoding.
+        decoder: decodes the photos.
         batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
         maps: block4's maps to compute as well, with the same views as the cache.
         data_dir: paths that are not absolute start here.
@@ -155,7 +159,7 @@ def compute_features(
         unstored.append(_Unstored(maps.cache, maps.missing_views))
     started = stored = clock()
     n_finished = 0
-    rows = _decode(list(missing.values()), views, limits, data_dir, backbone.side_px, 2 * batch_size, refused)
+    rows = _decode(list(missing.values()), views, decoder, data_dir, backbone.side_px, 2 * batch_size, refused)
     while batch := list(islice(rows, batch_size)):
         pixels = np.stack([row.pixels for row in batch])
         extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=maps is not None)
@@ -198,20 +202,20 @@ def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callab
 def _decode(
     photos: Sequence[Stored],
     missing_views: Callable[[str], tuple[str, ...]],
-    limits: ImageSettings,
+    decoder: Decoder,
     data_dir: Path,
     side_px: int,
     ahead: int,
     refused: list[Refused],
 ) -> Iterator[_Row]:
-    """Decode the missing views of all photos in order, in threads that keep up to `ahead` photos ready.
+    """Decode the missing views of all photos in order; threads keep up to `ahead` photos ready.
 
     Photos that cannot be read are added to `refused` instead.
     """
 
     def rows_of(photo: Stored) -> list[_Row]:
         views = missing_views(photo.sha256)
-        pixels = prepare(_read(photo, data_dir), limits, views, side_px=side_px)
+        pixels = decoder.views(_read(photo, data_dir), views, side_px=side_px)
         return [
             _Row(photo.sha256, view, image, ends_photo=view == views[-1])
             for view, image in zip(views, pixels, strict=True)

@@ -1,4 +1,4 @@
-"""The commands' words: what is one, what is none, and that help and README say the same."""
+"""Parsing of admins' commands; help and README list the same commands."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def test_a_command_is_understood(text: str, expected: Command) -> None:
 @pytest.mark.parametrize(
     "text", ["", "!", "which gallery?", "status of my photo", "please train", "training", "trains"]
 )
-def test_other_words_are_no_command(text: str) -> None:
+def test_other_text_is_not_a_command(text: str) -> None:
     assert parse(text) is None
 
 
 @pytest.mark.parametrize(
     "text", ["promote", "promote best", "promote ../../etc", "quiet", "quiet for long", "announce"]
 )
-def test_a_command_without_what_it_needs_asks_for_its_own_help(text: str) -> None:
+def test_a_command_without_its_argument_becomes_a_request_for_its_help(text: str) -> None:
     assert parse(text) == Command("help", text.split()[0])
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_any_text_can_be_parsed(text: str) -> None:
     command = parse(text)
     assert command is None or command.name in {word.name for word in (*WORDS, commands.YES, commands.NO)}
 
 
-def test_each_spelling_means_one_command_and_none_of_what_anybody_may_ask() -> None:
+def test_each_spelling_means_one_command_and_is_no_request_of_ordinary_users() -> None:
     spellings = [spelling for word in WORDS for spelling in (word.name, *word.japanese)]
     assert len(spellings) == len(set(spellings))
     assert not [spelling for spelling in spellings if load_texts().request(spelling)]
@@ -70,10 +70,10 @@ def test_each_spelling_means_one_command_and_none_of_what_anybody_may_ask() -> N
 
 def test_help_names_every_command_in_both_languages() -> None:
     assert len(commands.help_text("en").splitlines()) == len(commands.help_text("ja").splitlines()) == len(WORDS)
-    assert commands.help_text("en", "quiet") == "quiet HOURS: no reports and warnings for so long"
+    assert commands.help_text("en", "quiet") == "quiet HOURS: no reports and warnings for HOURS hours"
 
 
-def test_a_slip_of_the_finger_is_shown_what_was_meant() -> None:
+def test_a_misspelt_command_gets_the_nearest_one_suggested() -> None:
     assert commands.nearest("satus") == "status"
     assert commands.nearest("promot 2026-11-23-1") == "promote V"
     assert commands.nearest("good morning") is None

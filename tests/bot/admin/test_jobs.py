@@ -1,4 +1,4 @@
-"""What the bot does by itself, and what its admins hear of it: the right messages and no more. Time is handed in."""
+"""The recurring jobs and their messages to admins: the right ones and no more. The clock is passed in."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Office:
         self.jobs = Jobs(self.settings, self.store, self.records, subprocesses, self.outbox, now=self.clock)
 
     def waiting(self) -> list[str]:
-        """The messages in the outbox, taken out of it."""
+        """Returns the messages in the outbox and removes them."""
         letters = self.records.queued()
         for letter in letters:
             self.records.sent(letter)
         return [letter.text for letter in letters]
 
     def run(self, name: str, *, asked: bool = False) -> str:
-        """One run, recorded as the schedule does it."""
+        """Runs a job once and records it as the schedule does."""
         actions: dict[str, Callable[[bool], str]] = {"scrape": self.jobs.scrape, "train": self.jobs.train}
         try:
             outcome, detail = "done", actions[name](asked)
@@ -69,7 +69,7 @@ def office(world: World) -> Iterator[Office]:
     office.records.close()
 
 
-def test_a_source_that_is_down_is_told_of_once_and_again_when_it_is_back(office: Office) -> None:
+def test_admins_are_told_once_that_a_source_is_down_and_once_that_it_is_back(office: Office) -> None:
     plan(office.data_dir, scrape=["no such host", "no such host", "the listing is empty", 4])
     add_photos(office.data_dir, 5, fetched_at=EVENING)
     heard = [(office.run("scrape"), office.waiting()) for _ in range(4)]
@@ -82,7 +82,7 @@ def test_a_source_that_is_down_is_told_of_once_and_again_when_it_is_back(office:
 def test_a_training_waits_for_enough_new_photos(office: Office) -> None:
     add_version(office.data_dir, right=0.6, promoted=True, created_at=EVENING)
     add_photos(office.data_dir, 9, fetched_at=datetime(2026, 11, 24, tzinfo=UTC))
-    assert office.run("train") == "not needed: 9 photos are new, 10 would be enough"
+    assert office.run("train") == "not needed: 9 new photos, 10 are required"
     plan(office.data_dir, train=["better"])
     add_photos(office.data_dir, 1, fetched_at=datetime(2026, 11, 24, tzinfo=UTC))
     assert "is the champion now" in office.run("train")
@@ -94,7 +94,7 @@ def test_a_training_on_demand_needs_no_new_photos(office: Office) -> None:
     assert "is kept, but does not serve" in office.waiting()[0]
 
 
-def test_three_crashes_in_a_row_need_a_person_and_one_does_not(office: Office) -> None:
+def test_admins_are_told_of_three_crashes_in_a_row_but_not_of_one(office: Office) -> None:
     add_version(office.data_dir, right=0.6, promoted=True, created_at=EVENING)
     add_photos(office.data_dir, 20, fetched_at=datetime(2026, 11, 24, tzinfo=UTC))
     champion = Registry(office.data_dir).champion_name()
@@ -106,7 +106,7 @@ def test_three_crashes_in_a_row_need_a_person_and_one_does_not(office: Office) -
     assert Registry(office.data_dir).champion_name() != champion
 
 
-def test_a_full_disk_is_told_of_once_a_day(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_admins_are_told_of_a_full_disk_once_a_day(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(office.data_dir)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
     for _ in range(3):
@@ -117,18 +117,18 @@ def test_a_full_disk_is_told_of_once_a_day(office: Office, monkeypatch: pytest.M
     assert "nearly full" in office.waiting()[0]
     monkeypatch.undo()
     office.jobs.watch(False)
-    assert office.waiting() == ["Mended: disk."]
+    assert office.waiting() == ["Resolved: disk."]
 
 
-def test_a_damaged_champion_is_told_of_with_the_one_in_its_place(office: Office) -> None:
+def test_admins_are_told_of_a_damaged_champion_and_of_the_version_that_serves_instead(office: Office) -> None:
     names = [add_version(office.data_dir, right=right, promoted=True, created_at=EVENING) for right in (0.5, 0.8)]
     assert "champion whole" in office.jobs.watch(False)
     (office.data_dir / "versions" / names[1] / "head.npz").write_bytes(b"damaged")
     office.jobs.watch(False)
-    assert office.waiting() == [f"⚠ Champion {names[1]} is damaged or gone; {names[0]} takes its place."]
+    assert office.waiting() == [f"⚠ Champion {names[1]} is damaged or missing; {names[0]} serves instead."]
 
 
-def test_messages_outlive_an_outage_in_order(office: Office, world: World) -> None:
+def test_messages_are_sent_in_order_after_an_outage(office: Office, world: World) -> None:
     office.outbox.tell_admins(training_message("v2", 30, _metrics(), None))
     world.instance.revoke(world.me.token)
     assert office.outbox.send() == 0
@@ -146,7 +146,7 @@ def _metrics() -> dict[str, Any]:
     return {"report": report(0.7).as_json(), "verdict": {"promoted": True, "reasons": ["it is the first version"]}}
 
 
-def test_the_matrix_is_told_in_words_too() -> None:
+def test_the_confusion_matrix_has_an_alt_text() -> None:
     news = training_message("v2", 30, _metrics(), ("v1", {"report": report(0.5).as_json()}))
     assert news.picture is not None
     assert news.picture.startswith(b"\xff\xd8")
@@ -154,14 +154,14 @@ def test_the_matrix_is_told_in_words_too() -> None:
     assert "china: recall 0.70 (0.50)" in news.text
 
 
-def test_a_new_champion_is_announced_in_words_for_everybody() -> None:
+def test_a_new_champion_is_announced_in_plain_words() -> None:
     assert announcement("2026-11-22-1", 15_000, report(0.6).as_json()).text == (
         "I have learned from 15,000 photos, and answer as version 2026-11-22-1 from now on. Shown 100 photos of each "
         "gallery that I had never seen, I name the right gallery for about 60; guessing blindly, it would be 33."
     )
 
 
-def test_the_names_above_the_matrix_stand_on_one_line() -> None:
+def test_the_labels_above_the_matrix_share_a_baseline() -> None:
     with Image.open(io.BytesIO(confusion_matrix.draw_matrix(["xxx", "ppp"], [[1, 0], [0, 1]], title=""))) as picture:
         names = np.asarray(picture.convert("L"), dtype=np.int64)[
             confusion_matrix.MARGIN + 57 : confusion_matrix.MARGIN + 80
@@ -174,7 +174,7 @@ def test_the_names_above_the_matrix_stand_on_one_line() -> None:
     assert tops[0] == tops[1] > 0
 
 
-def test_long_texts_are_cut_at_line_ends_and_cannot_ping() -> None:
+def test_long_texts_are_split_at_line_ends_and_cannot_mention_anybody() -> None:
     text = "\n".join(f"line {number} by @bob" for number in range(100))
     pieces = parts(text, 200)
     assert all(len(piece) <= 200 for piece in pieces)
@@ -183,8 +183,8 @@ def test_long_texts_are_cut_at_line_ends_and_cannot_ping() -> None:
     assert parts("", 10) == [""]
 
 
-def test_old_runs_and_mentions_are_forgotten(office: Office) -> None:
+def test_old_runs_and_mentions_are_deleted(office: Office) -> None:
     office.records.note("train", "done", "")
     office.records.note("train", "done", "")
     office.clock.now += 40 * DAY_S
-    assert office.jobs.prune(False) == "0 mentions, 1 runs forgotten"
+    assert office.jobs.prune(False) == "0 mentions, 1 runs deleted"

@@ -1,4 +1,4 @@
-"""Admins run the bot by direct mention; the instance, the messages and the bot are real, only the training is not."""
+"""Admins' orders by direct mention; instance, messages and bot are real, only the trainer is a fake."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ADMIN = {"admins": ["alice"]}
 
 
 def order(world: World, text: str, *, by: Account | None = None, **options: Any) -> Status:
-    """Somebody writes to the bot privately."""
+    """Sends a direct mention to the bot."""
     return world.ask(f"@dokocos {text}", label=None, by=by or world.alice, visibility="direct", **options)
 
 
 def told(world: World, text: str, **options: Any) -> str:
-    """What the bot answers to an order, all parts together."""
+    """The bot's answer to an order, all parts joined."""
     question = order(world, text, **options)
     return world.answer(question).text
 
 
 def messages(world: World) -> list[Status]:
-    """What the bot has said unasked, oldest first."""
+    """The bot's messages that answer nobody, oldest first."""
     return [each for each in world.instance.statuses_of(world.me) if each.in_reply_to_id is None]
 
 
 def message(world: World, part: str) -> Status:
-    """An unasked message, once it is there."""
+    """Waits for a message that answers nobody."""
     return cast(Status, until(lambda: next((each for each in messages(world) if part in each.text), None)))
 
 
 @pytest.fixture(autouse=True)
 def _private_mentions_come_at_once(world: World) -> None:
-    """As `python -m bot check --fix` sets it; else the stream brings none from strangers."""
+    """Sets what `python -m bot check --fix` sets; else the stream omits private mentions from strangers."""
     world.client().home.accept_private_mentions()
 
 
@@ -55,7 +55,7 @@ def versions(world: World) -> list[str]:
     return [add_version(world.data_dir, right=right, promoted=True, created_at=moment) for right in (0.6, 0.8)]
 
 
-def test_status_tells_how_things_stand(world: World, versions: list[str]) -> None:
+def test_status_shows_the_current_state(world: World, versions: list[str]) -> None:
     with world.bot(bot=ADMIN):
         question = order(world, "status")
         answer = world.answer(question)
@@ -73,8 +73,8 @@ def test_japanese_words_mean_the_same(world: World) -> None:
 
 
 @pytest.mark.parametrize("acct", ["mallory", "alice@evil.example", "alice@sandbox.evil.example"])
-def test_an_impostor_is_an_ordinary_asker(world: World, acct: str) -> None:
-    """The same display name, the same user name on another host: none of it makes an admin."""
+def test_an_impostor_is_treated_as_an_ordinary_user(world: World, acct: str) -> None:
+    """The same display name, or the same user name on another host, makes nobody an admin."""
     impostor = world.person(acct, display_name=world.alice.display_name)
     with world.bot(bot=ADMIN) as bot:
         answer = world.answer(order(world, "pause", by=impostor))
@@ -96,7 +96,7 @@ def test_a_remote_admin_is_named_with_their_host(world: World) -> None:
         assert "Inbox: " in told(world, "inbox", by=bob)
 
 
-def test_an_admin_who_is_not_found_gives_no_orders_and_the_bot_runs(
+def test_an_admin_who_is_not_found_gives_no_orders_and_the_bot_still_runs(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     with world.bot(bot={"admins": ["nobody", "alice"]}):
@@ -104,7 +104,7 @@ def test_an_admin_who_is_not_found_gives_no_orders_and_the_bot_runs(
     assert "admin not found acct=nobody" in caplog.text
 
 
-def test_an_admin_who_is_not_found_at_the_start_is_looked_for_again(world: World) -> None:
+def test_an_admin_who_is_not_found_at_the_start_is_looked_up_again(world: World) -> None:
     with world.bot(bot={"admins": ["carol", "alice"]}) as bot:
         carol = world.person("carol")
         bot.operations.schedule.ask("watch")
@@ -113,9 +113,7 @@ def test_an_admin_who_is_not_found_at_the_start_is_looked_for_again(world: World
         assert bot.operations.outbox.admins == ("carol", "alice")
 
 
-def test_known_admins_stay_admins_while_the_instance_cannot_be_asked(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_admins_stay_admins_while_the_instance_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(_acct: str) -> NoReturn:
         raise Transient("HTTP 503", outage=True)
 
@@ -130,12 +128,12 @@ def test_an_admin_who_asks_about_a_photo_is_answered_like_anybody(world: World) 
         assert "gallery" in world.answer(world.ask(visibility="direct")).text
 
 
-def test_an_admins_slip_is_shown_what_was_meant(world: World) -> None:
+def test_an_admins_misspelt_order_gets_the_nearest_command_suggested(world: World) -> None:
     with world.bot(bot=ADMIN):
         assert "did you mean “status”?" in told(world, "satus")
 
 
-def test_while_paused_mentions_wait_and_orders_are_obeyed(world: World) -> None:
+def test_while_paused_mentions_wait_and_orders_are_executed(world: World) -> None:
     bob = world.person("bob")
     with world.bot(bot=ADMIN) as bot:
         assert "Paused" in told(world, "pause")
@@ -143,20 +141,20 @@ def test_while_paused_mentions_wait_and_orders_are_obeyed(world: World) -> None:
         until(lambda: bot.store.inbox.by_status(str(question.id)))
         assert "1 new" in told(world, "inbox")
         assert not world.answers(question)
-    with world.bot(bot=ADMIN):  # it is remembered
+    with world.bot(bot=ADMIN):  # the pause survives a restart
         assert "paused" in told(world, "status")
         assert not world.answers(question)
-        assert "Going on" in told(world, "resume")
+        assert "Resumed" in told(world, "resume")
         world.answer(question)
 
 
-def test_help_lists_everything_in_as_many_parts_as_it_takes(world: World) -> None:
+def test_help_lists_every_command_in_as_many_parts_as_needed(world: World) -> None:
     with world.bot(bot=ADMIN) as bot:
         question = order(world, "help")
         first = world.answer(question)
         settle(bot)
         (second,) = world.instance.replies_to(first)
-    assert "status: how things stand" in first.text
+    assert "status: the bot's current state" in first.text
     assert "help [COMMAND]: this list" in second.text
     assert second.visibility == "direct"
 
@@ -172,15 +170,15 @@ def test_a_promotion_waits_for_a_yes(world: World, versions: list[str]) -> None:
         assert "(champion)" in told(world, "models")
 
 
-def test_a_rollback_can_be_called_off(world: World, versions: list[str]) -> None:
+def test_a_rollback_can_be_cancelled(world: World, versions: list[str]) -> None:
     with world.bot(bot=ADMIN):
         asked = world.answer(order(world, "rollback"))
-        assert "no “rollback”" in told(world, "いいえ", in_reply_to=asked)
+        assert "“rollback” is cancelled" in told(world, "いいえ", in_reply_to=asked)
         assert "Nothing waits for a yes" in told(world, "yes", in_reply_to=asked)
     assert Registry(world.data_dir).champion_name() == versions[1]
 
 
-def test_another_admins_yes_is_not_this_ones(world: World, versions: list[str]) -> None:
+def test_another_admins_yes_does_not_confirm_an_order(world: World, versions: list[str]) -> None:
     bob = world.person("bob")
     with world.bot(bot={"admins": ["alice", "bob"]}):
         asked = world.answer(order(world, "rollback"))
@@ -189,12 +187,12 @@ def test_another_admins_yes_is_not_this_ones(world: World, versions: list[str]) 
     assert Registry(world.data_dir).champion_name() == versions[0]
 
 
-def test_a_training_is_acknowledged_and_its_verdict_told_with_figures_and_picture(
+def test_a_training_is_acknowledged_and_its_verdict_reported_with_figures_and_picture(
     world: World, versions: list[str]
 ) -> None:
     plan(world.data_dir, train=["better"])
     with world.bot(bot=ADMIN | {"pictures": True}):
-        assert "Train begins now" in told(world, "train")
+        assert "Train starts now" in told(world, "train")
         news = message(world, "Training done")
     assert news.visibility == "direct"
     for part in ("is the champion now", "Why: ", "brazil: recall 0.90 (0.80)", f"champion so far, {versions[1]}"):
@@ -205,7 +203,7 @@ def test_a_training_is_acknowledged_and_its_verdict_told_with_figures_and_pictur
 
 
 @pytest.mark.usefixtures("versions")
-def test_a_training_that_crashes_is_only_a_report(world: World) -> None:
+def test_a_crashed_training_is_reported_and_the_bot_still_answers(world: World) -> None:
     plan(world.data_dir, train=["crash"])
     with world.bot(bot=ADMIN) as bot:
         told(world, "train")
@@ -216,7 +214,7 @@ def test_a_training_that_crashes_is_only_a_report(world: World) -> None:
 
 
 @pytest.mark.usefixtures("versions")
-def test_a_stop_ends_a_training_as_well_and_it_counts_as_no_turn(world: World) -> None:
+def test_a_stop_ends_a_training_too_and_it_does_not_count_as_a_turn(world: World) -> None:
     plan(world.data_dir, train=["hang"])
     with world.bot(bot=ADMIN):
         told(world, "train")
@@ -227,10 +225,10 @@ def test_a_stop_ends_a_training_as_well_and_it_counts_as_no_turn(world: World) -
     records.close()
 
 
-def test_a_scrape_reports_what_it_brought(world: World) -> None:
+def test_a_scrape_reports_its_new_photos(world: World) -> None:
     plan(world.data_dir, scrape=[7])
     with world.bot(bot=ADMIN):
-        assert "Scrape begins now" in told(world, "集めて")
+        assert "Scrape starts now" in told(world, "集めて")
         assert "7 photos held" in message(world, "Scrape done").text
 
 
@@ -248,7 +246,7 @@ def test_a_new_champion_is_announced_in_public_only_when_switched_on(world: Worl
 
 
 @pytest.mark.usefixtures("versions")
-def test_quiet_holds_reports_back_until_it_is_over(world: World) -> None:
+def test_reports_wait_during_quiet_hours(world: World) -> None:
     plan(world.data_dir, train=["worse"])
     with world.bot(bot=ADMIN) as bot:
         assert "Quiet until" in told(world, "quiet 8")
@@ -269,11 +267,11 @@ def test_failed_mentions_are_shown_and_tried_again(world: World) -> None:
         assert entry is not None
         bot.store.inbox.finish(entry.notification_id, Outcome("failed", reason="HTTP 422"))
         assert f"{entry.notification_id} failed, 1 tries HTTP 422" in told(world, "inbox")
-        assert "1 to be tried again" in told(world, f"retry {entry.notification_id}")
+        assert "1 will be tried again" in told(world, f"retry {entry.notification_id}")
         assert "Nothing to try again" in told(world, "retry")
 
 
-def test_the_log_shows_warnings_without_pinging_anybody(world: World) -> None:
+def test_the_log_order_shows_warnings_without_mentioning_anybody(world: World) -> None:
     world.log_lines = ["WARNING bot.mentions.worker: deferred by @bob https://example.social/1"]
     with world.bot(bot=ADMIN):
         answer = world.answer(order(world, "log"))
@@ -281,15 +279,15 @@ def test_the_log_shows_warnings_without_pinging_anybody(world: World) -> None:
     assert [each.acct for each in answer.mentions] == ["alice"]
 
 
-def test_an_order_that_comes_again_is_answered_alike_and_not_obeyed_again(world: World) -> None:
+def test_a_repeated_order_gets_the_same_answer_and_is_executed_once(world: World) -> None:
     with world.bot(bot=ADMIN) as bot:
         told(world, "pause")
         first, again, another = (
-            bot.operations.handlers.obey(order_id, str(world.alice.id), "resume", language="en")
+            bot.operations.handlers.execute(order_id, str(world.alice.id), "resume", language="en")
             for order_id in ("1", "1", "2")
         )
     assert first is not None
-    assert first.startswith("Going on")
+    assert first.startswith("Resumed")
     assert again == first
     assert another is not None
     assert another.startswith("I was not paused")
@@ -308,7 +306,7 @@ def test_a_promotion_by_the_real_trainer(world: World, versions: list[str], tmp_
 
     subprocesses = Subprocesses(ScheduleSettings(), tmp_path / "log", environ=world.environment())
     ended = subprocesses.run("promote", versions[0])
-    assert (ended.status, ended.said) == (0, f"{versions[0]} is the champion now")
+    assert (ended.status, ended.last_line) == (0, f"{versions[0]} is the champion now")
     assert "2020-01-01-1" in subprocesses.run("promote", "2020-01-01-1").why
 
 
@@ -322,11 +320,9 @@ def test_new_photos_are_counted_since_the_newest_version(world: World) -> None:
     assert (sum(holdings.n_by_label.values()), holdings.n_new) == (7, 4)
 
 
-def test_a_yes_that_comes_too_late_does_nothing(
-    world: World, versions: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_yes_does_nothing(world: World, versions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.admin.handlers.CONFIRM_WITHIN_S", -1.0)
     with world.bot(bot=ADMIN):
         asked = world.answer(order(world, "rollback"))
-        assert "That was too late for “rollback”" in told(world, "yes", in_reply_to=asked)
+        assert "Too late for “rollback”" in told(world, "yes", in_reply_to=asked)
     assert Registry(world.data_dir).champion_name() == versions[1]

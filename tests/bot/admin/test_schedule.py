@@ -1,4 +1,4 @@
-"""Jobs run when they are due, once when they were missed, and never one beside itself; the clock is handed in."""
+"""Jobs run when due, once if missed, and never twice at once; the clock is passed in."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def records(tmp_path: Path, clock: Clock) -> Iterator[Records]:
 
 
 class Counter:
-    """A job that counts its runs, and fails as told."""
+    """A job that counts its runs, and fails on request."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.asked: list[bool] = []
@@ -56,7 +56,7 @@ Start = Callable[..., Schedule]
 
 @pytest.fixture
 def start(records: Records, clock: Clock) -> Iterator[Start]:
-    """Starts a schedule with one job, as a new process has it; the one before has ended."""
+    """Starts a schedule with one job, as a new process does, after stopping the previous one."""
     schedules: list[Schedule] = []
 
     def make(job: Counter, settings: ScheduleSettings = SETTINGS) -> Schedule:
@@ -76,7 +76,7 @@ def start(records: Records, clock: Clock) -> Iterator[Start]:
 
 
 def settle(schedule: Schedule) -> None:
-    """Let what is due now run to its end."""
+    """Runs what is due now and waits for its end."""
     schedule.run_due()
     assert schedule.wait_until_idle(30)
 
@@ -91,15 +91,15 @@ def test_a_job_runs_when_it_is_due_and_not_before(start: Start, clock: Clock) ->
     assert job.asked == [False]
 
 
-def test_runs_missed_while_the_machine_was_off_take_place_once_at_the_start(start: Start, clock: Clock) -> None:
+def test_a_job_missed_while_the_machine_was_off_runs_once_at_the_start(start: Start, clock: Clock) -> None:
     job = Counter()
     start(job)
-    clock.now += 3 * 24 * HOUR  # three moments went by
+    clock.now += 3 * 24 * HOUR  # due three times
     settle(start(job))
     assert job.asked == [False]
 
 
-def test_a_missed_run_that_is_not_worth_it_any_more_is_struck_off(records: Records, start: Start, clock: Clock) -> None:
+def test_a_run_missed_by_more_than_its_grace_time_is_skipped(records: Records, start: Start, clock: Clock) -> None:
     job = Counter()
     weekly = ScheduleSettings.model_validate({"train": {"when": "every 7 d", "jitter_s": 0, "misfire_grace_h": 48}})
     start(job, weekly)
@@ -131,7 +131,7 @@ def test_a_job_that_is_off_runs_only_when_asked_for(start: Start, clock: Clock) 
         assert job.asked == [True] * n_runs
 
 
-def test_who_asks_for_a_job_gets_it_however_long_its_lane_is_taken(records: Records, clock: Clock) -> None:
+def test_a_job_on_demand_runs_however_long_its_lane_is_busy(records: Records, clock: Clock) -> None:
     gate, began = threading.Event(), threading.Event()
     job = Counter()
 
@@ -152,7 +152,7 @@ def test_who_asks_for_a_job_gets_it_however_long_its_lane_is_taken(records: Reco
         assert schedule.ask("train")
         assert not schedule.ask("train")
         schedule.run_due()
-        clock.now += 100 * HOUR  # twice as long as a run that was missed is worth it
+        clock.now += 100 * HOUR  # twice the grace time
         gate.set()
         assert schedule.wait_until_idle(30)
     finally:
@@ -161,7 +161,7 @@ def test_who_asks_for_a_job_gets_it_however_long_its_lane_is_taken(records: Reco
     assert job.asked == [True]
 
 
-def test_what_was_asked_for_leaves_the_plan_as_it_was(start: Start, clock: Clock) -> None:
+def test_a_run_on_demand_does_not_change_the_plan(start: Start, clock: Clock) -> None:
     job = Counter()
     schedule = start(job)
     schedule.ask("train")
@@ -169,13 +169,13 @@ def test_what_was_asked_for_leaves_the_plan_as_it_was(start: Start, clock: Clock
     clock.now += 23 * HOUR
     settle(schedule)
     assert job.asked == [True]
-    clock.now += HOUR  # an interval is counted from the last run
+    clock.now += HOUR  # an interval counts from the last run
     settle(schedule)
     assert job.asked == [True, False]
 
 
 @pytest.mark.parametrize("failure", [ProjectError("not today"), ZeroDivisionError("a fault of ours")])
-def test_a_job_that_fails_is_recorded_and_runs_again_next_time(
+def test_a_failed_job_is_recorded_and_runs_again_next_time(
     records: Records, start: Start, clock: Clock, failure: Exception
 ) -> None:
     job = Counter(failure)
@@ -188,7 +188,7 @@ def test_a_job_that_fails_is_recorded_and_runs_again_next_time(
     assert str(failure).split()[0] in records.runs(limit=1)[0].detail
 
 
-def test_a_run_that_was_stopped_with_the_bot_takes_place_at_the_next_start(
+def test_a_run_that_was_stopped_with_the_bot_is_repeated_at_the_next_start(
     records: Records, start: Start, clock: Clock
 ) -> None:
     job = Counter(SubprocessStoppedError("stopped"))
@@ -201,7 +201,7 @@ def test_a_run_that_was_stopped_with_the_bot_takes_place_at_the_next_start(
     assert records.runs(limit=1)[0].outcome == "done"
 
 
-def test_a_scrape_and_a_training_never_run_at_once_and_do_not_hold_up_short_jobs(records: Records) -> None:
+def test_scrape_and_train_never_run_at_once_and_do_not_delay_short_jobs(records: Records) -> None:
     at_work: list[str] = []
     overlaps: list[list[str]] = []
     gate, pruned = threading.Event(), threading.Event()
@@ -240,19 +240,19 @@ def test_a_scrape_and_a_training_never_run_at_once_and_do_not_hold_up_short_jobs
     assert all(len(each) == 1 for each in overlaps)
 
 
-def test_between_jobs_messages_are_sent_as_soon_as_asked(records: Records) -> None:
+def test_wake_sends_messages_between_jobs(records: Records) -> None:
     calls = threading.Semaphore(0)
     schedule = Schedule(records, between=calls.release)
     schedule.start()
     try:
         assert calls.acquire(timeout=30)
-        schedule.poke()
+        schedule.wake()
         assert calls.acquire(timeout=30)
     finally:
         schedule.stop(5)
 
 
-def test_a_new_plan_counts_at_once(start: Start, clock: Clock) -> None:
+def test_new_settings_change_the_plan_at_once(start: Start, clock: Clock) -> None:
     job = Counter()
     schedule = start(job)
     clock.now += HOUR
@@ -261,13 +261,13 @@ def test_a_new_plan_counts_at_once(start: Start, clock: Clock) -> None:
     assert job.asked == [False]
 
 
-def test_a_job_that_runs_is_not_begun_again(records: Records, clock: Clock) -> None:
+def test_a_running_job_is_not_started_again(records: Records, clock: Clock) -> None:
     n_at_once: list[int] = []
     at_work: list[str] = []
 
     def look_again(_asked: bool) -> str:
         at_work.append("train")
-        clock.now += 24 * HOUR  # it takes so long that it is due again
+        clock.now += 24 * HOUR  # it runs so long that it is due again
         schedule.run_due()
         n_at_once.append(len(at_work))
         at_work.remove("train")
@@ -285,7 +285,7 @@ def test_a_job_that_runs_is_not_begun_again(records: Records, clock: Clock) -> N
     assert n_at_once == [1]
 
 
-def test_a_run_that_cannot_be_recorded_is_said_and_the_next_one_takes_place(
+def test_a_run_that_cannot_be_recorded_is_logged_and_the_next_one_runs(
     records: Records, start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = Counter()
@@ -298,7 +298,7 @@ def test_a_run_that_cannot_be_recorded_is_said_and_the_next_one_takes_place(
     with monkeypatch.context() as patch:
         patch.setattr(records, "begin", full)
         settle(schedule)
-    assert "job not recorded job=train error=the disk is full" in caplog.text
+    assert "job's run not recorded job=train error=the disk is full" in caplog.text
     clock.now += 24 * HOUR
     settle(schedule)
     assert job.asked == [False]

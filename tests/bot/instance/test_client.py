@@ -1,4 +1,4 @@
-"""The client sorts whatever a server does by what to do about it, and gives nothing away."""
+"""The client maps each failure of a server to the right error, and never shows the token."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import requests
 from bot.check import Probe
 from bot.config import MastodonSettings
 from bot.entities import Reply
-from bot.errors import InstanceError, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.instance.client import Client
-from bot.instance.limits import BLIND_WAIT_S, LONGEST_WINDOW_S, Limits
+from bot.instance.limits import DEFAULT_WAIT_S, MAX_WINDOW_S, Limits
 from bot.instance.listener import Listener
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
@@ -66,7 +66,7 @@ def test_each_failure_has_its_kind_and_none_shows_the_token(
     assert world.me.token not in f"{caught.value!r} {caught.value.__cause__!r}"
 
 
-def test_an_outage_is_told_from_a_failure_of_one_request(world: World) -> None:
+def test_an_outage_is_distinguished_from_the_failure_of_one_request(world: World) -> None:
     fail(world, status=500, times=1)
     fail(world, status=503, times=1)
     fail(world, kind="cut", times=1)
@@ -79,33 +79,33 @@ def test_an_outage_is_told_from_a_failure_of_one_request(world: World) -> None:
     assert outages == [False, True, True]
 
 
-def test_a_missing_scope_is_told_from_a_refusal(world: World) -> None:
+def test_a_missing_scope_is_distinguished_from_a_refusal(world: World) -> None:
     question = world.ask()
     client = world.client(world.instance.token(world.me, "read:accounts"))
     with pytest.raises(OutOfScope, match="outside the authorized scopes"):
         client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
 
 
-def test_an_instance_that_fails_does_not_send_the_upload_round_in_circles(world: World) -> None:
+def test_an_upload_to_a_failing_instance_does_not_recurse(world: World) -> None:
     fail(world, r"/api/v[12]/instance.*", status=500)
     assert world.client().poster.upload(_jpeg(), description="x", timeout_s=5)
 
 
 @pytest.mark.parametrize("html", [False, True])
-def test_an_instance_that_does_not_describe_itself_is_taken_for_mastodon(world: World, html: bool) -> None:
+def test_an_instance_without_a_description_is_treated_as_mastodon(world: World, html: bool) -> None:
     fail(world, r"/api/v[12]/instance.*", status=404, html=html)
     instance = world.client().home.instance()
     assert (instance.version, instance.max_characters) == ("unknown", 500)
     assert world.instance.faults.fired["answer"] == 2
 
 
-def test_an_instance_that_is_away_is_not_taken_for_one_that_does_not_describe_itself(world: World) -> None:
+def test_an_instance_that_is_down_is_not_treated_as_one_without_a_description(world: World) -> None:
     fail(world, r"/api/.*", status=404, html=True)
     with pytest.raises(Transient):
         world.client().home.instance()
 
 
-def test_the_older_description_of_an_instance_will_do(world: World) -> None:
+def test_the_v1_description_of_an_instance_is_accepted(world: World) -> None:
     fail(world, "/api/v2/instance", status=404)
     assert world.client().home.instance().max_characters == 500
 
@@ -118,17 +118,17 @@ def test_a_rate_limit_waits_as_long_as_the_server_says(world: World) -> None:
     assert 118 <= caught.value.until - before <= 125
 
 
-def test_a_used_up_limit_is_not_knocked_at_again(world: World) -> None:
+def test_no_call_is_sent_while_its_limit_is_used_up(world: World) -> None:
     fail(world, "/api/v1/statuses/1", kind="rate_limit", seconds=60)
     client = world.client()
     for _ in range(5):
         with pytest.raises(RateLimited):
             client.reader.status("1")
     assert world.instance.faults.fired["rate_limit"] == 1
-    assert client.calls.limits.blocked_until("post") is None  # other kinds of calls go on
+    assert client.calls.limits.blocked_until("post") is None  # other families are not affected
 
 
-def test_a_stream_that_is_limited_holds_back_no_other_call(world: World) -> None:
+def test_a_rate_limit_on_the_stream_blocks_no_other_call(world: World) -> None:
     fail(world, "/api/v1/streaming.*", status=429, html=True)
     client = world.client()
     listener = Listener(Probe())
@@ -144,14 +144,14 @@ def test_the_headers_of_an_answer_are_remembered(world: World) -> None:
     assert client.calls.limits.remaining("upload") == 29
 
 
-def test_an_attachment_that_takes_its_time_is_done_without(world: World) -> None:
+def test_an_upload_without_a_readable_answer_may_be_retried(world: World) -> None:
     world.instance.settings = InstanceSettings(version="4.6.5")
     fail(world, r"/api/v2/media", kind="html", times=1)
     with pytest.raises(Transient):
         world.client().poster.upload(_jpeg(), description="x", timeout_s=5)
 
 
-def test_unreadable_notifications_are_passed_over(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_notifications_are_skipped(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.ask()
     client = world.client()
     raw = dict(client.calls.api().notifications()[0])
@@ -171,23 +171,23 @@ def test_unreadable_notifications_are_passed_over(world: World, caplog: pytest.L
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "2027-01-15T08:01:00.123456Z"}, 200, 7, NOW + 60.123456),
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": str(int(NOW + 30))}, 200, 7, NOW + 30),
         ({"X-RateLimit-Reset": "2027-01-15T08:01:00Z", "Date": "Fri, 15 Jan 2027 08:00:50 GMT"}, 429, 0, NOW + 10),
-        ({}, 429, 0, NOW + BLIND_WAIT_S),
+        ({}, 429, 0, NOW + DEFAULT_WAIT_S),
         ({"Retry-After": "5"}, 429, 0, NOW + 5),
-        ({"X-RateLimit-Reset": "nonsense"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "nonsense"}, 429, 0, NOW + DEFAULT_WAIT_S),
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "nonsense"}, 200, None, None),
         ({}, 200, None, None),
         ({"X-RateLimit-Remaining": "\xb2", "X-RateLimit-Reset": str(int(NOW + 30))}, 200, None, None),
         ({"X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "30"}, 200, 7, NOW + 30),
         ({"X-RateLimit-Reset": "30"}, 429, 0, NOW + 30),
-        ({"X-RateLimit-Reset": "2020-01-01T00:00:00Z"}, 429, 0, NOW + BLIND_WAIT_S),
-        ({"X-RateLimit-Reset": "9999-12-31T23:59:59Z"}, 429, 0, NOW + LONGEST_WINDOW_S),
-        ({"X-RateLimit-Reset": "9" * 400}, 429, 0, NOW + LONGEST_WINDOW_S),
-        ({"Retry-After": "99999999999"}, 429, 0, NOW + LONGEST_WINDOW_S),
-        ({"Retry-After": "\xb2"}, 429, 0, NOW + BLIND_WAIT_S),
+        ({"X-RateLimit-Reset": "2020-01-01T00:00:00Z"}, 429, 0, NOW + DEFAULT_WAIT_S),
+        ({"X-RateLimit-Reset": "9999-12-31T23:59:59Z"}, 429, 0, NOW + MAX_WINDOW_S),
+        ({"X-RateLimit-Reset": "9" * 400}, 429, 0, NOW + MAX_WINDOW_S),
+        ({"Retry-After": "99999999999"}, 429, 0, NOW + MAX_WINDOW_S),
+        ({"Retry-After": "\xb2"}, 429, 0, NOW + DEFAULT_WAIT_S),
         ({"X-RateLimit-Reset": "2027-01-15T08:01:00Z", "Date": "yesterday"}, 429, 0, NOW + 60),
     ],
 )
-def test_limits_are_read_off_any_headers(
+def test_limits_are_read_from_all_kinds_of_headers(
     headers: dict[str, str], status: int, remaining: int | None, until: float | None
 ) -> None:
     limits = Limits(now=lambda: NOW)
@@ -203,7 +203,7 @@ def _jpeg() -> bytes:
     return photo()
 
 
-def test_one_object_serves_each_thread(world: World) -> None:
+def test_each_thread_has_its_own_mastodon_object(world: World) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     client: Client = world.client()
@@ -224,16 +224,16 @@ def test_a_redirect_on_the_same_server_is_followed() -> None:
         assert client_of(server.url).home.me().acct == "me"
 
 
-def test_a_redirect_to_another_server_is_told_and_not_followed() -> None:
+def test_a_redirect_to_another_server_is_reported_and_not_followed() -> None:
     with serving() as other, serving() as server:
         server.answers["/api/v1/accounts/verify_credentials"] = answer(301, Location=f"{other.url}/api/v1/x")
-        with pytest.raises(Transient, match=f"sends us on to {other.url}; if it has moved there for good") as caught:
+        with pytest.raises(Transient, match=f"redirects to {other.url}; if it has moved there for good") as caught:
             client_of(server.url).home.me()
     assert caught.value.outage
     assert not other.requests
 
 
-def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
+def test_a_redirected_post_does_not_become_a_get() -> None:
     looked: list[str] = []
 
     def moved(exchange: Exchange) -> None:
@@ -243,12 +243,12 @@ def test_a_post_that_is_redirected_does_not_become_a_mere_look() -> None:
     with serving() as server:
         server.posted = answer(302, Location="/elsewhere")
         server.answers["/elsewhere"] = moved
-        with pytest.raises(Transient, match="sends us on"):
+        with pytest.raises(Transient, match="redirects to"):
             client_of(server.url).poster.post(REPLY, in_reply_to="1", idempotency_key="k")
     assert not looked
 
 
-def test_a_token_that_is_good_on_https_never_travels_in_the_open() -> None:
+def test_a_token_for_https_is_never_sent_unencrypted() -> None:
     from bot.instance.transport import Transport
 
     with serving({"/api/v1/streaming/user": b""}) as server:
@@ -260,14 +260,14 @@ def test_a_token_that_is_good_on_https_never_travels_in_the_open() -> None:
 @pytest.mark.parametrize(
     "words", ["Insufficient permissions: write:statuses.", "Forbidden: token has insufficient scope permission"]
 )
-def test_other_servers_words_for_a_missing_scope_are_known(words: str) -> None:
+def test_other_servers_messages_for_a_missing_scope_are_recognized(words: str) -> None:
     body = json.dumps({"error": words}).encode()
     refusal = answer(403, body, Content_Type="application/json")
     with serving({"/api/v1/statuses/1": refusal}) as server, pytest.raises(OutOfScope):
         client_of(server.url).reader.status("1")
 
 
-def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> None:
+def test_a_refusal_that_is_not_from_the_api_is_tried_again(world: World) -> None:
     fail(world, POSTS, methods=("POST",), status=403, html=True, times=1)
     question = world.ask()
     client = world.client()
@@ -275,3 +275,14 @@ def test_a_refusal_that_is_not_the_servers_own_is_tried_again(world: World) -> N
         client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
     assert not caught.value.outage
     assert client.poster.post(REPLY, in_reply_to=str(question.id), idempotency_key="k")
+
+
+@pytest.mark.parametrize("account", [b"[]", b"null"])
+@pytest.mark.parametrize(("status", "kind"), [(401, "application/json"), (404, "text/html")])
+def test_a_server_that_cannot_say_whose_token_this_is_counts_as_away(account: bytes, status: int, kind: str) -> None:
+    with serving() as server:
+        server.answers["/api/v1/statuses/1"] = answer(status, b"no", Content_Type=kind)
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(200, account, Content_Type="application/json")
+        with pytest.raises((Transient, NoSuchPage)) as caught:
+            client_of(server.url).reader.status("1")
+    assert caught.value.outage

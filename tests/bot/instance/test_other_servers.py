@@ -1,4 +1,4 @@
-"""The bot at home on servers of the same API that are not Mastodon: other ids, other times, less to ask for."""
+"""The bot on other servers with Mastodon's API: other ids, other times, fewer endpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes import FakeDecoder, FakeLoader
 
 @contextmanager
 def bot_at(stranger: Stranger, data_dir: Path, **sections: dict[str, Any]) -> Iterator[Bot]:
-    """A running bot on a stranger's server."""
+    """Runs a bot on such a server."""
     merged = {name: values | sections.get(name, {}) for name, values in QUICK.items()}
     merged["mastodon"] = {"base_url": stranger.url} | merged["mastodon"]
     settings = Settings.model_validate({"data_dir": data_dir} | merged)
@@ -33,7 +33,7 @@ def bot_at(stranger: Stranger, data_dir: Path, **sections: dict[str, Any]) -> It
 
 
 def answer(stranger: Stranger, question: int) -> dict[str, Any]:
-    """The one reply to a status, once it is there."""
+    """Waits for the one reply to a status."""
     until(lambda: stranger.answers(question))
     (only,) = stranger.answers(question)
     return only
@@ -67,11 +67,11 @@ def test_a_mention_on_a_server_that_is_not_mastodon_is_answered_once(ways: Ways,
         settle(bot)
         assert len(stranger.answers(before)) == 1
     assert reply["content"].startswith("@alice This photo looks like the 🇯🇵 Japan gallery.")
-    assert reply["visibility"] == "direct"  # a server that does not say how far the question goes
+    assert reply["visibility"] == "direct"  # the server does not give the question's visibility
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_stream_is_read_by_the_format_s_rules_not_by_mastodon_s_habits(end: str, tmp_path: Path) -> None:
+def test_a_stream_is_read_by_the_standard_not_only_as_mastodon_writes_it(end: str, tmp_path: Path) -> None:
     patient = {"mastodon": {"poll_every_s": 60.0, "catch_up_every_s": 60.0}}
     with at_home(Ways(streams=end, id=ulid)) as stranger, bot_at(stranger, tmp_path, **patient) as bot:
         until(lambda: bot.stream.is_open)
@@ -105,7 +105,7 @@ def test_a_stream_on_another_host_is_read_there(scheme: str, tmp_path: Path) -> 
     ],
     ids=["words", "past", "numbers out of range"],
 )
-def test_rate_limit_headers_that_make_no_sense_hold_nothing_up(headers: dict[str, str], tmp_path: Path) -> None:
+def test_senseless_rate_limit_headers_delay_nothing(headers: dict[str, str], tmp_path: Path) -> None:
     with at_home(Ways(headers=headers)) as stranger, bot_at(stranger, tmp_path) as bot:
         question = stranger.ask()
         answer(stranger, question)
@@ -115,7 +115,7 @@ def test_rate_limit_headers_that_make_no_sense_hold_nothing_up(headers: dict[str
 
 
 @pytest.mark.parametrize("knows_min_id", [True, False])
-def test_a_long_absence_is_read_from_end_to_end_on_any_server(knows_min_id: bool, tmp_path: Path) -> None:
+def test_all_mentions_of_a_long_absence_are_read_on_any_server(knows_min_id: bool, tmp_path: Path) -> None:
     with at_home(Ways(knows_min_id=knows_min_id)) as stranger:
         with bot_at(stranger, tmp_path):
             answer(stranger, stranger.ask())
@@ -124,7 +124,7 @@ def test_a_long_absence_is_read_from_end_to_end_on_any_server(knows_min_id: bool
             until(lambda: sum(bot.store.inbox.counts().values()) == len(asked) + 1)
 
 
-def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_for_it(tmp_path: Path) -> None:
+def test_a_deleted_question_is_recorded_as_gone_even_without_an_api_error(tmp_path: Path) -> None:
     with at_home() as stranger, bot_at(stranger, tmp_path, bot={"max_attempts": 3}) as bot:
         gone = stranger.ask()
         stranger.forget(gone)
@@ -136,17 +136,17 @@ def test_a_question_that_is_gone_is_recorded_so_though_the_server_has_no_words_f
     assert entry.reason == "the question is gone"
 
 
-def test_check_is_content_with_a_server_that_is_not_mastodon_and_leaves_nothing_there(tmp_path: Path) -> None:
+def test_check_passes_on_a_server_that_is_not_mastodon_and_changes_nothing(tmp_path: Path) -> None:
     with at_home() as stranger:
         mastodon = {"base_url": stranger.url, "allow_http": True, "access_token": TOKEN}
         settings = Settings.model_validate({"data_dir": tmp_path, "mastodon": mastodon})
         results = list(check.online(settings))
     assert [result.text for result in results if result.level == "fault"] == []
-    assert not any("could not be tried" in result.text for result in results)
+    assert not any("could not be checked" in result.text for result in results)
     assert stranger.statuses == {}
 
 
-def test_a_question_that_may_be_gone_does_not_keep_the_sweep_from_the_others(tmp_path: Path) -> None:
+def test_a_question_that_may_be_gone_does_not_stop_the_sweep(tmp_path: Path) -> None:
     with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
         doubtful = stranger.ask()
         answer(stranger, doubtful)
@@ -154,10 +154,10 @@ def test_a_question_that_may_be_gone_does_not_keep_the_sweep_from_the_others(tmp
         settle(bot)
         stranger.forget(doubtful)
         assert bot.cleanup.sweep() == 0
-        assert answer(stranger, doubtful)  # a page that is not the API's own is no proof
+        assert answer(stranger, doubtful)  # a page that is not from the API proves nothing
 
 
-def test_pictures_go_to_a_server_with_the_older_call_for_media_only(tmp_path: Path) -> None:
+def test_pictures_are_uploaded_to_a_server_without_media_v2(tmp_path: Path) -> None:
     with at_home(Ways(media_path="/api/v1/media")) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
         replies = [answer(stranger, stranger.ask()) for _ in range(2)]
     assert [len(reply["media"]) for reply in replies] == [1, 1]
@@ -165,7 +165,7 @@ def test_pictures_go_to_a_server_with_the_older_call_for_media_only(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("looks", "n_pictures"), [(2, 1), (1000, 0)])
-def test_an_upload_that_waits_its_turn_is_waited_for_but_not_for_long(
+def test_a_slow_upload_is_waited_for_but_not_for_long(
     looks: int, n_pictures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.instance.posting.MEDIA_PAUSE_S", 0.01)
@@ -174,14 +174,14 @@ def test_an_upload_that_waits_its_turn_is_waited_for_but_not_for_long(
         assert len(answer(stranger, stranger.ask())["media"]) == n_pictures
 
 
-def test_a_lone_401_does_not_end_a_bot_whose_token_is_good(tmp_path: Path) -> None:
+def test_a_single_401_does_not_end_a_bot_with_a_valid_token(tmp_path: Path) -> None:
     with at_home(Ways(refuses_relations=401)) as stranger, bot_at(stranger, tmp_path) as bot:
         answer(stranger, stranger.ask())
         settle(bot)
         assert bot.failure is None
 
 
-def test_stop_without_a_space_behind_the_name_is_understood(tmp_path: Path) -> None:
+def test_stop_without_a_space_after_the_mention_is_understood(tmp_path: Path) -> None:
     with at_home() as stranger, bot_at(stranger, tmp_path) as bot:
         reply = answer(stranger, stranger.ask("やめて！", photos=0, language="ja"))
         assert "もうお返事しません" in reply["content"]

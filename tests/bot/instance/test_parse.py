@@ -1,4 +1,4 @@
-"""What servers write is read whatever way they write it."""
+"""Parsing of the API's JSON, with the variations of different servers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ STATUS: dict[str, Any] = {"id": 5, "account": {"id": 1, "username": "alice"}, "c
         (None, ""),
     ],
 )
-def test_a_text_is_what_stands_beside_the_names(content: str | None, text: str) -> None:
+def test_a_text_is_read_without_its_mentions(content: str | None, text: str) -> None:
     assert parse.status(STATUS | {"content": content}).text == text
 
 
-def test_what_a_server_leaves_out_or_nulls_is_done_without() -> None:
+def test_missing_and_null_fields_are_accepted() -> None:
     nulls = ("visibility", "language", "spoiler_text", "sensitive", "media_attachments", "mentions", "in_reply_to_id")
     for raw in (STATUS, STATUS | dict.fromkeys(nulls)):
         status = parse.status(raw)
@@ -41,7 +41,7 @@ def test_what_a_server_leaves_out_or_nulls_is_done_without() -> None:
         assert not status.account.bot
 
 
-def test_a_thread_is_read_past_those_whose_author_is_gone() -> None:
+def test_statuses_without_an_author_are_left_out_of_a_thread() -> None:
     gone = {"id": "4", "account": None, "created_at": None}
     thread = parse.thread({"ancestors": [gone, STATUS], "descendants": None})
     assert [status.id for status in thread.ancestors] == ["5"]

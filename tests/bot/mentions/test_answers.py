@@ -1,8 +1,10 @@
-"""A mention with a photo is answered: what the reply says, to whom, how widely, in which language."""
+"""The reply to a mention with a photo: its text, mention, visibility and language."""
 
 from __future__ import annotations
 
-from tests.bot.conftest import World
+import pytest
+
+from tests.bot.conftest import World, until
 
 
 def test_a_photo_mention_is_answered_in_its_thread(world: World) -> None:
@@ -13,3 +15,34 @@ def test_a_photo_mention_is_answered_in_its_thread(world: World) -> None:
     assert "🇯🇵 Japan ████" in reply.text
     assert "(version v1)" in reply.text
     assert reply.mentions == (world.alice,)
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "looks like nothing that I have learned"), ("ja", "どの写真にも似ていない")]
+)
+def test_a_photo_like_nothing_that_was_learned_is_told_no_gallery(world: World, language: str, words: str) -> None:
+    with world.bot(bot={"pictures": True}) as bot:
+        reply = world.answer(world.ask(label="unknown", language=language))
+        until(lambda: bot.store.inbox.counts() == {"answered": 1})
+        (entry,) = bot.store.inbox.entries()
+        assert (entry.kind, entry.label) == ("unknown", None)
+        assert 'dokocos_answers_total{kind="unknown"} 1.0' in bot.metrics.page().decode()
+    assert words in reply.text
+    (picture,) = reply.media
+    for text in (reply.text, picture.description):
+        assert not any(name in text for name in ("Japan", "China", "Brazil", "日本", "中国", "ブラジル", "%"))
+
+
+def test_beside_a_known_photo_only_that_one_has_a_gallery(world: World) -> None:
+    with world.bot() as bot:
+        reply = world.answer(world.ask(attachments=[world.photo("unknown"), world.photo("china")]))
+        until(lambda: bot.store.inbox.counts() == {"answered": 1})
+        (entry,) = bot.store.inbox.entries()
+    assert (entry.kind, entry.label) == ("answer", "china")
+    assert "Photo 1: This looks like nothing that I have learned from" in reply.text
+    assert "Photo 2: This photo looks like the 🇨🇳 China gallery." in reply.text
+
+
+def test_naming_no_gallery_can_be_switched_off(world: World) -> None:
+    with world.bot(bot={"refuse_unknown": False}):
+        assert "gallery." in world.answer(world.ask(label="unknown")).text

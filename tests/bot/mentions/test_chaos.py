@@ -1,4 +1,4 @@
-"""A short storm from `benchmarks.chaos`: a real bot process, killed and restarted while everything fails."""
+"""A short run of `benchmarks.chaos`: a real bot process is killed and restarted while everything fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT = replace(
 
 
 @pytest.mark.slow
-def test_in_a_storm_no_mention_is_lost_and_none_is_answered_twice(tmp_path: Path) -> None:
+def test_while_everything_fails_no_mention_is_lost_and_none_is_answered_twice(tmp_path: Path) -> None:
     tally = storm(SHORT, tmp_path)
     assert tally.settled_after_s is not None
     assert (tally.lost, tally.twice) == ([], [])

@@ -1,4 +1,4 @@
-"""Good company: who is answered, about whose photo, how often, and how answers go away again."""
+"""Who is answered, about whose photo, how often, and when answers are deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bot.conftest import World, photo, settle, until
 
 
 def refusal(bot: Bot, question: Status) -> str:
-    """Why the bot did not answer, once it has decided so."""
+    """Waits for the bot's refusal; returns its reason."""
 
     def refused() -> Entry | None:
         entry = bot.store.inbox.by_status(str(question.id))
@@ -37,8 +37,8 @@ def test_another_bot_is_not_answered(world: World) -> None:
         assert refusal(bot, world.ask(by=robot)) == "from another bot"
 
 
-def test_two_bots_do_not_talk_for_ever(world: World) -> None:
-    """One that answers every mention and hides that it is a bot is left alone after a few answers."""
+def test_two_bots_do_not_talk_forever(world: World) -> None:
+    """A bot that answers every mention and is not marked as a bot gets only a few answers."""
     with world.bot(bot={"max_answers_in_a_row": 3}) as bot:
         question = world.ask()
         for _ in range(3):
@@ -50,7 +50,7 @@ def test_two_bots_do_not_talk_for_ever(world: World) -> None:
 @pytest.mark.parametrize(
     "tag", ["#nobot", "#NoBots", "#noai", "#no_ai", "＃nobot", "＃ＮｏＢｏｔ", "#no-bots", "無断転載・AI学習禁止です"]
 )
-def test_a_profile_that_asks_bots_to_stay_away_is_heeded(world: World, tag: str) -> None:
+def test_a_profile_that_asks_bots_to_stay_away_is_respected(world: World, tag: str) -> None:
     shy = world.person("shy", note=f"cosplayer {tag} she/her")
     with world.bot() as bot:
         assert refusal(bot, world.ask(by=shy)) == "the profile asks bots to stay away"
@@ -65,11 +65,11 @@ def test_a_profile_that_asks_bots_to_stay_away_is_heeded(world: World, tag: str)
         {"note": '<p>she/her<br /><a class="mention hashtag">#<span>noai</span></a></p>'},
     ],
 )
-def test_a_wish_to_be_left_alone_is_found_wherever_a_profile_has_it(raw: dict[str, object]) -> None:
+def test_an_opt_out_tag_is_found_anywhere_in_a_profile(raw: dict[str, object]) -> None:
     assert etiquette.wants_no_bots(parse.account({"id": 1, "acct": "shy"} | raw))
 
 
-def test_a_profile_that_only_looks_so_is_answered(world: World) -> None:
+def test_a_profile_with_only_a_similar_tag_is_answered(world: World) -> None:
     bold = world.person("bold", note="I like #nobotany and #noaiko")
     with world.bot():
         world.answer(world.ask(by=bold))
@@ -77,13 +77,13 @@ def test_a_profile_that_only_looks_so_is_answered(world: World) -> None:
 
 @pytest.mark.parametrize("how", ["muting", "blocking"])
 def test_a_muted_or_blocked_account_is_not_answered(world: World, how: str) -> None:
-    question = world.ask()  # before, as the server tells us nothing of what comes after
+    question = world.ask()  # before, as the server hides later mentions
     getattr(world.me, how).add(world.alice.id)
     with world.bot() as bot:
         assert refusal(bot, question) == "blocked or muted"
 
 
-def test_whether_an_account_is_muted_is_asked_once_for_a_while(world: World) -> None:
+def test_whether_an_account_is_muted_is_cached_for_a_while(world: World) -> None:
     with world.bot():
         world.answer(world.ask())
         world.instance.faults.add(Fault(kind="answer", path="/api/v1/accounts/relationships"))
@@ -99,7 +99,7 @@ def test_an_old_mention_is_not_answered(world: World) -> None:
         assert refusal(bot, question) == "too old"
 
 
-def test_stop_and_start_are_obeyed(world: World) -> None:
+def test_stop_and_start_work(world: World) -> None:
     with world.bot() as bot:
         assert "not answer you any more" in world.answer(world.ask("@dokocos stop", label=None)).text
         assert refusal(bot, world.ask()) == "opted out"
@@ -107,7 +107,7 @@ def test_stop_and_start_are_obeyed(world: World) -> None:
         world.answer(world.ask())
 
 
-def test_stop_and_start_in_japanese(world: World) -> None:
+def test_stop_and_start_work_in_japanese(world: World) -> None:
     with world.bot() as bot:
         reply = world.answer(world.ask("@dokocos やめて！", label=None, language="ja"))
         assert "もうお返事しません" in reply.text
@@ -115,7 +115,7 @@ def test_stop_and_start_in_japanese(world: World) -> None:
         world.answer(world.ask("@dokocos はじめて", label=None, language="ja"))
 
 
-def test_stopping_and_starting_without_end_is_not_confirmed_without_end(world: World) -> None:
+def test_confirmations_of_stop_and_start_count_against_the_limit(world: World) -> None:
     with world.bot(bot={"max_answers_per_hour": 2}) as bot:
         world.answer(world.ask("@dokocos stop", label=None))
         world.answer(world.ask("@dokocos start", label=None))
@@ -134,7 +134,7 @@ def test_delete_under_an_answer_removes_it(world: World, word: str) -> None:
         assert refusal(bot, question) == "answer deleted when asked to"
 
 
-def test_an_answer_that_nobody_remembers_is_deleted_when_its_asker_says_so(world: World) -> None:
+def test_an_answer_without_a_record_is_deleted_when_its_asker_says_so(world: World) -> None:
     mallory = world.person("mallory")
     question = world.ask("its notification was forgotten long ago")
     reply = world.instance.post(world.me, "@alice an answer of last year", in_reply_to=question)
@@ -177,7 +177,7 @@ def test_a_question_deleted_while_the_bot_was_away_is_found_by_the_sweep(world: 
     assert reply is not other
 
 
-def test_a_photo_added_by_an_edit_turns_the_help_into_an_answer(world: World) -> None:
+def test_a_photo_added_by_an_edit_replaces_the_help_by_an_answer(world: World) -> None:
     world.instance.follow(world.me, world.alice)
     with world.bot() as bot:
         until(lambda: bot.stream.is_open)
@@ -199,7 +199,7 @@ def test_a_photo_added_while_the_help_is_being_written_is_answered(world: World)
     with world.bot(mastodon={"request_timeout_s": 10.0}) as bot:
         until(lambda: bot.stream.is_open)
         question = world.ask(label=None)
-        help_ = world.answer(question)  # it is there, and the bot does not know it yet
+        help_ = world.answer(question)  # it is posted, but the bot has no response yet
         question.media.append(world.photo("china"))
         world.instance.edit(question, "@dokocos now with a photo")
         until(lambda: world.answers(question) and world.answers(question) != [help_])
@@ -207,7 +207,7 @@ def test_a_photo_added_while_the_help_is_being_written_is_answered(world: World)
         assert "China gallery" in world.answer(question).text
 
 
-def test_the_limit_is_told_once_then_there_is_silence(world: World) -> None:
+def test_the_limit_is_explained_once_then_mentions_get_no_reply(world: World) -> None:
     with world.bot(bot={"max_answers_per_hour": 2, "concurrent_mentions": 1}) as bot:
         texts = [world.answer(world.ask()).text for _ in range(3)]
         assert refusal(bot, world.ask()) == "over the limit"
@@ -222,13 +222,13 @@ def test_a_new_account_has_a_stricter_limit(world: World) -> None:
         assert "gallery" in world.answer(world.ask()).text
 
 
-def test_the_askers_own_photo_in_the_post_above_is_judged(world: World) -> None:
+def test_the_askers_own_photo_in_the_status_above_is_classified(world: World) -> None:
     above = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")])
     with world.bot():
         assert "Brazil gallery" in world.answer(world.ask(label=None, in_reply_to=above)).text
 
 
-def test_somebody_elses_photo_is_judged_only_after_they_agreed(world: World) -> None:
+def test_somebody_elses_photo_is_classified_only_after_they_agreed(world: World) -> None:
     carol = world.person("carol")
     above = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
     with world.bot() as bot:
@@ -281,7 +281,7 @@ def test_an_author_who_agreed_and_then_opted_out_is_left_alone(world: World) -> 
         assert refusal(bot, world.ask(label=None, in_reply_to=above)) == "the photo's author wants no bots"
 
 
-def test_two_who_ask_about_the_same_photo_at_once_make_the_bot_ask_once(world: World) -> None:
+def test_two_mentions_of_the_same_photo_at_once_ask_its_author_once(world: World) -> None:
     carol, dave = world.person("carol"), world.person("dave")
     above = world.instance.post(carol, "my costume", attachments=[world.photo(of=carol)])
     slow = Fault(kind="delay", path="/api/v1/statuses", methods=("POST",), seconds=0.5)
@@ -292,7 +292,7 @@ def test_two_who_ask_about_the_same_photo_at_once_make_the_bot_ask_once(world: W
     assert sum(len(world.answers(question)) for question in asked) == 1
 
 
-def test_who_talks_about_a_photo_that_was_asked_about_is_left_alone(world: World) -> None:
+def test_a_conversation_about_an_answered_photo_gets_no_reply(world: World) -> None:
     bob = world.person("bob")
     with world.bot() as bot:
         question = world.ask()
@@ -306,7 +306,7 @@ def test_who_talks_about_a_photo_that_was_asked_about_is_left_alone(world: World
         assert refusal(bot, more) == "only words in a conversation that names us"
 
 
-def test_thanks_for_an_answer_are_left_standing(world: World) -> None:
+def test_thanks_for_an_answer_get_no_reply(world: World) -> None:
     with world.bot() as bot:
         reply = world.answer(world.ask())
         assert (
@@ -328,13 +328,13 @@ def test_sensitive_photos_can_be_declined(world: World) -> None:
 
 
 @pytest.mark.parametrize("type_", ["video", "gifv"])
-def test_of_a_video_the_preview_is_judged(world: World, type_: str) -> None:
+def test_the_preview_of_a_video_is_classified(world: World, type_: str) -> None:
     clip = world.instance.attach(world.alice, b"\0\0\0\x18ftypmp42", "video/mp4", type=type_, preview=photo("china"))
     with world.bot():
         assert "China gallery" in world.answer(world.ask(attachments=[clip])).text
 
 
-def test_a_sound_gets_a_polite_no(world: World) -> None:
+def test_audio_gets_a_polite_refusal(world: World) -> None:
     sound = world.instance.attach(world.alice, b"ID3", "audio/mpeg", type="audio")
     with world.bot():
         assert "only look at photos" in world.answer(world.ask(attachments=[sound])).text
@@ -367,7 +367,7 @@ def test_a_reply_is_no_wider_than_its_mention_or_config(world: World, asked: str
         assert world.answer(world.ask(visibility=asked)).visibility == expected
 
 
-def test_a_reply_is_no_wider_than_the_post_that_shows_the_photo(world: World) -> None:
+def test_a_reply_is_no_wider_than_the_status_with_the_photo(world: World) -> None:
     world.instance.follow(world.me, world.alice)
     above = world.instance.post(world.alice, "for friends", attachments=[world.photo()], visibility="private")
     with world.bot():

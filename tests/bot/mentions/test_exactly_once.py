@@ -1,4 +1,4 @@
-"""A mention gets exactly one answer, whatever fails; counted on the instance, not in the bot's own books."""
+"""A mention gets exactly one answer, whatever fails; counted on the instance, not in the bot's database."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_post_that_was_not_stored_is_repeated(world: World) -> None:
 def test_a_server_that_answers_a_repeated_key_with_500_gets_one_post(world: World, version: str) -> None:
     world.instance.settings = InstanceSettings(version=version)
     world.instance.faults.add(Fault(kind="store_then_cut", path=POSTS, methods=("POST",), times=1))
-    # The first look into the thread fails as well, so the repeat comes close.
+    # The first check of the thread fails too, so the post is nearly repeated.
     world.instance.faults.add(Fault(kind="answer", path=r".*/context", status=503, times=1))
     with world.bot() as bot:
         question = world.ask()
@@ -60,8 +60,8 @@ def test_a_bot_killed_in_any_state_answers_once_after_its_restart(world: World, 
     if state != "new":
         store.inbox.take(1)
     if state == "posting":
-        store.inbox.posting(notification_id)
-    if posted:  # the post arrived, and the kill came before it was recorded
+        store.inbox.mark_posting(notification_id)
+    if posted:  # posted, but killed before that was recorded
         world.instance.post(world.me, "@alice earlier answer", in_reply_to=question)
     store.close()
     with world.bot() as bot:
@@ -84,7 +84,7 @@ def test_a_lost_database_leads_to_no_second_answer(world: World) -> None:
     assert len(world.answers(question)) == 1
 
 
-def test_a_damaged_database_is_set_aside_and_loses_nothing(world: World) -> None:
+def test_a_damaged_database_is_replaced_and_loses_nothing(world: World) -> None:
     with world.bot() as bot:
         answered = world.ask()
         world.answer(answered)
@@ -110,12 +110,12 @@ def test_what_was_asked_while_the_bot_was_away_is_answered(world: World) -> None
     assert len(world.answers(before)) == 1
 
 
-def test_a_long_absence_is_walked_page_by_page(world: World) -> None:
+def test_a_long_absence_is_read_page_by_page(world: World) -> None:
     with world.bot():
         world.answer(world.ask())
     robot = world.person("robot", bot=True)
     first = world.ask()
-    for _ in range(90):  # more than a page holds
+    for _ in range(90):  # more than one page
         world.ask(by=robot, label=None)
     last = world.ask()
     with world.bot() as bot:
@@ -125,12 +125,12 @@ def test_a_long_absence_is_walked_page_by_page(world: World) -> None:
         assert sum(bot.store.inbox.counts().values()) == 93
 
 
-def test_one_old_status_does_not_end_the_first_look_back(world: World) -> None:
+def test_one_old_status_does_not_end_the_first_catch_up(world: World) -> None:
     robot = world.person("robot", bot=True)
     first = world.ask()
-    for _ in range(80):  # what a page holds
+    for _ in range(80):  # one page
         world.ask(by=robot, label=None)
-    world.ask().created_at -= timedelta(days=400)  # it mentions us since it was edited
+    world.ask().created_at -= timedelta(days=400)  # an old status that was edited to mention the bot
     with world.bot():
         world.answer(first)
 
@@ -158,7 +158,7 @@ def test_a_silent_stream_is_noticed(world: World) -> None:
     with world.bot(mastodon=settings) as bot:
         until(lambda: bot.stream.is_open)
         world.instance.faults.stall_streams()
-        world.answer(world.ask())  # the stream stands and says nothing: the timer finds it
+        world.answer(world.ask())  # the stream is open but silent: the catch-up finds it
 
 
 def test_an_instance_without_streaming_is_polled(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -192,13 +192,13 @@ def test_while_posting_is_limited_the_stream_goes_on(world: World) -> None:
         first = world.ask()
         until(lambda: world.instance.faults.fired["rate_limit"])
         second = world.ask()
-        until(lambda: sum(bot.store.inbox.counts().values()) == 2)  # taken in while nothing can be posted
+        until(lambda: sum(bot.store.inbox.counts().values()) == 2)  # received while nothing can be posted
         assert not world.answers(second)
         world.answer(first)
         world.answer(second)
 
 
-def test_a_limit_on_deleting_holds_back_no_answer(world: World) -> None:
+def test_a_limit_on_deleting_delays_no_answer(world: World) -> None:
     with world.bot() as bot:
         question = world.ask()
         reply = world.answer(question)
@@ -209,7 +209,7 @@ def test_a_limit_on_deleting_holds_back_no_answer(world: World) -> None:
     assert world.answers(question) == [reply]
 
 
-def test_what_cannot_be_posted_yet_is_not_worked_on(world: World) -> None:
+def test_no_work_is_done_for_an_answer_that_cannot_be_posted_yet(world: World) -> None:
     world.instance.faults.add(Fault(kind="rate_limit", path=POSTS, methods=("POST",), times=1, seconds=3600))
     with world.bot() as bot:
         world.ask()
@@ -219,7 +219,7 @@ def test_what_cannot_be_posted_yet_is_not_worked_on(world: World) -> None:
     assert sum(world.classifier.batches) == 1
 
 
-def test_an_outage_costs_no_mention_its_budget(world: World) -> None:
+def test_an_outage_counts_as_no_attempt(world: World) -> None:
     world.instance.faults.add(Fault(kind="answer", path=POSTS, methods=("POST",), status=503, html=True, times=6))
     with world.bot(bot={"max_attempts": 2}) as bot:
         question = world.ask()
@@ -228,7 +228,7 @@ def test_an_outage_costs_no_mention_its_budget(world: World) -> None:
     assert len(world.answers(question)) == 1
 
 
-def test_a_poison_mention_is_set_aside_and_stops_no_other(world: World) -> None:
+def test_a_mention_that_always_fails_is_given_up_and_stops_no_other(world: World) -> None:
     with world.bot(bot={"max_attempts": 2}) as bot:
         original = world.decoder.prepare
 
@@ -248,10 +248,12 @@ def test_a_poison_mention_is_set_aside_and_stops_no_other(world: World) -> None:
         world.decoder.prepare = original  # type: ignore[method-assign]
         assert bot.store.inbox.retry() == 1
         bot.worker.wake()
-        assert "read this file" in world.answer(poison).text  # the poison was in the decoder; the file is no image
+        assert (
+            "read this file" in world.answer(poison).text
+        )  # the decoder failed because of the test; the file is no image
 
 
-def test_a_revoked_token_stops_the_bot_with_what_to_do(world: World) -> None:
+def test_a_revoked_token_stops_the_bot_with_a_message_what_to_do(world: World) -> None:
     with world.bot() as bot:
         until(lambda: bot.stream.is_open)
         world.instance.revoke(world.me.token)
@@ -273,7 +275,7 @@ def test_a_question_deleted_before_its_answer_is_recorded_as_gone(world: World) 
     assert not world.instance.statuses_of(world.me)
 
 
-def test_a_photo_that_is_gone_is_answered_so(world: World) -> None:
+def test_the_answer_to_a_deleted_photo_says_that_it_is_gone(world: World) -> None:
     world.instance.faults.add(Fault(kind="answer", path=MEDIA, status=404))
     with world.bot():
         reply = world.answer(world.ask())
@@ -287,7 +289,7 @@ def test_a_media_server_that_is_down_for_a_while_delays_the_answer(world: World)
     assert "Japan gallery" in reply.text
 
 
-def test_a_media_server_that_stays_away_ends_in_a_polite_answer(world: World) -> None:
+def test_a_media_server_that_stays_down_leads_to_a_polite_answer(world: World) -> None:
     world.instance.faults.add(Fault(kind="answer", path=MEDIA, status=503))
     with world.bot(bot={"max_attempts": 2}):
         assert "could not fetch" in world.answer(world.ask()).text

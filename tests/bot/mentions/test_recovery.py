@@ -1,4 +1,4 @@
-"""What the storms of `benchmarks.chaos` taught: rare moments between a post, a deletion, a restart and an outage."""
+"""Rare cases found by `benchmarks.chaos`, between a post, a deletion, a restart and an outage."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ API = "/api/.*"
     ],
     ids=["503", "500", "cut", "404", "429"],
 )
-def test_an_instance_that_is_away_at_the_start_is_waited_for(world: World, fault: Fault) -> None:
+def test_the_bot_waits_for_an_instance_that_is_down_at_the_start(world: World, fault: Fault) -> None:
     world.instance.faults.add(fault)
     with world.bot():
         world.answer(world.ask())
 
 
 @pytest.mark.parametrize("kind", ["store_then_answer", "store_then_cut"])
-def test_an_answer_that_arrived_untold_goes_with_its_question(world: World, kind: str) -> None:
+def test_an_answer_posted_without_confirmation_is_deleted_with_its_question(world: World, kind: str) -> None:
     fault = Fault.model_validate({"kind": kind, "path": POSTS, "methods": ("POST",), "times": 1})
     with world.bot(bot={"retry_pause_s": 1.0, "max_retry_pause_s": 1.0}) as bot:
         stays = world.ask()
@@ -48,19 +48,19 @@ def test_an_answer_that_arrived_untold_goes_with_its_question(world: World, kind
     assert [status.in_reply_to_id for status in world.instance.statuses_of(world.me)] == [stays.id]
 
 
-def test_a_question_deleted_while_its_answer_is_being_recorded_takes_it_along(world: World) -> None:
+def test_an_answer_is_deleted_if_its_question_goes_while_it_is_recorded(world: World) -> None:
     late = Fault(kind="store_then_delay", path=POSTS, methods=("POST",), times=1, seconds=1.0)
     world.instance.faults.add(late)
     with world.bot(mastodon={"request_timeout_s": 10.0}) as bot:
         until(lambda: bot.stream.is_open)
         question = world.ask()
-        world.answer(question)  # it is there, and the bot does not know it yet
+        world.answer(question)  # it is posted, but the bot has no response yet
         world.instance.delete(question)
         until(lambda: bot.store.inbox.counts() == {"refused": 1})
     assert not world.instance.statuses_of(world.me)
 
 
-def test_a_proxy_that_knows_no_page_does_not_make_a_question_gone(world: World) -> None:
+def test_a_404_from_a_proxy_does_not_count_as_a_deleted_question(world: World) -> None:
     page = Fault(kind="answer", path=rf"{POSTS}/.*", status=404, html=True, times=2)
     with world.bot() as bot:
         parent = world.ask(text="my costume")
@@ -79,12 +79,12 @@ def test_a_clock_that_is_days_ahead_makes_no_mention_too_old(world: World, monke
         world.answer(world.ask())
 
 
-def test_a_database_damaged_while_the_bot_runs_ends_it_so_that_the_next_start_heals_it(world: World) -> None:
+def test_a_database_damaged_while_the_bot_runs_ends_it_and_the_next_start_repairs_it(world: World) -> None:
     with world.bot(mastodon={"catch_up_every_s": 0.2}) as bot:
         first = world.ask()
         world.answer(first)
         settle(bot)
-        with bot.store._database._lock:  # as a failing disk does, between two transactions
+        with bot.store._database._lock:  # like a failing disk, between two transactions
             bot.store._database._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             bot.store._database._connection.execute("PRAGMA cache_size = 0")
             with (world.data_dir / "bot.sqlite3").open("r+b") as file:
@@ -122,7 +122,7 @@ def test_a_full_disk_loses_no_mention(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/notifications", rf"{POSTS}/.*/context"])
-def test_an_answer_of_the_server_that_drips_without_end_is_given_up(world: World, path: str) -> None:
+def test_an_endless_slow_response_is_given_up(world: World, path: str) -> None:
     parent = world.ask("my costume")
     question = world.ask(label=None, in_reply_to=parent)
     world.instance.faults.add(Fault(kind="endless", path=path, times=1))

@@ -1,7 +1,7 @@
-"""A bot that ends at any of its steps, just before or just after one, leaves nothing lost and nothing said twice.
+"""A bot that dies before or after any step loses no mention and answers none twice.
 
-A step is a transaction of the database or a call to the instance. From that step on none takes place any more, as after
-`kill -9`; what was written stays. `benchmarks.chaos` kills a real process, at moments that nobody chooses.
+A step is a database transaction or a call to the instance. After the death no step runs, as after `kill -9`; what was
+written stays. `benchmarks.chaos` kills a real process at random times.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from bot.storage.store import Store
 from tests.bot.conftest import World, settle, until
 
 WRITES: tuple[tuple[type, str], ...] = (
-    *((Inbox, name) for name in ("put", "take", "posting", "defer", "finish", "admit", "revive")),
+    *((Inbox, name) for name in ("put", "take", "mark_posting", "defer", "finish", "admit", "requeue")),
     (Cursor, "move"),
     (Store, "belongs_to"),
 )
 
 
 class Killed(BaseException):
-    """No step takes place any more."""
+    """The bot is dead: no further step runs."""
 
 
 class Death:
-    """Comes at step `n`; `late`: when that step was done, though nobody hears of it."""
+    """Kills the bot at step `n`; `late`: after the step was done, but before it returns."""
 
     def __init__(self, n: int, *, late: bool) -> None:
         self._n = n

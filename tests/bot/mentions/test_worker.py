@@ -1,4 +1,4 @@
-"""What the worker does about failures: whom it holds back, for how long, and what it gives up on."""
+"""What the worker does about failures: which mentions wait, for how long, and which fail."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bot.config import BotSettings
 from bot.ending import Ending
 from bot.entities import Account, Mention, Status
 from bot.errors import Transient
-from bot.instance.limits import BLIND_WAIT_S, MAX_BLIND_WAIT_S, Limits
+from bot.instance.limits import DEFAULT_WAIT_S, MAX_DEFAULT_WAIT_S, Limits
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Entry, Outcome
 from bot.storage.store import Store
 from tests.bot.conftest import until
 
 START = 1_800_000_000.0
-N_HANDS = 16
+N_THREADS = 16
 PATIENCE_S = 30.0
 ENDING = Ending("https://example.social")
 Answer = Callable[[Entry, Mention | None], Outcome]
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Everybody:
-    """A gate that is always open."""
+    """A gate that lets everybody be answered."""
 
     def serves_only(self) -> None:
         return None
@@ -96,11 +96,11 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
 
 @pytest.fixture
 def start(store: Store, clock: Clock) -> Iterator[Start]:
-    """Starts a worker whose mentions are answered by a function."""
+    """Returns a function that starts a worker with a function as answerer."""
     workers = []
 
     def make(answer: Answer) -> Worker:
-        settings = BotSettings(concurrent_mentions=N_HANDS)
+        settings = BotSettings(concurrent_mentions=N_THREADS)
         worker = Worker(
             store.inbox,
             FunctionAnswerer(answer),
@@ -120,26 +120,26 @@ def start(store: Store, clock: Clock) -> Iterator[Start]:
         worker.stop(5.0)
 
 
-def test_many_failures_in_one_outage_hold_the_bot_back_once(store: Store, clock: Clock, start: Start) -> None:
-    all_at_work = threading.Barrier(N_HANDS)
-    failures = iter(range(N_HANDS))
+def test_many_failures_at_once_count_as_one_outage(store: Store, clock: Clock, start: Start) -> None:
+    all_working = threading.Barrier(N_THREADS)
+    failures = iter(range(N_THREADS))
 
     def answer(entry: Entry, _: Mention | None) -> Outcome:
         if next(failures, None) is None:
             return answered(entry)
-        all_at_work.wait(10)
+        all_working.wait(10)
         raise Transient("HTTP 503", outage=True)
 
-    for number in range(N_HANDS):
+    for number in range(N_THREADS):
         store.inbox.put(mention(number), look_first=False)
     worker = start(answer)
-    until(lambda: store.inbox.counts() == {"deferred": N_HANDS})
-    clock.now += 10.0  # the pause after a first failure, not after sixteen in a row
+    until(lambda: store.inbox.counts() == {"deferred": N_THREADS})
+    clock.now += 10.0  # the pause after one failure, not after sixteen in a row
     worker.wake()
-    until(lambda: store.inbox.counts() == {"answered": N_HANDS})
+    until(lambda: store.inbox.counts() == {"answered": N_THREADS})
 
 
-def test_after_a_long_outage_it_takes_a_minute_at_most_to_see_that_the_server_is_back(
+def test_after_a_long_outage_the_server_is_tried_at_least_once_a_minute(
     store: Store, clock: Clock, start: Start
 ) -> None:
     is_back = threading.Event()
@@ -166,7 +166,7 @@ def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clo
     store.inbox.put(mention(1), look_first=False)
     store.inbox.put(mention(2), look_first=False)
     store.inbox.take(2)
-    store.inbox.posting("1")  # and then it was killed, while the server was at work
+    store.inbox.mark_posting("1")  # then it was killed, while the server processed the post
     start(lambda entry, _: answered(entry))
     until(lambda: store.inbox.counts() == {"answered": 1, "deferred": 1})
     waiting = store.inbox.entry("1")
@@ -175,25 +175,25 @@ def test_a_post_that_a_killed_bot_sent_is_given_time_to_arrive(store: Store, clo
     assert waiting.next_try_at == clock.now + PATIENCE_S
 
 
-def test_a_mention_that_ends_the_whole_process_again_and_again_is_set_aside(store: Store, start: Start) -> None:
+def test_a_mention_that_kills_the_process_again_and_again_fails(store: Store, start: Start) -> None:
     store.inbox.put(mention(1), look_first=False)
     for _ in range(BotSettings().max_attempts):
-        store.inbox.take(1)  # and then the process ended
-        store.inbox.revive([])
+        store.inbox.take(1)  # then the process died
+        store.inbox.requeue([])
     start(lambda entry, _: answered(entry))
     until(lambda: store.inbox.counts() == {"failed": 1})
     (entry,) = store.inbox.entries()
-    assert "ended suddenly" in entry.reason
+    assert "the bot died while answering" in entry.reason
 
 
-def test_limits_without_a_time_are_heeded_longer_each_time_in_a_row(clock: Clock) -> None:
+def test_the_wait_after_a_429_without_a_time_doubles(clock: Clock) -> None:
     limits = Limits(now=clock)
     waits = []
     for _ in range(8):
         limits.note("call", {}, status=429)
         waits.append((limits.blocked_until("call") or 0.0) - clock.now)
-    assert waits[:3] == [BLIND_WAIT_S, 2 * BLIND_WAIT_S, 4 * BLIND_WAIT_S]
-    assert waits[-1] == MAX_BLIND_WAIT_S
+    assert waits[:3] == [DEFAULT_WAIT_S, 2 * DEFAULT_WAIT_S, 4 * DEFAULT_WAIT_S]
+    assert waits[-1] == MAX_DEFAULT_WAIT_S
     limits.note("call", {}, status=200)
     limits.note("call", {}, status=429)
-    assert limits.blocked_until("call") == clock.now + BLIND_WAIT_S
+    assert limits.blocked_until("call") == clock.now + DEFAULT_WAIT_S

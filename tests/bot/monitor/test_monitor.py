@@ -1,4 +1,4 @@
-"""A home for years: heartbeat, service manager, metrics, status page, tables, settings read again."""
+"""Monitoring: heartbeat, systemd, metrics, status page, tables, and reloading of settings."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_a_fresh_heartbeat_means_alive_and_an_old_one_does_not(tmp_path: Path) -
     assert "hangs or was killed" in str(problem(tmp_path, now=NOW + health.STALE_AFTER_S + 1))
 
 
-def test_a_bot_with_a_dead_part_does_not_beat(tmp_path: Path) -> None:
+def test_a_bot_with_a_dead_part_sends_no_heartbeat(tmp_path: Path) -> None:
     assert not beating(tmp_path, alive=False).beat()
     assert problem(tmp_path, now=NOW) is not None
 
 
-def test_systemd_hears_of_each_step(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_each_step(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(path))
@@ -54,11 +54,11 @@ def test_systemd_hears_of_each_step(tmp_path: Path) -> None:
         assert [systemd.recv(100).decode() for _ in range(3)] == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
 
 
-def test_a_service_manager_that_is_gone_does_no_harm(tmp_path: Path) -> None:
+def test_a_missing_systemd_socket_does_no_harm(tmp_path: Path) -> None:
     assert beating(tmp_path, NOTIFY_SOCKET=str(tmp_path / "gone")).beat()
 
 
-def test_a_running_bot_tells_its_health_and_a_stopped_one_too(world: World) -> None:
+def test_the_health_command_sees_a_running_and_a_stopped_bot(world: World) -> None:
     def check() -> tuple[int, str]:
         command = [sys.executable, "-m", "bot", "health"]
         done = subprocess.run(command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def test_systemd_finds_no_fault_with_the_unit(tmp_path: Path) -> None:
     text = (ROOT / "deploy" / "dokocos.service").read_text()
     for needed in ("Type=notify", "WatchdogSec=", "RestartPreventExitStatus=3", "OOMPolicy=continue"):
         assert needed in text
-    here = text.replace("/srv/dokocos/.venv/bin/python", sys.executable)  # it must exist to be verified
+    here = text.replace("/srv/dokocos/.venv/bin/python", sys.executable)  # systemd-analyze checks that it exists
     unit = tmp_path / "dokocos.service"
     unit.write_text(here)
     done = subprocess.run(
@@ -96,7 +96,7 @@ def free_port() -> int:
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """(name, value of the first label) -> value, read by Prometheus' own parser."""
+    """(name, value of the first label) -> value, parsed by Prometheus' own parser."""
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value
         for family in text_string_to_metric_families(text)
@@ -104,7 +104,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_port_tells_health_metrics_and_a_status_page(world: World) -> None:
+def test_the_port_serves_health_metrics_and_a_status_page(world: World) -> None:
     world.data_dir.mkdir(parents=True)
     version = add_version(world.data_dir, right=0.8, promoted=True, created_at=datetime(2026, 1, 2, tzinfo=UTC))
     with world.bot(bot={"http_port": free_port()}) as bot:
@@ -139,17 +139,17 @@ def test_promtool_finds_no_fault_with_the_metrics(world: World) -> None:
         world.answer(world.ask())
         settle(bot)
         page = bot.metrics.page()
-    command = ["promtool", "check", "metrics"]  # wherever it is
+    command = ["promtool", "check", "metrics"]  # found in PATH
     done = subprocess.run(command, input=page, capture_output=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
-def test_there_is_no_port_unless_it_is_asked_for(world: World) -> None:
+def test_no_port_is_opened_by_default(world: World) -> None:
     with world.bot() as bot:
         assert bot.pages is None
 
 
-def test_the_grafana_board_asks_for_metrics_that_exist(world: World) -> None:
+def test_the_grafana_dashboard_uses_metrics_that_exist(world: World) -> None:
     board = json.loads((ROOT / "deploy" / "grafana.json").read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     with world.bot() as bot:
@@ -160,7 +160,7 @@ def test_the_grafana_board_asks_for_metrics_that_exist(world: World) -> None:
     assert {name for name in named - conditional if f"# TYPE {name}" not in text and f"\n{name}" not in text} == set()
 
 
-def test_the_curve_shows_the_last_days_to_those_who_see_it_and_those_who_do_not(world: World) -> None:
+def test_the_chart_shows_the_last_days_as_bars_and_as_text(world: World) -> None:
     with world.bot() as bot:
         view = bot.operations.status_reader.read()
     jobs = ["train: <off> (last Jan 10 04:00, done, v2 is the champion now (better))"]
@@ -182,11 +182,11 @@ def test_jobs_and_stats_are_shown_as_tables(world: World) -> None:
             command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=True
         ).stdout
 
-    assert "0 mentions, 0 runs forgotten" in say("jobs")
+    assert "0 mentions, 0 runs deleted" in say("jobs")
     assert "champion: none yet" in say("stats")
 
 
-def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World) -> None:
+def test_sighup_reloads_settings_and_names_those_that_need_a_restart(world: World) -> None:
     config = world.data_dir.parent / "config.yaml"
     config.write_text("log: {level: INFO}\n")
     script = (
@@ -205,7 +205,7 @@ def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World)
             assert "admin acct=alice" in world.log.read_text()
             config.write_text("bot: {max_images: many}\n")
             process.send_signal(signal.SIGHUP)
-            until(lambda: "settings not reloaded, the old ones stay" in world.log.read_text())
+            until(lambda: "settings not reloaded, keeping the old ones" in world.log.read_text())
             world.client().home.accept_private_mentions()
             assert "Inbox: " in world.answer(world.ask("@dokocos inbox", label=None, visibility="direct")).text
         finally:
@@ -213,7 +213,7 @@ def test_settings_are_read_again_on_sighup_and_what_waits_is_named(world: World)
             assert process.wait(20) == 0
 
 
-def test_only_settings_that_wait_are_named(world: World) -> None:
+def test_only_settings_that_need_a_restart_are_named(world: World) -> None:
     before = world.settings()
     after = world.settings(bot={"admins": ["bob"], "keep_days": 3}, schedule={"scrape": {"enabled": True}})
     assert changed(before, after) == ["bot.keep_days"]

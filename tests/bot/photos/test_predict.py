@@ -1,4 +1,4 @@
-"""The predictor batches what is there, swaps versions without a pause, and lets one photo fail alone."""
+"""The predictor batches waiting photos, swaps versions without a pause, and one photo can fail alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Gated(FakeClassifier):
 
 
 class Touchy(FakeClassifier):
-    """Fails on any batch that holds a black photo."""
+    """Fails on any batch with a black photo."""
 
     def predict(self, photos: Photo) -> Sequence[FakeScored]:
         if any(not photo.any() for photo in photos):
@@ -54,7 +54,7 @@ class Touchy(FakeClassifier):
         return super().predict(photos)
 
 
-def test_photos_that_wait_are_judged_together_in_batches_of_the_size_given() -> None:
+def test_waiting_photos_are_classified_in_batches_of_the_given_size() -> None:
     classifier = Gated()
     with predictor(FakeLoader(classifier), batch_size=4) as made:
         first = made.submit(plain("japan"), view="whole")
@@ -77,7 +77,7 @@ def test_each_photo_gets_its_own_scores_sorted() -> None:
         assert sum(score for _, score in each.scores) == pytest.approx(1)
 
 
-def test_one_photo_that_fails_takes_no_other_with_it() -> None:
+def test_one_failing_photo_does_not_fail_the_others() -> None:
     gated = Touchy()
     with predictor(FakeLoader(gated)) as made:
         photos = [plain("japan"), np.zeros((224, 224, 3), np.uint8), plain("china")]
@@ -107,7 +107,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one_serving(caplog: pyt
     assert caplog.text.count("champion not loaded") == 1
 
 
-def test_without_a_champion_it_says_so_and_serves_the_one_that_comes() -> None:
+def test_without_a_champion_it_raises_and_later_serves_a_new_one() -> None:
     loader = FakeLoader(None)
     with predictor(loader) as made:
         with pytest.raises(ModelError, match="no version yet"):
@@ -119,7 +119,7 @@ def test_without_a_champion_it_says_so_and_serves_the_one_that_comes() -> None:
         until(lambda: _version(made) == "v1")
 
 
-def test_a_photo_prepared_for_another_view_is_sent_back() -> None:
+def test_a_photo_prepared_for_another_view_is_rejected() -> None:
     with predictor(FakeLoader()) as made, pytest.raises(ViewChangedError):
         made.submit(plain("japan"), view="top").result(10)
 

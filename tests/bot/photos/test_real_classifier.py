@@ -1,4 +1,4 @@
-"""The fake classifier and the real one keep the same contract, and the real one answers in the sandbox."""
+"""The fake and the real classifier have the same contract; the real one answers in the sandbox."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ def test_the_stamp_changes_with_the_champion(data_dir: Path) -> None:
     file = data_dir / "registry.json"
     beside = data_dir / "registry.json.new"
     beside.write_bytes(file.read_bytes())
-    beside.replace(file)  # as the registry writes it
+    beside.replace(file)  # as the registry does
     assert loader.stamp() != before
     assert ServingLoader(Settings(data_dir=data_dir / "nowhere")).stamp() is None

@@ -1,4 +1,4 @@
-"""Answers carry a picture while the server grants uploads, and come without it rather than late."""
+"""Answers have a picture while the server allows uploads; without one they are not delayed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_answer_carries_a_picture_with_alt_text_in_its_language(world: World,
     assert re.search(r"🇯🇵 \S+ \d+%", picture.description)
 
 
-def test_each_judged_photo_has_its_picture(world: World) -> None:
+def test_each_classified_photo_has_its_picture(world: World) -> None:
     photos = [world.photo("japan"), world.instance.attach(world.alice, b"broken"), world.photo("china")]
     with world.bot(bot=PICTURES):
         reply = world.answer(world.ask(attachments=photos))
@@ -41,7 +41,7 @@ def test_without_an_upload_the_answer_comes_as_text(world: World, kind: str) -> 
     assert "Japan gallery" in reply.text
 
 
-def test_the_last_uploads_are_spared(world: World) -> None:
+def test_the_last_uploads_of_a_rate_limit_are_not_used(world: World) -> None:
     with world.bot(bot=PICTURES | {"spare_uploads": 28}):
         answers = [world.answer(world.ask()) for _ in range(4)]
     assert [len(answer.media) for answer in answers] == [1, 1, 0, 0]  # of 30 in half an hour

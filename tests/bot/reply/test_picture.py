@@ -1,4 +1,4 @@
-"""The card shows the photo, what was looked at and the scores, whatever the photo and whichever fonts there are."""
+"""The card shows the photo, the heat map and the scores, with any photo and any fonts."""
 
 import io
 import subprocess
@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bot.photos.decode import ROOT
 from bot.reply import fonts, picture
 from bot.reply.picture import Bar, draw_card, percentage
 from tests import hostile
 from trainer.config import VIEWS
+from trainer.photos.decode_process import ROOT
 
 Heat = npt.NDArray[np.float32]
 BARS = (Bar("Brazil", 0.72), Bar("Japan", 0.2), Bar("China", 0.08))
@@ -35,7 +35,7 @@ def card(
 
 
 def near(pixels: npt.NDArray[np.int16], colour: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
-    """Where a picture has a colour, but for what JPEG does to it."""
+    """Where a picture has a colour, within JPEG's error."""
     found: npt.NDArray[np.bool_] = np.abs(pixels - np.asarray(colour)).max(axis=2) < 24
     return found
 
@@ -48,7 +48,7 @@ def hot(*, top: float, left: float) -> Heat:
 
 
 def middle_of_change(heatmap: Heat, *, view: str = "whole") -> tuple[float, float]:
-    """Where in the card the heat map shows: row and column."""
+    """The centre of the heat map in the card: row and column."""
     changed = np.abs(card(heatmap=heatmap, view=view) - card(view=view)).sum(axis=2) > 60
     rows, columns = np.nonzero(changed)
     return float(rows.mean()), float(columns.mean())
@@ -56,7 +56,7 @@ def middle_of_change(heatmap: Heat, *, view: str = "whole") -> tuple[float, floa
 
 @pytest.fixture
 def without_japanese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine that has DejaVu Sans and no more."""
+    """Simulates a machine with no other font than DejaVu Sans."""
     remembered = (fonts.load, fonts._has, fonts._paths)
     for function in remembered:
         function.cache_clear()
@@ -90,14 +90,14 @@ def test_the_heat_map_of_the_mirror_view_is_turned_back() -> None:
     assert turned > left + 50
 
 
-def test_the_heat_map_of_a_square_lies_on_that_square() -> None:
+def test_the_heat_map_of_a_square_view_covers_that_square() -> None:
     everywhere = np.ones((14, 14), np.float32)
     rows = [middle_of_change(everywhere, view=view)[0] for view in ("top", "middle", "bottom")]
     assert rows == sorted(rows)
     assert rows[2] - rows[0] > 80
 
 
-def test_where_the_head_did_not_look_the_photo_keeps_its_shades() -> None:
+def test_cold_places_keep_the_brightness_of_the_photo() -> None:
     height, width, _ = PHOTO.shape
     top, left = (420 - height) // 2, picture.MARGIN
     shown = Image.fromarray(card().astype(np.uint8)).crop((left, top, left + width, top + height))
@@ -105,7 +105,7 @@ def test_where_the_head_did_not_look_the_photo_keeps_its_shades() -> None:
     assert np.abs(np.asarray(shown.convert("L"), float) - np.asarray(expected.convert("L"), float)).mean() < 4
 
 
-def test_bars_are_as_long_as_their_shares() -> None:
+def test_the_length_of_a_bar_is_its_share() -> None:
     best = near(card(), picture.BEST_BAR).sum(axis=1).max()
     others = near(card(), picture.BAR)[200:].sum(axis=1).max()
     assert others / best == pytest.approx(0.2 / 0.72, abs=0.03)
@@ -116,24 +116,24 @@ def test_a_card_shows_four_bars_at_most() -> None:
     assert np.array_equal(card(bars=many), card(bars=many[:4]))
 
 
-def test_nothing_runs_over_the_edge() -> None:
+def test_nothing_is_drawn_over_the_edge() -> None:
     long = "Verylonglabelnamewithoutanyspace" * 9
     data = draw_card(PHOTO, COLD, (Bar(long, 0.5), Bar(long, 0.5)), headline=long, footer=long, scale=("a", "b"))
     pixels = np.asarray(Image.open(io.BytesIO(data))).astype(np.int16)
-    assert near(pixels[:, -20:], picture.GROUND).all()
-    assert near(pixels[-12:], picture.GROUND).all()
+    assert near(pixels[:, -20:], picture.BACKGROUND).all()
+    assert near(pixels[-12:], picture.BACKGROUND).all()
 
 
 @pytest.mark.parametrize(
     ("share", "shown"),
     [(0, "0%"), (0.001, "<1%"), (0.012, "1%"), (0.5, "50%"), (0.724, "72%"), (0.9951, ">99%"), (1, "100%")],
 )
-def test_a_percentage_is_whole_and_never_rounds_doubt_away(share: float, shown: str) -> None:
+def test_a_percentage_is_whole_and_not_rounded_to_0_or_100(share: float, shown: str) -> None:
     assert percentage(share) == shown
 
 
 @pytest.mark.usefixtures("without_japanese")
-def test_without_a_japanese_font_the_other_wording_is_written() -> None:
+def test_without_a_japanese_font_the_other_wording_is_drawn() -> None:
     assert not fonts.can_write("日本")
     assert fonts.writable(("日本", "Japan")) == "Japan"
     japanese = card(bars=(Bar(("日本", "Japan"), 0.9),))
@@ -147,7 +147,7 @@ def test_a_character_that_no_font_has_is_left_out() -> None:
 
 
 @pytest.mark.skipif(not fonts.can_write("日本"), reason="no Japanese font is installed here")
-def test_with_a_japanese_font_japanese_is_written() -> None:
+def test_with_a_japanese_font_japanese_is_drawn() -> None:
     assert fonts.writable(("日本のギャラリー", "Japan")) == "日本のギャラリー"
 
 

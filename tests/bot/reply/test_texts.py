@@ -1,4 +1,4 @@
-"""The texts: complete in every language, safe as templates, and clear about what is wrong with a file of them."""
+"""The texts: complete in every language, safe as templates, with clear errors about a faulty file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.reply.texts import DEFAULT_PATH, PLACEHOLDERS, REQUESTS, load_texts
+from bot.reply.texts import ADDED, DEFAULT_PATH, PLACEHOLDERS, REQUESTS, load_texts
 from trainer.errors import ConfigError
 
 BLOCKS: dict[str, Any] = yaml.safe_load(DEFAULT_PATH.read_text(encoding="utf-8"))
 
 
 def write(tmp_path: Path, change: dict[str, Any], *, language: str = "en") -> Path:
-    """A file with a few texts of one language."""
+    """Writes a file with a few texts of one language."""
     path = tmp_path / "texts.yaml"
     path.write_text(yaml.safe_dump({language: change}, allow_unicode=True), encoding="utf-8")
     return path
@@ -57,11 +57,11 @@ def test_japanese_and_english_are_there() -> None:
         ("!!!", None),
     ],
 )
-def test_requests_are_known_alone_in_a_mention(written: str, request_: str | None) -> None:
+def test_a_request_is_recognized_as_the_only_text_of_a_mention(written: str, request_: str | None) -> None:
     assert load_texts().request(written) == request_
 
 
-def test_a_file_of_ones_own_changes_the_texts_it_holds_and_leaves_the_others(tmp_path: Path) -> None:
+def test_a_custom_file_replaces_only_the_texts_it_contains(tmp_path: Path) -> None:
     texts = load_texts(write(tmp_path, {"help": "Show me!"}))
     assert texts.say("en", "help") == "Show me!"
     assert texts.say("en", "limit") == BLOCKS["en"]["limit"]
@@ -77,6 +77,11 @@ def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
     assert texts.say("de", "hot") == "zählte viel"
 
 
+def test_a_language_from_before_a_text_was_added_has_the_english_one(tmp_path: Path) -> None:
+    german = {name: text for name, text in BLOCKS["en"].items() if name not in ADDED}
+    assert load_texts(write(tmp_path, german, language="de")).say("de", "unknown") == BLOCKS["en"]["unknown"]
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -89,18 +94,18 @@ def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
         ({"sure": "{gallery"}, "en.sure: missing, or not a text"),
         ({"sure": 5}, "en.sure: missing, or not a text"),
         ({"shure": "x"}, "en.shure: no such text"),
-        ({"words": {"stop": ["stop"]}}, "en.words: must hold"),
-        ({"words": {name: [True] for name in REQUESTS}}, "en.words: must hold"),
+        ({"words": {"stop": ["stop"]}}, "en.words: must contain"),
+        ({"words": {name: [True] for name in REQUESTS}}, "en.words: must contain"),
     ],
 )
-def test_a_faulty_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+def test_the_error_about_a_faulty_file_names_the_text(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_texts(write(tmp_path, change))
     assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "- a", "en: text", "ja: {}", "{", "\x00"])
-def test_a_file_that_holds_no_texts_says_so(tmp_path: Path, content: str) -> None:
+def test_a_file_without_texts_is_a_clear_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "texts.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"texts\.yaml"):

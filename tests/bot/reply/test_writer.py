@@ -1,4 +1,4 @@
-"""Replies fit, say the right thing in the right language, and ping nobody but the asker."""
+"""Replies fit, have the right text in the right language, and mention only the asker."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PINGS = re.compile(r"(?<![\w/])@\w")
 @given(
     findings=FINDINGS, limit=st.integers(60, 600), warning=st.text(max_size=700), language=st.sampled_from(["en", "ja"])
 )
-def test_every_answer_fits_and_pings_only_the_asker(
+def test_every_answer_fits_and_mentions_only_the_asker(
     findings: list[Finding], limit: int, warning: str, language: str
 ) -> None:
     writer = Writer(TEXTS, {}, widest="public", max_characters=limit)
@@ -74,7 +74,7 @@ def test_every_answer_fits_and_pings_only_the_asker(
 
 @given(st.text())
 @example("＃タグ")
-def test_words_from_elsewhere_neither_ping_nor_tag_nor_link(words: str) -> None:
+def test_texts_of_others_cannot_mention_tag_or_link(words: str) -> None:
     shown = harmless(words)
     assert not set("@#＃\n\r") & set(shown)
     assert "://" not in shown
@@ -83,7 +83,7 @@ def test_words_from_elsewhere_neither_ping_nor_tag_nor_link(words: str) -> None:
 @pytest.mark.parametrize(
     "label", ["@everyone", "#tag", "＃タグ", "https://evil.example", "<b>", "a_b", "日本語" * 50, "{label}"]
 )
-def test_a_folders_name_is_shown_as_what_it_is_and_does_nothing(label: str) -> None:
+def test_a_folder_name_as_label_is_shown_unchanged_and_cannot_mention_or_link(label: str) -> None:
     text = WRITER.answer([prediction((label, 0.9), ("b", 0.1))], to=status()).text
     assert PINGS.findall(text) == ["@a"]
     assert not set("#＃") & set(text)
@@ -108,18 +108,18 @@ def test_an_answer_below_the_threshold_says_that_it_is_not_sure() -> None:
     assert "自信がありません。しいて言えば🇨🇳 中国のギャラリーに似ています。" in reply.text
 
 
-def test_a_label_without_a_text_is_shown_by_its_own_name() -> None:
+def test_a_label_without_a_text_is_shown_as_it_is() -> None:
     assert "the atlantis gallery" in WRITER.answer([prediction(("atlantis", 1.0))], to=status()).text
 
 
-def test_four_photos_stay_within_a_small_instance() -> None:
+def test_four_photos_fit_within_a_small_instances_limit() -> None:
     findings: list[Finding] = [prediction(("japan", 0.6), ("china", 0.3), ("brazil", 0.1))] * 4
     text = WRITER.answer(findings, to=status()).text
     assert length(text) <= 500
     assert text.count("Japan 60%") == 4
 
 
-def test_the_content_warning_of_the_post_above_is_kept() -> None:
+def test_the_content_warning_of_the_status_above_is_kept() -> None:
     above = status(spoiler_text="eyes", sensitive=True)
     reply = WRITER.answer([prediction(("japan", 1.0))], to=status(), shown=above)
     assert (reply.spoiler_text, reply.sensitive) == ("eyes", True)
@@ -145,7 +145,9 @@ def test_the_narrower_of_two_visibilities_is_no_wider_than_either(one: Any, othe
         ("", "", "en"),
     ],
 )
-def test_the_language_is_the_mentions_own_or_told_by_its_letters(code: str | None, text: str, expected: str) -> None:
+def test_the_language_is_the_mentions_own_or_guessed_from_its_letters(
+    code: str | None, text: str, expected: str
+) -> None:
     assert TEXTS.language(code, text) == expected
 
 
@@ -187,9 +189,9 @@ def test_a_flag_is_never_cut_in_half() -> None:
 
 
 def test_a_long_text_is_cut_without_being_read_to_its_end() -> None:
-    assert cut("🇯🇵" * 100_000, 3) == "🇯🇵🇯🇵…"  # all of it would take minutes
+    assert cut("🇯🇵" * 100_000, 3) == "🇯🇵🇯🇵…"  # reading all of it would take minutes
 
 
-def test_labels_in_config_cannot_ping() -> None:
+def test_labels_in_config_cannot_mention_anybody() -> None:
     writer = Writer(TEXTS, {"japan": LabelText(en="@admin #tag https://x.example")}, widest="public")
     assert PINGS.findall(writer.answer([prediction(("japan", 1.0))], to=status()).text) == ["@a"]

@@ -1,4 +1,4 @@
-"""What operations remember, and that a database of any past format is brought forward with what it holds."""
+"""The records of jobs, messages and faults; databases of all past formats are migrated with their rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_database_of_each_past_format_is_migrated_with_its_rows(tmp_path: Path
     records.close()
 
 
-def test_a_run_that_was_stopped_on_purpose_was_no_turn(records: Records, clock: Clock) -> None:
+def test_a_stopped_run_does_not_count_as_a_turn(records: Records, clock: Clock) -> None:
     records.note("train", "planned", "")
     planned_at = clock.now
     clock.now += 100
@@ -58,13 +58,13 @@ def test_a_run_that_was_stopped_on_purpose_was_no_turn(records: Records, clock: 
     assert records.last_turn("train") == clock.now
 
 
-def test_a_turn_never_lies_in_the_future(records: Records, clock: Clock) -> None:
+def test_a_turn_is_never_in_the_future(records: Records, clock: Clock) -> None:
     records.note("train", "done", "")
     clock.now -= 10 * DAY_S
     assert records.last_turn("train") == clock.now
 
 
-def test_a_run_that_was_broken_off_has_failed(records: Records) -> None:
+def test_an_interrupted_run_has_failed(records: Records) -> None:
     records.begin("train")
     assert records.n_failures("train") == 0
     assert records.close_runs() == 1
@@ -78,17 +78,17 @@ def test_failures_in_a_row_are_counted_from_the_last_success(records: Records) -
     assert records.n_failures("train") == 2
 
 
-def test_a_fault_is_told_once_a_day_and_again_when_it_comes_back(records: Records, clock: Clock) -> None:
-    assert records.may_tell("disk")
-    assert not records.may_tell("disk")
+def test_a_fault_is_reported_once_a_day_and_again_when_it_comes_back(records: Records, clock: Clock) -> None:
+    assert records.should_report("disk")
+    assert not records.should_report("disk")
     clock.now += DAY_S
-    assert records.may_tell("disk")
-    assert records.mended("disk")
-    assert not records.mended("disk")
-    assert records.may_tell("disk")
+    assert records.should_report("disk")
+    assert records.resolved("disk")
+    assert not records.resolved("disk")
+    assert records.should_report("disk")
 
 
-def test_letters_wait_in_order_until_they_are_sent(records: Records) -> None:
+def test_messages_wait_in_order_until_they_are_sent(records: Records) -> None:
     records.write("one", acct="alice")
     records.write("two", acct=None, picture=b"jpeg", alt_text="a table")
     first, second = records.queued()
@@ -100,7 +100,7 @@ def test_letters_wait_in_order_until_they_are_sent(records: Records) -> None:
     assert [letter.text for letter in records.queued()] == ["two"]
 
 
-def test_forgetting_old_runs_keeps_the_newest_turn_of_each_job(records: Records, clock: Clock) -> None:
+def test_pruning_runs_keeps_the_newest_turn_of_each_job(records: Records, clock: Clock) -> None:
     for job in ("train", "train", "scrape"):
         records.note(job, "done", "")
         clock.now += 1

@@ -1,4 +1,4 @@
-"""The inbox, the cursor and the opt-outs survive what happens to databases."""
+"""The inbox, the cursor and the opt-outs, and their safety when the database is locked, full or damaged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.errors import ConfigError, StorageError
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that only moves when told to."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -66,19 +66,19 @@ def put(store: Store, *numbers: int, account_id: str = "7") -> None:
         assert store.inbox.put(mention(number, account_id=account_id), look_first=False)
 
 
-def test_what_comes_twice_is_stored_once(store: Store) -> None:
+def test_a_mention_that_arrives_twice_is_stored_once(store: Store) -> None:
     put(store, 1)
     assert not store.inbox.put(mention(1), look_first=False)
     assert not store.inbox.put(mention(2, status_id="100"), look_first=False)  # the same status, notified again
     assert store.inbox.counts() == {"new": 1}
 
 
-def test_no_words_of_anybody_are_kept(store: Store, tmp_path: Path) -> None:
+def test_no_text_of_a_status_is_stored(store: Store, tmp_path: Path) -> None:
     put(store, 1)
     assert all(b"secret" not in file.read_bytes() for file in tmp_path.iterdir())
 
 
-def test_a_mention_is_taken_by_one_hand_only(store: Store) -> None:
+def test_a_mention_is_taken_by_one_thread_only(store: Store) -> None:
     put(store, *range(1, 41))
     taken: list[str] = []
 
@@ -105,7 +105,7 @@ def test_a_deferred_mention_is_due_when_its_time_has_come(store: Store, clock: C
     assert (entry.attempts, entry.tries, entry.reason) == (2, 2, "later")
 
 
-def test_a_failure_that_is_not_charged_leaves_the_budget(store: Store, clock: Clock) -> None:
+def test_a_failure_that_is_not_charged_counts_as_no_attempt(store: Store, clock: Clock) -> None:
     put(store, 1)
     for _ in range(3):
         store.inbox.take(1)
@@ -114,25 +114,25 @@ def test_a_failure_that_is_not_charged_leaves_the_budget(store: Store, clock: Cl
     assert (entry.attempts, entry.tries) == (1, 4)
 
 
-def test_what_was_about_to_be_posted_is_looked_for_ever_after(store: Store, clock: Clock) -> None:
+def test_a_mention_in_state_posting_keeps_look_first_from_then_on(store: Store, clock: Clock) -> None:
     put(store, 1)
     store.inbox.take(1)
-    store.inbox.posting("1")
+    store.inbox.mark_posting("1")
     store.inbox.defer("1", until=clock.now, reason="", charged=True)
     assert store.inbox.take(1)[0].look_first
 
 
-def test_what_nobody_works_on_is_put_back_and_nothing_else(store: Store) -> None:
+def test_only_mentions_that_are_not_in_progress_are_requeued(store: Store) -> None:
     put(store, 1, 2, 3, 4)
     store.inbox.take(3)
-    store.inbox.posting("2")
+    store.inbox.mark_posting("2")
     store.inbox.finish("3", Outcome("answered"))
-    assert store.inbox.revive(["1"]) == 1
+    assert store.inbox.requeue(["1"]) == 1
     states = {entry.notification_id: entry.state for entry in store.inbox.entries()}
     assert states == {"1": "working", "2": "deferred", "3": "answered", "4": "new"}
 
 
-def test_a_retry_gives_a_failed_mention_a_fresh_budget(store: Store) -> None:
+def test_a_retry_resets_a_failed_mentions_attempts(store: Store) -> None:
     put(store, 1, 2)
     store.inbox.take(2)
     store.inbox.finish("1", Outcome("failed", reason="poison"))
@@ -142,7 +142,7 @@ def test_a_retry_gives_a_failed_mention_a_fresh_budget(store: Store) -> None:
     assert store.inbox.take(5)[0].attempts == 1
 
 
-def test_an_account_is_admitted_so_often_an_hour_and_a_retry_is_not_counted(store: Store, clock: Clock) -> None:
+def test_an_account_has_an_hourly_limit_and_a_retry_is_not_counted(store: Store, clock: Clock) -> None:
     put(store, 1, 2, 3)
     put(store, 4, account_id="8")
     assert store.inbox.admit("1", account_id="7", limit=2)
@@ -161,7 +161,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_over_the_limit(store: Store, clo
     store.inbox.admit("1", account_id="7", limit=1)
     store.inbox.finish("1", Outcome("answered", kind="limit", reply_id="5"))
     clock.now -= 10 * 86400
-    assert not store.inbox.told_within_hour(account_id="7", kind="limit", but="2")
+    assert not store.inbox.answered_within_hour(account_id="7", kind="limit", excluding="2")
     assert store.inbox.admit("2", account_id="7", limit=1)
 
 
@@ -219,7 +219,7 @@ def test_an_inbox_stays_with_one_account_on_one_instance(store: Store) -> None:
             store.belongs_to(base_url, account_id)
 
 
-def test_finished_mentions_are_forgotten_in_time_and_open_ones_never(store: Store, clock: Clock) -> None:
+def test_finished_mentions_are_deleted_in_time_and_open_ones_never(store: Store, clock: Clock) -> None:
     put(store, 1, 2, 3)
     store.inbox.finish("1", Outcome("answered"))
     clock.now += 100
@@ -228,7 +228,7 @@ def test_finished_mentions_are_forgotten_in_time_and_open_ones_never(store: Stor
     assert {entry.notification_id for entry in store.inbox.entries()} == {"2", "3"}
 
 
-def test_ten_thousand_mentions_leave_a_small_file_behind(store: Store, clock: Clock, tmp_path: Path) -> None:
+def test_pruning_ten_thousand_mentions_leaves_a_small_file(store: Store, clock: Clock, tmp_path: Path) -> None:
     for number in range(300):
         put(store, number)
         store.inbox.finish(str(number), Outcome("answered", reply_id=str(number)))
@@ -253,9 +253,7 @@ def test_a_locked_database_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_full_disk_is_a_clear_error_and_damages_nothing(store: Store) -> None:
-    store._database._connection.execute(
-        "PRAGMA max_page_count = 1"
-    )  # as SQLite sees a disk without room for another page
+    store._database._connection.execute("PRAGMA max_page_count = 1")  # for SQLite the same as a full disk
     with pytest.raises(StorageError, match="full"):
         put(store, *range(2, 2000))
     store._database._connection.execute("PRAGMA max_page_count = 1000000")
@@ -265,7 +263,7 @@ def test_a_full_disk_is_a_clear_error_and_damages_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "middle", "empty header"])
-def test_a_damaged_file_is_set_aside_with_the_opt_outs_saved_where_they_can_be(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_renamed_and_its_readable_opt_outs_are_kept(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "bot.sqlite3"
     store = Store(path)
     store.opt_outs.add("77")

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.fakes import FakeDecoder
 from tests.web import Exchange, Server, serving, status
 from trainer.config import Settings
 from trainer.errors import StorageError
@@ -145,7 +146,15 @@ def run(settings: Settings, manifest: Manifest, clock: Clock | None = None, **mo
     clock = clock or Clock()
     with Fetcher(settings.web, sleep=clock.sleep) as fetcher:
         site = open_site(settings, fetcher)
-        return Scrape(site, manifest, settings, sleep=clock.sleep, monotonic=lambda: clock.time, **more).run()
+        return Scrape(
+            site,
+            manifest,
+            settings,
+            FakeDecoder(settings.images),
+            sleep=clock.sleep,
+            monotonic=lambda: clock.time,
+            **more,
+        ).run()
 
 
 def held(manifest: Manifest) -> list[int]:
@@ -382,7 +391,7 @@ def test_two_scrapes_at_once_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scrape.lock"
     with (
         only_one(path, "scrape"),
-        pytest.raises(StorageError, match="another scrape is at work"),
+        pytest.raises(StorageError, match="another scrape is running"),
         only_one(path, "scrape"),
     ):
         pass
@@ -685,7 +694,7 @@ def test_a_longer_crawl_delay_of_robots_txt_is_respected(gallery: Gallery, manif
 
 def check(settings: Settings, manifest: Manifest) -> VerifyReport:
     with Fetcher(settings.web) as fetcher:
-        return verify(open_site(settings, fetcher), manifest, settings, sleep=lambda _: None)
+        return verify(open_site(settings, fetcher), manifest, settings, FakeDecoder(), sleep=lambda _: None)
 
 
 def test_verify_restores_files_that_are_damaged_or_missing(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.config import Settings
+from trainer.photos.decode import Decoder
 from trainer.training.charts import Chart, line_chart
 from trainer.training.report import N_EXAMPLES, _points_above, render
 from trainer.training.train import REPORT, Outcome, train
@@ -97,7 +98,7 @@ def test_the_report_has_all_sections(page: str, trained: tuple[Settings, Outcome
         outcome.version.facts.fingerprint[:16],
     ):
         assert words in page, words
-    assert len(re.findall('<svg role="img" aria-label="', page)) == 4
+    assert len(re.findall('<svg role="img" aria-label="', page)) == 3
     assert 1 <= page.count("data:image/jpeg") <= 3 * 2 * N_EXAMPLES
 
 
@@ -106,15 +107,16 @@ def test_a_deleted_photo_is_omitted_from_the_examples(trained: tuple[Settings, O
     for item in outcome.training_data.dataset.split("holdout"):
         item.path.rename(tmp_path / item.sha256)
     try:
-        page = render(
-            "1",
-            outcome.version.facts,
-            outcome.training_data,
-            outcome.trained,
-            outcome.verdict,
-            None,
-            limits=settings.images,
-        )
+        with Decoder(settings.images) as decoder:
+            page = render(
+                "1",
+                outcome.version.facts,
+                outcome.training_data,
+                outcome.trained,
+                outcome.verdict,
+                None,
+                decoder=decoder,
+            )
     finally:
         for item in outcome.training_data.dataset.split("holdout"):
             (tmp_path / item.sha256).rename(item.path)

@@ -60,6 +60,6 @@ def test_only_a_run_interrupted_during_its_scrape_resumes_the_scrape(tmp_path: P
 
 
 def test_a_second_session_is_refused(tmp_path: Path) -> None:
-    with session(tmp_path, "train"), pytest.raises(StorageError, match="another training is at work"):  # noqa: SIM117
+    with session(tmp_path, "train"), pytest.raises(StorageError, match="another training is running"):  # noqa: SIM117
         with session(tmp_path, "features"):
             pass

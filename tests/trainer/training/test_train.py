@@ -278,17 +278,25 @@ def test_a_full_disk_does_not_change_versions_and_champion(settings: Settings, m
     assert registry.champion_name() == "2026-11-23-1"
 
 
-def test_repeated_trainings_differ_only_by_seed_and_save_no_version(
+def test_repeated_trainings_of_a_linear_head_are_equal_and_save_no_version(
     settings: Settings, trained: tuple[Settings, Outcome]
 ) -> None:
-    small = settings.model_copy(update={"head": settings.head.model_copy(update={"batch_size": 8, "max_epochs": 3})})
-    training_data = TrainingData.gather(small, Silent())
-    found = repeat(training_data, small, Silent(), n=3, first=trained[1].trained)
-    again = repeat(training_data, small, Silent(), n=3, first=trained[1].trained)
+    training_data = TrainingData.gather(settings, Silent())
+    found = repeat(training_data, settings, Silent(), n=3, first=trained[1].trained)
     assert list(found) == [0, 1, 2]
-    assert np.array_equal(found[1].holdout_scores, again[1].holdout_scores)
-    assert not np.array_equal(found[1].holdout_scores, found[2].holdout_scores)
-    assert Registry(small.data_dir).names() == ["2026-11-23-1"]
+    assert all(np.array_equal(one.holdout_scores, found[0].holdout_scores) for one in found.values())
+    assert Registry(settings.data_dir).names() == ["2026-11-23-1"]
+
+
+def test_repeated_trainings_of_a_hidden_layer_differ_by_their_seed_alone(
+    settings: Settings, trained: tuple[Settings, Outcome]
+) -> None:
+    head = settings.head.model_copy(update={"hidden_units": 4, "batch_size": 8, "max_epochs": 3})
+    small = settings.model_copy(update={"head": head})
+    training_data = TrainingData.gather(small, Silent())
+    found, again = (repeat(training_data, small, Silent(), n=3, first=trained[1].trained) for _ in range(2))
+    assert found[1].fitted.history == again[1].fitted.history
+    assert found[1].fitted.history != found[2].fitted.history
 
 
 def test_the_steps_are_in_order(settings: Settings) -> None:

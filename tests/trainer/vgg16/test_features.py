@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fakes import FakeDecoder
 from trainer.config import FeatureSettings, ImageSettings
 from trainer.errors import ImageError, ModelError
+from trainer.photos.decode import Decoder
 from trainer.photos.images import load_rgb, view
 from trainer.vgg16 import precision as precision_module
 from trainer.vgg16.backbone import Backbone, choose_batch_size
@@ -67,7 +70,8 @@ def open_cache(folder: Path, backbone: Backbone, views: Sequence[str] = SETTINGS
 
 
 def compute(photos: list[Photo], backbone: Backbone, cache: FeatureCache, **options: Any) -> Computed:
-    return compute_features(photos, backbone=backbone, cache=cache, limits=LIMITS, batch_size=4, **options)
+    decoder = FakeDecoder(LIMITS)
+    return compute_features(photos, backbone=backbone, cache=cache, decoder=decoder, batch_size=4, **options)
 
 
 def test_features_equal_the_average_of_keras_vgg16(backbone: Backbone, weights: dict[str, Convolution]) -> None:
@@ -107,7 +111,19 @@ def test_the_average_of_the_last_map_equals_the_last_columns(backbone: Backbone)
     np.testing.assert_allclose(last, extracted.last_map.mean(axis=(1, 2)), rtol=1e-4)
 
 
-def test_an_image_has_bit_identical_features_in_any_batch(backbone: Backbone) -> None:
+def test_photos_decoded_in_confined_processes_have_the_same_features_bit_by_bit(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    photos = save_photos(tmp_path, 5)
+    caches = [open_cache(tmp_path / name, backbone) for name in ("here", "elsewhere")]
+    compute(photos, backbone, caches[0])
+    with closing(Decoder.in_bulk(LIMITS, n_children=2)) as decoder:
+        compute_features(photos, backbone=backbone, cache=caches[1], decoder=decoder, batch_size=4)
+    here, elsewhere = (cache.load([photo.sha256 for photo in photos]) for cache in caches)
+    assert np.array_equal(here, elsewhere)
+
+
+def test_an_image_has_the_same_features_bit_by_bit_in_any_batch(backbone: Backbone) -> None:
     images = noise(11)
     together = backbone.extract(images, batch_size=4).features
     order = np.random.default_rng(1).permutation(len(images))

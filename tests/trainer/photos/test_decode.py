@@ -5,23 +5,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import psutil
 import pytest
 
-from bot.config import BotSettings
-from bot.photos.decode import ROOT, Decoder
 from tests import hostile
 from tests.verdict import judge, peak_mib
 from trainer.config import VIEWS, ImageSettings
 from trainer.errors import ImageError, ProjectError
-from trainer.photos import images
+from trainer.photos import decode_process, images
+from trainer.photos.decode import Decoder
+from trainer.photos.decode_process import ROOT
+from trainer.photos.duplicates import perceptual_hash
 
 MIB = 1024 * 1024
-LIMITS = ImageSettings()
+LIMITS = ImageSettings(decode_max_bytes=768 * MIB)
 PHOTO = hostile.encoded("JPEG")
 # Two million empty lines of a run-length BMP: legal, and slow enough to be caught at it.
 SLOW = next(file.data for file in hostile.bombs() if file.name == "bomb/rle.bmp")
@@ -30,8 +32,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keep
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Decoder]:
-    settings = BotSettings()
-    with Decoder(LIMITS, memory_bytes=settings.decode_max_bytes, deadline_s=settings.decode_timeout_s) as shared:
+    with Decoder(LIMITS) as shared:
         yield shared
 
 
@@ -48,7 +49,7 @@ def outcome(decoder: Decoder, data: bytes) -> str:
 
 def test_every_hostile_file_ends_in_an_array_or_a_refusal_that_fits() -> None:
     ends, wrong = {}, {}
-    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30) as decoder:
+    with Decoder(LIMITS) as decoder:
         before = decoder.pids()
         for file in hostile.corpus():
             ends[file.name], fault = judge(file, decoder.prepare)
@@ -67,8 +68,8 @@ def test_every_hostile_file_ends_in_an_array_or_a_refusal_that_fits() -> None:
 
 @linux_only
 def test_bombs_that_no_limit_stops_are_stopped_by_the_memory_limit() -> None:
-    unlimited = ImageSettings(max_pixels=10**12, max_bytes=10**9, max_frames=10**9)
-    with Decoder(unlimited, memory_bytes=256 * MIB, deadline_s=30) as decoder:
+    unlimited = ImageSettings(max_pixels=10**12, max_bytes=10**9, max_frames=10**9, decode_max_bytes=256 * MIB)
+    with Decoder(unlimited) as decoder:
         ends = {file.name: outcome(decoder, file.data) for file in hostile.bombs()}
         assert peak_mib(decoder.pids()) < 256 + 64  # shared libraries do not count
         assert outcome(decoder, PHOTO) == hostile.ARRAY
@@ -78,13 +79,13 @@ def test_bombs_that_no_limit_stops_are_stopped_by_the_memory_limit() -> None:
 
 @linux_only
 def test_a_file_that_is_itself_too_much_for_a_child_is_too_heavy() -> None:
-    with Decoder(ImageSettings(max_bytes=10**9), memory_bytes=96 * MIB, deadline_s=30) as decoder:
+    with Decoder(ImageSettings(max_bytes=10**9, decode_max_bytes=96 * MIB)) as decoder:
         assert outcome(decoder, PHOTO + bytes(60 * MIB)) == "too_heavy"
         assert outcome(decoder, PHOTO) == hostile.ARRAY
 
 
 def test_a_photo_that_takes_too_long_is_given_up_and_its_child_replaced() -> None:
-    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=0.05) as decoder:
+    with Decoder(LIMITS, deadline_s=0.05) as decoder:
         before = set(decoder.pids())
         with pytest.raises(ImageError, match=r"more than 0\.05 s") as caught:
             decoder.prepare(SLOW)
@@ -93,7 +94,7 @@ def test_a_photo_that_takes_too_long_is_given_up_and_its_child_replaced() -> Non
 
 
 def test_a_child_that_hangs_is_replaced_and_the_next_photo_answered() -> None:
-    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=2) as decoder:
+    with Decoder(LIMITS, deadline_s=2) as decoder:
         assert [outcome(decoder, PHOTO) for _ in decoder.pids()] == [hostile.ARRAY, hostile.ARRAY]
         hung = decoder.pids()
         for pid in hung:
@@ -105,7 +106,7 @@ def test_a_child_that_hangs_is_replaced_and_the_next_photo_answered() -> None:
 
 
 def test_a_photo_whose_child_is_killed_by_somebody_else_is_answered_all_the_same() -> None:
-    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=60) as decoder, ThreadPoolExecutor(2) as pool:
+    with Decoder(LIMITS, deadline_s=60) as decoder, ThreadPoolExecutor(2) as pool:
         assert [outcome(decoder, PHOTO) for _ in decoder.pids()] == [hostile.ARRAY, hostile.ARRAY]
         stopped = decoder.pids()
         for pid in stopped:
@@ -124,6 +125,91 @@ def test_a_child_sees_what_training_sees(decoder: Decoder, view: str) -> None:
     assert np.array_equal(decoder.thumbnail(PHOTO, max_width=90, max_height=90), small)
 
 
+def test_a_child_measures_what_the_whole_photo_would_be_measured_as(decoder: Decoder) -> None:
+    for name in ("JPEG", "PNG"):
+        data = hostile.save(hostile.drawing().resize((333, 512)), name)
+        rgb = images.load_rgb(data, LIMITS)
+        measured = decoder.measure(data)
+        assert (measured.height, measured.width) == rgb.shape[:2] == (512, 333)
+        assert perceptual_hash(measured.brightness) == perceptual_hash(rgb)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about broken EXIF
+def test_a_confined_child_decides_as_a_process_that_may_do_everything(decoder: Decoder) -> None:
+    """What it could not import or open any more would be a refusal of a good photo."""
+
+    def decide(prepare: Callable[[bytes], images.Pixels], data: bytes) -> tuple[str, bytes]:
+        try:
+            return hostile.ARRAY, prepare(data).tobytes()
+        except ImageError as error:
+            return error.reason, b""
+
+    bombs = {file.name for file in hostile.bombs()}
+    for file in hostile.corpus():
+        if file.name not in bombs:
+            seen = decide(lambda data: images.prepare(data, LIMITS, ["whole"])[0], file.data)
+            assert decide(decoder.prepare, file.data) == seen, file.name
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ("{}, b'123'", "too few pixels"),
+        ("{'reason': 'because', 'message': ''}, b''", "a reason of its own"),
+        ("{'reason': ['damaged'], 'message': ''}, b''", "a reason that is no text"),
+        ("{'reason': 'damaged', 'message': {}}, b''", "no message"),
+        ("{'reason': 'damaged', 'message': 'x' * 10**6}, b''", "a message without an end"),
+    ],
+)
+def test_a_child_that_answers_nonsense_is_replaced(answer: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        f"from trainer.photos import decode_child\ndecode_child._answer = lambda *_: ({answer})\ndecode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder:
+        before = decoder.pids()
+        with pytest.raises(ImageError) as caught:
+            decoder.prepare(PHOTO)
+        assert caught.value.reason in ("damaged", "too_heavy"), what
+        assert decoder.pids() != before
+
+
+@pytest.mark.parametrize("size", [None, [224], [0, 224], [-224, -224], [10**9, 10**9], ["224", "224"], 5])
+def test_a_size_that_no_photo_has_is_not_believed(size: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from trainer.photos import decode_child\n"
+        f"decode_child._answer = lambda *_: ({{'size': {size!r}}}, bytes(64 * 64))\n"
+        "decode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder:
+        with pytest.raises(ImageError, match="nonsense"):
+            decoder.measure(PHOTO)
+        with pytest.raises(ImageError, match="nonsense"):
+            decoder.thumbnail(PHOTO, max_width=224, max_height=224)
+
+
+def test_a_fault_of_ours_is_logged_and_no_photo_waits_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "from trainer.photos import decode_child\n"
+        "decode_child.images.prepare = lambda *_, **__: {}['a fault']\n"
+        "decode_child._main()"
+    )
+    monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
+    with Decoder(LIMITS, n_children=1) as decoder, pytest.raises(ImageError, match="failed over the photo"):
+        decoder.prepare(PHOTO)
+    assert "KeyError" in caplog.text
+
+
+def test_a_decoder_for_many_photos_starts_no_child_before_the_first() -> None:
+    with closing(Decoder.in_bulk(LIMITS, n_children=3)) as decoder:
+        assert decoder.pids() == []
+        decoder.prepare(PHOTO)
+        assert len(decoder.pids()) == 1
+
+
 def test_many_threads_each_get_the_answer_to_their_own_photo(decoder: Decoder) -> None:
     sides = [40 + 3 * number for number in range(24)]
     photos = [hostile.save(hostile.drawing().resize((side, 300)), "PNG") for side in sides]
@@ -134,7 +220,7 @@ def test_many_threads_each_get_the_answer_to_their_own_photo(decoder: Decoder) -
 
 def test_a_child_has_no_token_and_no_setting_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
-    with Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30) as decoder:
+    with Decoder(LIMITS) as decoder:
         environments = [psutil.Process(pid).environ() for pid in decoder.pids()]
     assert environments
     assert all("PATH" in environment for environment in environments)
@@ -143,8 +229,8 @@ def test_a_child_has_no_token_and_no_setting_in_its_environment(monkeypatch: pyt
 
 def test_the_children_end_with_the_bot_even_when_it_is_killed() -> None:
     code = (
-        "import time; from bot.photos.decode import Decoder; from trainer.config import ImageSettings\n"
-        "decoder = Decoder(ImageSettings(), memory_bytes=2**29, deadline_s=9); decoder.start()\n"
+        "import time; from trainer.photos.decode import Decoder; from trainer.config import ImageSettings\n"
+        "decoder = Decoder(ImageSettings()); decoder.start()\n"
         "print(*decoder.pids(), flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as bot:
@@ -157,7 +243,7 @@ def test_the_children_end_with_the_bot_even_when_it_is_killed() -> None:
 
 
 def test_a_closed_decoder_says_so_and_leaves_no_process() -> None:
-    decoder = Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=30)
+    decoder = Decoder(LIMITS)
     decoder.start()
     pids = decoder.pids()
     decoder.close()
@@ -168,7 +254,7 @@ def test_a_closed_decoder_says_so_and_leaves_no_process() -> None:
 
 
 def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
-    decoder = Decoder(LIMITS, memory_bytes=768 * MIB, deadline_s=60)
+    decoder = Decoder(LIMITS, deadline_s=60)
     decoder.start()
     outcome(decoder, PHOTO)
     for pid in decoder.pids():
@@ -188,7 +274,7 @@ def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
 
 
 def test_what_can_be_refused_unopened_reaches_no_child() -> None:
-    never_started = Decoder(ImageSettings(max_bytes=1000), memory_bytes=768 * MIB, deadline_s=30)
+    never_started = Decoder(ImageSettings(max_bytes=1000))
     assert outcome(never_started, PHOTO) == "too_large"
     assert outcome(never_started, b"") == "empty"
     assert never_started.pids() == []

@@ -1,0 +1,54 @@
+"""How the label with the fewest training photos does beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+from trainer.evaluation.evaluate import Report
+
+FAR_BELOW = 0.15  # of recall; more is worth asking for photos
+
+
+@dataclass(frozen=True, slots=True)
+class Rarest:
+    """The rarest label.
+
+    Attributes:
+        n_photos: that it was learned from.
+        n_next: that the next rarest label was learned from.
+        recall: on the holdout, 0..1.
+        others: mean recall of the other labels.
+    """
+
+    label: str
+    n_photos: int
+    n_next: int
+    recall: float
+    others: float
+
+    def in_words(self) -> str:
+        """One sentence, and what would help where it lies far below."""
+        points = round(100 * (self.others - self.recall))
+        lies = f"{points} points below" if points > 0 else f"{-points} points above" if points else "level with"
+        text = f"The rarest label, {self.label} ({self.n_photos:,} training photos), lies {lies} the others."
+        if self.others - self.recall > FAR_BELOW:
+            text += (
+                f" {self.n_next - self.n_photos:,} more photos of it, as many as the next label has, would help most."
+            )
+        return text
+
+
+def rarest(report: Report, n_photos: Mapping[str, int]) -> Rarest | None:
+    """The rarest label's place; None where no label is rarer than the others, or the holdout has none of it.
+
+    Args:
+        n_photos: training photos by label.
+    """
+    (n_fewest, label), (n_next, _), *_ = sorted((n, label) for label, n in n_photos.items())
+    recalls = {each.label: each.recall.value for each in report.classes if each.recall.value is not None}
+    others = [recall for name, recall in recalls.items() if name != label]
+    if n_fewest == n_next or label not in recalls or not others:
+        return None
+    return Rarest(label, n_fewest, n_next, recalls[label], mean(others))

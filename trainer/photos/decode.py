@@ -1,0 +1,181 @@
+"""Photos are decoded in processes of their own, with a memory limit and a deadline: no file can take the others down.
+
+A child (`decode_child`) that hangs is killed, one that ended is started anew, and every photo gets its answer. A child
+has no token in its environment, is shut in (`trainer.confinement`), and hands back pixels and words: nothing is
+pickled, and what it says is checked. So one that a photo has taken over can do no more than answer wrongly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from trainer.config import VIEWS, ImageSettings
+from trainer.errors import ImageError
+from trainer.photos import images
+from trainer.photos.decode_process import Child, ChildDiedError
+
+logger = logging.getLogger(__name__)
+
+N_CHILDREN = 2
+PATIENCE = 10  # times the deadline, where nobody waits
+_About = Mapping[str, Any]  # a frame without its body
+_T = TypeVar("_T")
+
+
+class Decoder:
+    """A small pool of decoding processes; several threads may use it at once.
+
+    Args:
+        limits: what counts as a photo, what one child may hold in memory, and how long it may take.
+        n_children: processes; each starts with the first photo that it is needed for, or with `start`.
+        deadline_s: seconds for one photo instead of `limits.decode_timeout_s`.
+    """
+
+    def __init__(self, limits: ImageSettings, *, n_children: int = N_CHILDREN, deadline_s: float | None = None) -> None:
+        self._limits = limits
+        deadline_s = limits.decode_timeout_s if deadline_s is None else deadline_s
+        set_up = {"limits": limits.model_dump(), "memory_bytes": limits.decode_max_bytes, "deadline_s": deadline_s}
+        self._children = [Child(set_up, deadline_s) for _ in range(n_children)]
+        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
+
+    @classmethod
+    def in_bulk(cls, limits: ImageSettings, *, n_children: int | None = None) -> Self:
+        """For many photos that nobody waits for: a child for each processor, unless there shall be fewer, and time
+        also for a process of the lowest priority. None starts before it is needed."""
+        return cls(limits, n_children=n_children or os.cpu_count() or 1, deadline_s=PATIENCE * limits.decode_timeout_s)
+
+    def start(self) -> None:
+        """Start the children, without waiting: the first photo waits until one is there.
+
+        Raises:
+            ProjectError: no process could be started.
+        """
+        for child in self._children:
+            child.start()
+
+    def lacks(self) -> tuple[str, ...]:
+        """What this system lacks for shutting a child in (see `trainer.confinement`); waits until one has started.
+
+        Raises:
+            ProjectError: no child could be started, or the decoder is closed.
+        """
+        child = self._idle.get()
+        try:
+            return child.set_up()
+        finally:
+            self._idle.put(child)
+
+    def pids(self) -> list[int]:
+        """The children's process ids, for whoever watches their memory."""
+        return [pid for child in self._children if (pid := child.pid()) is not None]
+
+    def close(self) -> None:
+        """Kill the children; a photo that one of them is at ends in a `ProjectError`, to be tried another time."""
+        for child in self._children:
+            child.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, data: bytes, view: str = "whole", *, side_px: int = 224) -> images.Pixels:
+        """One view of a photo; raises as `views`.
+
+        Returns:
+            (side_px, side_px, 3) uint8.
+        """
+        pixels: images.Pixels = self.views(data, [view], side_px=side_px)[0]
+        return pixels
+
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> images.Pixels:
+        """The views of one photo, by `trainer.photos.images.prepare` in a child.
+
+        Returns:
+            (len(views), side_px, side_px, 3) uint8, in the order given.
+
+        Raises:
+            ImageError: with the reasons of `trainer.photos.images`, and "too_slow" when the deadline passed;
+                "too_heavy" also when a child was killed for its memory, "damaged" also when it crashed, twice.
+            ProjectError: no child could be started, or the decoder is closed; another time may do.
+            ValueError: an unknown view.
+        """
+        if unknown := set(views) - set(VIEWS):
+            raise ValueError(f"{unknown.pop()!r} is no view; known: {', '.join(VIEWS)}")
+        request = {"do": "prepare", "views": list(views), "side_px": side_px}
+        return self._ask(request, data, lambda _, body: _pixels(body, len(views), side_px, side_px, 3))
+
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> images.Pixels:
+        """The whole photo in its own proportions, by `trainer.photos.images.thumbnail` in a child; raises as `views`.
+
+        Returns:
+            (h, w, 3) uint8, h <= max_height, w <= max_width.
+        """
+
+        def read(answer: _About, body: bytearray) -> images.Pixels:
+            return _pixels(body, *_size(answer, max_width * max_height), 3)
+
+        return self._ask({"do": "thumbnail", "max_width": max_width, "max_height": max_height}, data, read)
+
+    def measure(self, data: bytes) -> images.Measured:
+        """What a collection notes about a photo, by `trainer.photos.images.measure` in a child; raises as `views`."""
+
+        def read(answer: _About, body: bytearray) -> images.Measured:
+            height, width = _size(answer, self._limits.max_pixels)
+            return images.Measured(width, height, _pixels(body, images.BRIGHTNESS_PX, images.BRIGHTNESS_PX))
+
+        return self._ask({"do": "measure"}, data, read)
+
+    def _ask(self, request: _About, data: bytes, read: Callable[[_About, bytearray], _T]) -> _T:
+        """A child's answer, as `read` understands it; `read` raises ValueError for what makes no sense."""
+        images.check_bytes(data, self._limits)  # what can be refused unopened goes no further
+        child = self._idle.get()
+        try:
+            try:
+                answer, body = child.ask(request, data)
+            except ChildDiedError:  # perhaps killed by somebody else; a photo that crashes the decoder does so again
+                answer, body = child.ask(request, data)
+            if "fault" in answer:
+                logger.error("a fault of ours in the decoder; please report it: %.9000r", answer["fault"])
+                raise ImageError("the decoder failed over the photo; save it anew", reason="damaged")
+            if "reason" in answer:
+                raise _refusal(answer)
+            return read(answer, body)
+        except ChildDiedError as error:
+            logger.warning("decoder crashed twice exit_status=%d bytes=%d", error.exit_status, len(data))
+            raise ImageError(f"{error} over the photo; save it anew", reason=error.reason) from error
+        except ValueError as error:
+            child.discard()
+            logger.warning("decoder replaced, as its answer made no sense bytes=%d", len(data))
+            raise ImageError("the decoder answered nonsense; save the photo anew", reason="damaged") from error
+        finally:
+            self._idle.put(child)
+
+
+def _refusal(answer: _About) -> ImageError:
+    reason, message = answer["reason"], answer.get("message")
+    if not isinstance(message, str) or not isinstance(reason, str) or reason not in images.REASONS:
+        raise ValueError(f"no refusal: {reason!r}")
+    return ImageError(message, reason=reason)
+
+
+def _size(answer: _About, max_pixels: int) -> tuple[int, int]:
+    """Height and width."""
+    match answer.get("size"):
+        case [int(height), int(width)] if height > 0 and width > 0 and height * width <= max_pixels:
+            return height, width
+    raise ValueError("no size")
+
+
+def _pixels(body: bytearray, *shape: int) -> images.Pixels:
+    return np.frombuffer(body, np.uint8).reshape(shape)

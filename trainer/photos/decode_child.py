@@ -1,0 +1,125 @@
+"""The process that decodes photos: `python -m trainer.photos.decode_child`, asked over its standard streams.
+
+Each way goes a frame: the lengths of a JSON object and of a body, the object, the body. The first one sets the process
+up, and `trainer.confinement` shuts it in; each is answered by one. When whoever asks is gone, `kill -9` included, the
+process reads the end of its input and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import struct
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar
+
+from trainer.config import ImageSettings
+from trainer.confinement import confine
+from trainer.errors import ImageError
+from trainer.photos import images
+
+HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
+MAX_TEXT_BYTES = 64 * 1024  # of a frame's JSON object
+MAX_WORDS = 4000  # characters of a message or a traceback
+OUT_OF_MEMORY = 3  # the exit status that says so
+_Bytes = TypeVar("_Bytes", bytes, bytearray)
+
+
+def frame(about: Mapping[str, Any], body: bytes) -> tuple[bytes, bytes]:
+    """What to write, one after the other."""
+    text = json.dumps(about).encode()
+    return HEADER.pack(len(text), len(body)) + text, body
+
+
+def receive(read: Callable[[int], _Bytes], *, max_bytes: int) -> tuple[dict[str, Any], _Bytes]:
+    """The next frame.
+
+    Args:
+        read: the next so many bytes, no fewer; raises EOFError when the other side is gone.
+
+    Raises:
+        ValueError: what came is no frame, or one longer than `max_bytes`.
+    """
+    n_text, n_body = HEADER.unpack(read(HEADER.size))
+    if n_text > MAX_TEXT_BYTES or n_text + n_body > max_bytes:
+        raise ValueError(f"a frame of {n_text:,} + {n_body:,} bytes; at most {max_bytes:,} are taken")
+    try:
+        about, body = json.loads(read(n_text)), read(n_body)
+    except RecursionError as error:
+        raise ValueError("a frame nested too deeply") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"a frame about {type(about).__name__}; it must be an object")
+    return about, body
+
+
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """The child's life: set up once, then answer until whoever asks is gone."""
+
+    def read(n_bytes: int) -> bytes:
+        found = requests.read(n_bytes)
+        if len(found) < n_bytes:
+            raise EOFError
+        return found
+
+    def send(about: Mapping[str, Any], body: bytes) -> None:
+        for part in frame(about, body):
+            answers.write(part)
+        answers.flush()
+
+    set_up, _ = receive(read, max_bytes=MAX_TEXT_BYTES)
+    limits = ImageSettings(**set_up["limits"])
+    images.load_decoders()
+    missing = confine(memory_bytes=set_up["memory_bytes"], keep=[1, 2, requests.fileno(), answers.fileno()])
+    send({"missing": missing}, b"")
+    while True:
+        request, data = receive(read, max_bytes=limits.max_bytes + MAX_TEXT_BYTES)
+        # Whoever asks keeps the deadline. Should they be killed just now, this ends a decoder that hangs.
+        signal.setitimer(signal.ITIMER_REAL, 2 * set_up["deadline_s"])
+        answer, body = _answer(request, data, limits)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(answer, body)
+
+
+def _answer(request: Mapping[str, Any], data: bytes, limits: ImageSettings) -> tuple[dict[str, Any], bytes]:
+    options = {name: value for name, value in request.items() if name != "do"}
+    try:
+        if request["do"] == "prepare":
+            return {}, images.prepare(data, limits, **options).tobytes()
+        if request["do"] == "thumbnail":
+            pixels = images.thumbnail(data, limits, **options)
+            return {"size": pixels.shape[:2]}, pixels.tobytes()
+        measured = images.measure(data, limits)
+        return {"size": (measured.height, measured.width)}, measured.brightness.tobytes()
+    except ImageError as error:
+        return {"reason": error.reason, "message": str(error)[:MAX_WORDS]}, b""
+    except MemoryError:
+        raise
+    except Exception as error:
+        return {"fault": "".join(traceback.format_exception(error))[-MAX_WORDS:]}, b""
+
+
+def _main() -> None:
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What the libraries print, warn and log about strangers' files goes nowhere, least of all into the answers; what
+    # matters comes back as an answer. A fault before the first photo still reaches standard error.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    warnings.simplefilter("ignore")
+    logging.disable()
+    try:
+        _serve(requests, answers)
+    except (EOFError, BrokenPipeError):
+        pass  # whoever asked is gone
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+
+
+if __name__ == "__main__":
+    _main()
