@@ -1,1 +1,1 @@
-"""What dokocos measures about itself, each figure beside the ceiling of the machine it ran on."""
+"""Benchmarks of dokocos, with the limit of the machine beside each figure."""

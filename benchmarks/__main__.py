@@ -18,22 +18,22 @@ from rich.table import Table
 from benchmarks.result import Figure, Result
 
 BENCHMARKS = {  # name -> module, what it measures
-    "features": ("benchmarks.features", "photos per second beside the machine's own ceiling and plain Model.predict"),
-    "training": ("benchmarks.training", "a whole training beside the recipe that everybody copies: seconds, accuracy"),
-    "retrain": ("benchmarks.retrain", "what training again after 1% new photos costs, beside the first training"),
+    "features": ("benchmarks.features", "photos per second, compared with the machine's limit and plain Model.predict"),
+    "training": ("benchmarks.training", "a whole training, compared with the usual tutorial recipe: seconds, accuracy"),
+    "retrain": ("benchmarks.retrain", "cost of a training after 1% new photos, compared with the first training"),
     "scale": ("benchmarks.scale", "memory and seconds with the cached features of 15,000 and 100,000 photos"),
-    "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the end is the same, bit for bit"),
-    "repeat": ("benchmarks.repeat", "the same training twice, bit for bit; the spread of its figures over seeds"),
-    "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class beside the others"),
-    "calibration": ("benchmarks.calibration", "how far scores can be believed on held-out members"),
+    "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the result is bit-identical"),
+    "repeat": ("benchmarks.repeat", "the same training twice, bit-identical; the spread of its figures over seeds"),
+    "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
+    "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
-    "latency": ("benchmarks.latency", "from mention to reply, beside one bare forward pass; readiness and memory"),
-    "busy": ("benchmarks.busy", "answers while the bot trains, beside answers while it does not"),
-    "burst": ("benchmarks.burst", "a hundred mentions at once, beside the batched rate of the same network"),
-    "chaos": ("benchmarks.chaos", "a thousand mentions while everything fails: lost, answered twice, left behind"),
-    "soak": ("benchmarks.soak", "memory, files, threads and database over ten thousand mentions"),
-    "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: what is lost, what is told"),
-    "hostile": ("benchmarks.hostile", "broken and malicious files: how each ends, peak memory, slowest"),
+    "latency": ("benchmarks.latency", "time from mention to reply, compared with a forward pass; start-up, memory"),
+    "busy": ("benchmarks.busy", "answer times with and without a training at the same time"),
+    "burst": ("benchmarks.burst", "100 mentions at once, compared with the batched rate of the same network"),
+    "chaos": ("benchmarks.chaos", "1,000 mentions with faults everywhere: lost, answered twice, not cleaned up"),
+    "soak": ("benchmarks.soak", "memory, files, threads and database over 10,000 mentions"),
+    "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: losses and messages"),
+    "hostile": ("benchmarks.hostile", "broken and malicious files: result, peak memory, slowest"),
 }
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,10 +41,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    name: Annotated[str | None, typer.Argument(help="Which one; without it they are listed.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: to see that it works, not to quote.")] = False,
+    name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
 ) -> None:
-    """Measure what dokocos promises. The last line is JSON; the exit status is 1 when a goal was missed."""
+    """Run a benchmark. The last line is JSON; the exit status is 1 if a goal was missed."""
     console = Console()
     if name is None:
         console.print(_list())
@@ -67,7 +67,7 @@ def _list() -> Table:
 
 
 def _table(name: str, result: Result) -> Table:
-    """Figures beside their goals."""
+    """The table of figures and goals."""
     goals = {goal.figure: goal for goal in result.goals}
     table = Table("figure", "value", "goal", "", title=name)
     for figure, value in result.figures.items():

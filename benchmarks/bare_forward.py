@@ -1,7 +1,7 @@
-"""`python -m benchmarks.bare_forward DATA_DIR`: reads batch sizes, writes seconds per pass of the champion.
+"""`python -m benchmarks.bare_forward DATA_DIR`: reads batch sizes, prints seconds per pass of the champion.
 
-A process of its own, so that the kernels are the bot's (they are chosen before TensorFlow is imported), and nothing
-else shares its threads.
+It is a separate process, so that it uses the same kernels as the bot (they are chosen before TensorFlow is imported),
+and shares its threads with nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainer.registry.serving import Classifier
 
 
 def main() -> None:
-    """Serve until the end of the input."""
+    """Measure until the end of the input."""
     classifier = Classifier.load(Settings(data_dir=Path(sys.argv[1])))
     images = np.random.default_rng(0).integers(0, 256, (64, 224, 224, 3), dtype=np.uint8)
     for line in sys.stdin:

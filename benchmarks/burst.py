@@ -1,7 +1,7 @@
-"""A hundred mentions at once, beside the rate at which the same network runs through ready images in batches.
+"""Measures 100 mentions at once, compared with the rate of the same network on prepared images in batches.
 
-The photos are uploaded beforehand, as they have to be before a status can carry them. The instance runs on the same
-cores as the bot, and its share of them counts against the bot.
+The photos are uploaded before, as a status requires. The instance runs on the same cores as the bot, and its CPU time
+counts against the bot.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BATCH_SIZES = (1, 2, 4, 8)
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: few mentions.
+        quick: fewer mentions.
         work_dir: an empty folder.
-        say: shows a line of progress.
+        say: prints a line of progress.
     """
     n_mentions, n_passes = (8, 1) if quick else (100, 4)
     photos = draw_photos(min(n_mentions, 20))
@@ -63,5 +63,5 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _best_rate(bare: BareForward, n_passes: int) -> float:
-    """Images per second at the best batch size."""
+    """Images per second with the best batch size."""
     return max(statistics.median(size / bare.seconds(size) for _ in range(n_passes)) for size in BATCH_SIZES)

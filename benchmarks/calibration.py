@@ -1,12 +1,12 @@
-"""How far scores can be believed: what was said, and how often it was true, on members who were held out.
+"""Measures the calibration of scores: predicted score against accuracy, on holdout members.
 
-One gallery is scraped, and its features are computed once. Then the split is drawn again and again - each time other
-members are held out -, and each time a head is fitted, its calibration and its "not sure" threshold are chosen on
-validation, and all of it is judged on the holdout. The first draw is the one that `python -m trainer train` makes.
-The precision asked of sure answers is set higher than by default, as at 0.8 none of these photos would be turned away.
+One gallery is scraped, and its features are computed once. Then the split is drawn several times, each time with other
+holdout members. For each draw, a head is fitted, its calibration and "not sure" threshold are chosen on validation, and
+it is evaluated on the holdout. The first draw is the one of `python -m trainer train`. The target precision is higher
+than the default, because at 0.8 no photo would get "not sure".
 
-The error of a perfectly calibrated head is not zero on so many photos, only small: it is simulated, by drawing what
-each photo is from the head's own scores. VGG16 has seeded random weights.
+On a limited number of photos, the error of a perfectly calibrated head is small, but not zero. It is simulated by
+drawing the label of each photo from the head's own scores. VGG16 has seeded random weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
+from benchmarks.studio import Silent, gather, scraped_studio, with_other_members, with_photos
 from trainer.config import Settings
 from trainer.head.calibration import expected_calibration_error
-from trainer.training.fitting import fit_and_judge
+from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData, class_indexes
 
 Floats = npt.NDArray[np.float32]
@@ -35,11 +35,11 @@ TARGET_PRECISION = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """One draw of the holdout, and what a head said of it.
+    """One draw of the holdout, and a head's scores for it.
 
     Attributes:
-        raw: (n, k) scores before calibration; `scores` are those after it.
-        class_indexes: (n,) what the photos are.
+        raw: (n, k) scores before calibration; `scores` are calibrated.
+        class_indexes: (n,) true classes.
         threshold: for "not sure".
     """
 
@@ -52,24 +52,24 @@ class Draw:
 
     @property
     def right(self) -> Flags:
-        """(n,) whether the best score was the photo's own label's."""
+        """Whether the best score is that of the true label, (n,)."""
         right: Flags = self.scores.argmax(axis=1) == self.class_indexes
         return right
 
     @property
     def sure(self) -> Flags:
-        """(n,) whether the answer would not be "not sure"."""
+        """Whether the best score reaches the threshold, (n,)."""
         sure: Flags = self.scores.max(axis=1) >= self.threshold
         return sure
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: a twelfth of the photos and three draws in place of ten.
-        work_dir: an empty folder; the data folder is made in it.
-        say: shows a line of progress.
+        quick: a twelfth of the photos, and three draws instead of ten.
+        work_dir: an empty folder for the data folder.
+        say: prints a line of progress.
     """
     photos_per_label, n_draws = (80, 3) if quick else (1000, 10)
     options = {"EVALUATE__TARGET_PRECISION": str(TARGET_PRECISION)}
@@ -77,13 +77,13 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         settings, photos, training_data = gather(place, say)
     draws = []
     for turn in range(n_draws):
-        draws.append(_draw(with_photos(training_data, drawn_anew(photos, turn), settings), settings))
+        draws.append(_draw(with_photos(training_data, with_other_members(photos, turn), settings), settings))
         say(f"draw {turn + 1} of {n_draws}: error {_error(draws[-1]):.3f}")
     return Result(figures=_figures(draws, len(photos), settings), goals=(Goal("calibration_error", at_most=0.05),))
 
 
 def _draw(training_data: TrainingData, settings: Settings) -> Draw:
-    trained = fit_and_judge(training_data, settings, Silent())
+    trained = fit_and_evaluate(training_data, settings, Silent())
     items = training_data.dataset.split("holdout")
     features = training_data.features(items, views=settings.features.views[:1])[:, 0]
     return Draw(
@@ -101,11 +101,11 @@ def _error(draw: Draw) -> float:
 
 
 def errors_by_chance(scores: Floats, *, n: int, seed: int = 0) -> npt.NDArray[np.float64]:
-    """(n,) errors that a perfectly calibrated head with these scores would show: photos are what the scores say.
+    """Simulated calibration errors, (n,), of a perfectly calibrated head: labels are drawn from the scores.
 
     Args:
         scores: (photos, k).
-        n: simulations.
+        n: number of simulations.
     """
     rng = np.random.default_rng(seed)
     edges = scores.cumsum(axis=1)[:, :-1]

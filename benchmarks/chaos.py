@@ -1,10 +1,11 @@
-"""Mentions while everything goes wrong; then the instance's own books are counted: nothing lost, nothing twice.
+"""Sends mentions while many faults occur, then checks on the instance that each has exactly one answer.
 
-A real bot process (`benchmarks.quick_bot`) runs beside a sandbox instance. While people ask, delete and wait, the
-instance goes through `benchmarks.weather`, streams are ended, cut and stalled, notifications appear out of order, the
-server changes between 4.5 and 4.6, the database is locked, damaged and lost, and the process is killed with SIGKILL at
-random moments and started again, as a service manager does. Then the faults stop, the bot gets time, and the instance
-is asked what came of it. The moments are drawn from a seed; how the machine lies between them is not repeatable.
+A real bot process (`benchmarks.quick_bot`) runs with a sandbox instance. While users post and delete mentions, the
+instance has the faults of `benchmarks.weather`; streams are closed, cut and stalled; notifications appear out of order;
+the server changes between 4.5 and 4.6; the database is locked, damaged and deleted; and the process is killed with
+SIGKILL at random moments and restarted, as a service manager does. Then the faults stop, the bot gets time to finish,
+and the instance's statuses are checked. The moments come from a seed; the state of the machine at these moments is not
+repeatable.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from sandbox.instance import Account, Status
 
 SEED = 20260801
 KINDS = ("photo", "photo", "photo", "two photos", "own photo above", "words", "direct", "warned")
-REREAD_S = 20.0  # until a bot whose database is gone has read its mentions again
+REREAD_S = 20.0  # until a bot without its database has read its mentions again
 OPEN_STATES = ("new", "working", "posting", "deferred")
-# Short pauses, so that minutes hold what takes a server hours; all other settings are the defaults.
+# Short pauses, so that hours on a real server take minutes; all other settings are the defaults.
 SETTINGS = {
     "MASTODON__REQUEST_TIMEOUT_S": str(REQUEST_TIMEOUT_S),
     "MASTODON__RECONNECT_PAUSE_S": "0.2",
@@ -51,15 +52,15 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is asked, and how much goes wrong.
+    """The number of mentions and faults.
 
     Attributes:
-        storm_s: seconds over which the mentions come; the faults last as long.
-        kill_every_s, spell_s: means; the moments are drawn.
-        deleted: share of the questions that are deleted, within `delete_within_s` seconds.
-        n_damaged: how often the database is damaged, or lost, in turn.
-        settle_s: seconds at most until the bot has caught up with all once the faults have stopped.
-        quiet_s: seconds that are waited for a late second answer.
+        storm_s: seconds during which mentions and faults come.
+        kill_every_s, spell_s: mean intervals; the moments are random.
+        deleted: share of the mentions that are deleted within `delete_within_s` seconds.
+        n_damaged: how often the database is damaged or deleted, alternately.
+        settle_s: maximum seconds for the bot to catch up after the faults have stopped.
+        quiet_s: seconds to wait for a late duplicate answer.
     """
 
     n_mentions: int = 1000
@@ -80,7 +81,7 @@ QUICK = Plan(n_mentions=100, storm_s=45.0, n_damaged=2, quiet_s=5.0)
 
 @dataclass
 class Tally:
-    """What the instance's books say, and what was done to the bot."""
+    """The counts on the instance, and the faults applied to the bot."""
 
     n_asked: int = 0
     n_deleted: int = 0
@@ -89,16 +90,16 @@ class Tally:
     acts: Counter[str] = field(default_factory=Counter)
     lost: list[Status] = field(default_factory=list)
     twice: list[Status] = field(default_factory=list)
-    n_left: int = 0  # answers whose question is deleted
-    n_left_with_books: int = 0  # the same, where the database that knew of them was taken away
-    n_set_aside: int = 0  # by the bot's books
-    n_unexplained: int = 0  # deleted questions that the inbox knows, but not why there is no answer
+    n_left: int = 0  # answers to deleted mentions
+    n_left_with_books: int = 0  # the same, when the database with them was deleted
+    n_set_aside: int = 0  # according to the bot's database
+    n_unexplained: int = 0  # deleted mentions in the inbox without a reason for no answer
     storm_s: float = 0.0
     settled_after_s: float | None = None
 
 
-class Storm:
-    """People who ask, and a bot process that is not left in peace."""
+class ChaosRun:
+    """Users who post mentions, and a bot process with faults."""
 
     def __init__(self, place: Home, plan: Plan) -> None:
         self.tally = Tally()
@@ -111,23 +112,23 @@ class Storm:
         self._deleted: list[Status] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._starts_at = 0.0
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._orphaned: dict[int, float] = {}  # answer -> when its question was deleted
+        self._orphaned: dict[int, float] = {}  # answer -> time when its mention was deleted
         self._books_lost_at: list[float] = []
         self._lock: sqlite3.Connection | None = None
 
     def run(self) -> Tally:
-        """Storm, calm, count."""
+        """Run with faults, stop the faults, then count."""
         started = time.monotonic()
-        self._write_agenda(started)
+        self._plan_events(started)
         try:
-            while self._agenda:
-                moment, _, act = heapq.heappop(self._agenda)
+            while self._events:
+                moment, _, act = heapq.heappop(self._events)
                 self._keep_running_until(moment)
                 act()
             self.tally.storm_s = time.monotonic() - started
-            self._calm()
+            self._stop_faults()
             self._settle()
             self._count()
         finally:
@@ -137,9 +138,9 @@ class Storm:
                 self._process.wait()
         return self.tally
 
-    # The agenda
+    # Schedule
 
-    def _write_agenda(self, now: float) -> None:
+    def _plan_events(self, now: float) -> None:
         plan, draw = self._plan, self._random
         for _ in range(plan.n_mentions):
             self._at(now + draw.uniform(0, plan.storm_s), self._ask)
@@ -148,17 +149,17 @@ class Storm:
             self._at(moment, self._kill)
         moment = now
         while moment < now + plan.storm_s:
-            self._at(moment, self._change_weather)
-            self._at(moment + draw.uniform(0, plan.spell_s), draw.choice(self._mischief()))
+            self._at(moment, self._change_faults)
+            self._at(moment + draw.uniform(0, plan.spell_s), draw.choice(self._faults()))
             moment += plan.spell_s * draw.uniform(0.5, 1.5)
         for number in range(plan.n_damaged):
             act = self._damage if number % 2 == 0 else self._lose
             self._at(now + plan.storm_s * (number + draw.uniform(0.5, 1.0)) / plan.n_damaged, act)
 
     def _at(self, moment: float, act: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (moment, next(self._order), act))
+        heapq.heappush(self._events, (moment, next(self._order), act))
 
-    def _mischief(self) -> tuple[Callable[[], None], ...]:
+    def _faults(self) -> tuple[Callable[[], None], ...]:
         faults, notifications = self._place.instance.faults, self._place.instance.notifications
         return (
             lambda: faults.close_streams("end"),
@@ -169,7 +170,7 @@ class Storm:
             self._change_version,
         )
 
-    # People
+    # Users
 
     def _ask(self) -> None:
         draw = self._random
@@ -204,9 +205,9 @@ class Storm:
         self._place.instance.delete(question)
         self.tally.n_deleted += 1
 
-    # Weather
+    # Faults of the instance
 
-    def _change_weather(self) -> None:
+    def _change_faults(self) -> None:
         faults = self._place.instance.faults
         name = self._random.choice(list(SPELLS))
         faults.clear()
@@ -222,7 +223,7 @@ class Storm:
     # The database
 
     def _lock_database(self) -> None:
-        """Hold the database as a careless tool would, at times for longer than SQLite is told to wait."""
+        """Lock the database like a badly behaved tool, sometimes longer than SQLite's timeout."""
         self._unlock()
         with suppress(sqlite3.Error):
             self._lock = sqlite3.connect(self._database, timeout=1.0, isolation_level=None)
@@ -265,7 +266,7 @@ class Storm:
         self._starts_at = time.monotonic() + self._random.uniform(0, 1.5)
 
     def _keep_running_until(self, moment: float) -> None:
-        """Wait, and start the bot whenever it is not running."""
+        """Wait, and restart the bot whenever it has exited."""
         while True:
             now = time.monotonic()
             if self._process is not None and self._process.poll() is not None:
@@ -277,9 +278,9 @@ class Storm:
                 return
             time.sleep(min(0.05, moment - now))
 
-    # After the storm
+    # After the faults
 
-    def _calm(self) -> None:
+    def _stop_faults(self) -> None:
         self._unlock()
         instance = self._place.instance
         instance.faults.clear()
@@ -288,7 +289,7 @@ class Storm:
         self.tally.acts.update({f"struck: {kind}": n for kind, n in instance.faults.fired.items()})
 
     def _settle(self) -> None:
-        """Give the bot its time, then some more in which nothing may come."""
+        """Wait until the bot has caught up, then wait for late answers, which would be an error."""
         started = time.monotonic()
         while time.monotonic() - started < self._plan.settle_s:
             self._keep_running_until(time.monotonic() + 0.5)
@@ -298,14 +299,14 @@ class Storm:
         self._keep_running_until(time.monotonic() + self._plan.quiet_s)
 
     def _is_open(self) -> bool:
-        """Whether there is anything that the bot has still to do."""
+        """Whether the bot has unfinished work."""
         unanswered = any(not self._place.answers(question) for question in self._questions)
         return unanswered or self._left()[0] > 0 or any(state in OPEN_STATES for state in self._states().values())
 
     def _left(self) -> tuple[int, int]:
-        """Answers whose question is gone: those the bot must know of, and those it forgot with its database.
+        """Count answers to deleted mentions: those the bot should know of, and those lost with its database.
 
-        The server takes the link to a status out of its answers when it is deleted.
+        When a status is deleted, the server removes the link to it from its replies.
         """
         last_loss = max(self._books_lost_at, default=-math.inf)
         left = [each.id for each in self._place.instance.statuses_of(self._place.me) if each.in_reply_to_id is None]
@@ -313,7 +314,7 @@ class Storm:
         return len(left) - n_forgotten, n_forgotten
 
     def _states(self) -> dict[str, str]:
-        """Status id -> state, by the bot's books."""
+        """Status id -> state, from the bot's database."""
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=10.0)) as books:
             return dict(books.execute("SELECT status_id, state FROM inbox").fetchall())
 
@@ -329,21 +330,21 @@ class Storm:
 
 
 def storm(plan: Plan, work_dir: Path) -> Tally:
-    """Let a bot weather a storm in a new instance; its log stays in `work_dir`."""
+    """Run a bot with faults on a new instance; its log is in `work_dir`."""
     with quick_home(work_dir, **SETTINGS, BOT__PICTURES=str(plan.pictures).lower()) as place:
-        return Storm(place, plan).run()
+        return ChaosRun(place, plan).run()
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
         quick: a tenth of the mentions.
         work_dir: an empty folder.
-        say: shows a line of progress.
+        say: prints a line of progress.
     """
     plan = QUICK if quick else Plan()
-    say(f"{plan.n_mentions} mentions in a storm of {plan.storm_s:.0f} s; the classifier is a stand-in: {STAND_IN}")
+    say(f"{plan.n_mentions} mentions during {plan.storm_s:.0f} s of faults; the classifier is a stand-in: {STAND_IN}")
     tally = storm(plan, work_dir)
     for act, n in sorted(tally.acts.items()):
         say(f"{n:6d}  {act}")

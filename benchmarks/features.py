@@ -1,14 +1,14 @@
-"""Features from photos on disk to features on disk, beside what the machine could do and what people usually do.
+"""Measures feature computation from photos to cache, compared with the machine's limit and plain Keras.
 
-Three things take turns, so that a machine whose speed drifts drifts for all of them:
+Three measurements alternate, so that changes in the machine's speed affect all:
 
-- the ceiling: one large matrix product in the chosen precision, by Keras and by NumPy, whichever is faster, divided by
-  the operations that VGG16's convolutions take for one image;
-- plain: `Model.predict`, float32, batch 32, in a process with TensorFlow as it comes, on images that are ready;
+- the ceiling: one large matrix product in the chosen precision, by Keras or NumPy, whichever is faster, divided by the
+operations of VGG16's convolutions for one image;
+- plain: `Model.predict`, float32, batch 32, in a process with TensorFlow's defaults, on prepared images;
 - ours: `compute_features`, with decoding, preprocessing and storage.
 
-How many times plain ours can be is bounded: by the ratio of the bfloat16 ceiling to float32's where plain is at its own
-ceiling, and by more the further plain is below it. Both are shown, as machines differ in them.
+The speed-up of ours over plain is limited by the ratio of the bfloat16 ceiling to the float32 ceiling if plain reaches
+its ceiling; it can be larger if plain is slower. Both are shown, because machines differ.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class _Photo:
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures; medians over rounds.
+    """Run the benchmark; figures are medians over rounds.
 
     Args:
-        quick: two rounds of few photos.
-        work_dir: an empty folder; photos and caches are put there.
-        say: shows a line of progress.
+        quick: two rounds with few photos.
+        work_dir: an empty folder for photos and caches.
+        say: prints a line of progress.
     """
     n_rounds, n_photos = (2, 16) if quick else (5, 48)
     photos = _draw_photos(work_dir, n_photos)
@@ -105,16 +105,16 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def gflop_per_image(side_px: int = 224) -> float:
-    """Multiplications and additions of the thirteen convolutions for one image, in 10^9."""
+    """Multiplications and additions of the 13 convolutions for one image, in 10^9."""
     total = 0.0
     for name in CONVOLUTIONS:
-        side = side_px // 2 ** (int(name[5]) - 1)  # block1 sees the whole image, each block after it half the side
+        side = side_px // 2 ** (int(name[5]) - 1)  # block1 has the full image size, each later block half the side
         total += 2.0 * side * side * float(np.prod(kernel_shape(name)))
     return total / 1e9
 
 
 def images_per_s_ceiling(precision: Precision) -> float:
-    """What VGG16 would do if it were one large matrix product; the faster of Keras' and NumPy's."""
+    """Images per second if VGG16 were one large matrix product; the faster of Keras and NumPy."""
     ops = load_keras().ops
     matrix = np.random.default_rng(0).random((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
     tensor = ops.cast(ops.convert_to_tensor(matrix), precision)
@@ -133,7 +133,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def _plain_predict() -> Iterator[Callable[[], float]]:
-    """A function that has a process of its own predict one batch, and tells the images per second."""
+    """Yield a function that measures images per second of one batch, in a separate process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     set_by_us = os.environ.pop("TF_ENABLE_ONEDNN_OPTS", None)
@@ -147,7 +147,7 @@ def _plain_predict() -> Iterator[Callable[[], float]]:
         return float(ours.recv())
 
     try:
-        ask()  # the first one compiles
+        ask()  # the first call compiles
         yield ask
     finally:
         ours.send(False)
@@ -155,7 +155,7 @@ def _plain_predict() -> Iterator[Callable[[], float]]:
 
 
 def _serve_plain_predict(connection: Connection) -> None:
-    keras = load_keras(small_batches=True)  # leaves TensorFlow's kernels as they come
+    keras = load_keras(small_batches=True)  # keeps TensorFlow's default kernels
     model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3), pooling="avg")
     images = np.random.default_rng(0).random((PLAIN_BATCH, 224, 224, 3), dtype=np.float32) * 255
     while connection.recv():
@@ -163,7 +163,7 @@ def _serve_plain_predict(connection: Connection) -> None:
 
 
 def _draw_photos(folder: Path, n: int) -> list[_Photo]:
-    """JPEGs of a thumbnail's size and weight."""
+    """Draw JPEGs with the dimensions and file size of thumbnails."""
     rng = np.random.default_rng(0)
     photos = []
     for number in range(n):

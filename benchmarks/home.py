@@ -1,6 +1,6 @@
-"""A bot at home in the sandbox, for benchmarks: a real instance, a real `python -m bot run`, an untrained version.
+"""Sets up a bot for benchmarks: a sandbox instance, a real `python -m bot run`, and an untrained version.
 
-What a head says does not change how long it takes, so its weights are drawn from a seed; the network is VGG16 whole.
+The time does not depend on the weights of the head, so they are random from a seed; the network is the full VGG16.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ STOP_TIMEOUT_S = 20.0
 
 @dataclass
 class Home:
-    """The instance, and the bot's account in it."""
+    """The instance and the bot's account."""
 
     instance: Instance
     url: str
     me: Account
     data_dir: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    program: Sequence[str] = ("bot", "run")  # what `python -m` starts
-    folder_for_temporary_files: Path | None = None  # None: the system's
+    program: Sequence[str] = ("bot", "run")  # arguments of `python -m`
+    folder_for_temporary_files: Path | None = None  # None means the system's
 
     def environment(self) -> dict[str, str]:
-        """What a bot process is told."""
+        """The environment variables of the bot process."""
         settings = {
             "DATA_DIR": str(self.data_dir),
             "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
@@ -62,17 +62,17 @@ class Home:
         return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
 
     def start_bot(self) -> subprocess.Popen[bytes]:
-        """Start the bot; it need not be ready when this returns."""
+        """Start the bot, without waiting until it is ready."""
         with (self.data_dir / "bot.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *self.program], env=self.environment(), stdout=log, stderr=log
             )
 
     def wait_until_ready(self, process: subprocess.Popen[bytes]) -> float:
-        """Seconds until the bot listens for mentions.
+        """Wait until the bot listens for mentions; returns the seconds.
 
         Raises:
-            RuntimeError: it ended instead; the message holds its last lines.
+            RuntimeError: the bot exited; the message has its last lines.
         """
         started = time.monotonic()
         while not self.instance.hub.listeners(self.me):
@@ -83,29 +83,29 @@ class Home:
         return time.monotonic() - started
 
     def person(self, name: str) -> Account:
-        """Somebody who has been here for a while."""
+        """Create an account that is not new."""
         return self.instance.add_account(name, created_at=datetime.now(UTC) - timedelta(days=400))
 
     def ask(self, by: Account, photo: bytes | Media | None, *, text: str = "@dokocos which gallery?") -> Status:
-        """A mention, with a photo - one that was uploaded before, or not yet - or without."""
+        """Post a mention, optionally with a photo (bytes, or an uploaded attachment)."""
         media = self.instance.attach(by, photo) if isinstance(photo, bytes) else photo
         return self.instance.post(by, text, attachments=[media] if media else [])
 
     def answers(self, question: Status) -> list[Status]:
-        """The bot's replies to a status, by the instance's books."""
+        """The bot's replies to a status, from the instance."""
         return [reply for reply in self.instance.replies_to(question) if reply.account is self.me]
 
     def wait_for_answer(self, question: Status) -> float:
-        """Seconds until the bot has replied to a status."""
+        """Wait until the bot has replied to a status; returns the seconds."""
         return until(lambda: self.answers(question))
 
 
 @contextmanager
 def home(work_dir: Path, **settings: str) -> Iterator[Home]:
-    """An instance without rate limits, and a data_dir with a champion.
+    """Set up an instance without rate limits, and a data_dir with a champion.
 
     Args:
-        settings: more of the bot's settings, as the environment spells them without the prefix.
+        settings: additional settings of the bot, named as environment variables without the prefix.
     """
     with _home(work_dir, settings) as place:
         make_champion(place.data_dir)
@@ -114,7 +114,7 @@ def home(work_dir: Path, **settings: str) -> Iterator[Home]:
 
 @contextmanager
 def quick_home(work_dir: Path, **settings: str) -> Iterator[Home]:
-    """As `home`, but for `benchmarks.quick_bot`, which needs no champion."""
+    """Like `home`, but for `benchmarks.quick_bot`, without a champion."""
     with _home(work_dir, settings) as place:
         place.program = ("benchmarks.quick_bot",)
         yield place
@@ -133,7 +133,7 @@ def _home(work_dir: Path, settings: Mapping[str, str]) -> Iterator[Home]:
 
 @contextmanager
 def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A bot that runs while the context lasts, and how many seconds it took to be ready."""
+    """Run the bot while the context lasts; yields its process and the seconds until it was ready."""
     process = place.start_bot()
     try:
         yield process, place.wait_until_ready(process)
@@ -147,7 +147,7 @@ def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
 
 
 def make_champion(data_dir: Path, *, seed: int = 0) -> None:
-    """A version with random weights in backbone and head, in the precision that a training here would choose."""
+    """Create a champion with random weights, in the precision that a training on this machine would choose."""
     settings = Settings.model_validate({"data_dir": data_dir, "features": {"weights": "random"}})
     backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, data_dir))
     rng = np.random.default_rng(seed)
@@ -181,32 +181,32 @@ def make_champion(data_dir: Path, *, seed: int = 0) -> None:
 
 
 def draw_photos(n: int, *, seed: int = 0) -> list[bytes]:
-    """JPEGs as people post them."""
+    """Draw JPEGs like those that users post."""
     gallery = Gallery(seed)
     return [gallery.draw_fresh(gallery.labels[number % len(gallery.labels)], seed + number) for number in range(n)]
 
 
 def resident_mb(process: subprocess.Popen[bytes]) -> float:
-    """Memory of a process, without its children."""
+    """Resident memory of a process, without its children, in MB."""
     return float(psutil.Process(process.pid).memory_info().rss / 2**20)
 
 
 def until(condition: Callable[[], Any], *, timeout_s: float = 120.0) -> float:
-    """Seconds until something is so.
+    """Wait until a condition is true; returns the seconds.
 
     Raises:
-        TimeoutError: it did not come.
+        TimeoutError: it did not become true.
     """
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > timeout_s:
-            raise TimeoutError(f"it did not come within {timeout_s:.0f} s")
+            raise TimeoutError(f"the condition was not true within {timeout_s:.0f} s")
         time.sleep(0.002)
     return time.monotonic() - started
 
 
 class BareForward:
-    """A process that runs the champion on images that are ready, with nothing around it: the ceiling of an answer."""
+    """A process that only runs the champion on prepared images: the lower limit of an answer's time."""
 
     def __init__(self, data_dir: Path) -> None:
         self._process = subprocess.Popen(
@@ -218,7 +218,7 @@ class BareForward:
         self.seconds(1)
 
     def seconds(self, batch_size: int) -> float:
-        """One pass over so many images."""
+        """Seconds of one pass over a batch."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{batch_size}\n")

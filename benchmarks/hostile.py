@@ -1,14 +1,15 @@
-"""Hostile files through the decoder, and what the worst of them take.
+"""Decodes hostile files, and measures their peak memory and time.
 
-Four rounds, each with children of its own:
+There are four rounds, each with its own child processes:
 
-- the corpus of `tests.hostile` under the default limits: every file must end as it may, every good one in its picture;
-- files with wrong bits, from other seeds: nothing but an array or a refusal, and no child lost;
-- the corpus' bombs with the limits on pixels, bytes and frames lifted: the memory limit alone must hold;
-- photos of just the allowed number of pixels, in the formats that take most memory: they must be decoded.
+- the corpus of `tests.hostile` under the default limits: every file must have an allowed result, and every good file
+must be decoded;
+- files with flipped bits, from other seeds: each gives an array or a refusal, and no child is lost;
+- the corpus' bombs without limits on pixels, bytes and frames: the memory limit alone must be enough;
+- photos with the maximum number of pixels, in the formats that need most memory: they must be decoded.
 
-Beside them, the price of the process boundary for a photo as the bot mostly gets it, with and without its being shut
-in; and what a decoder got that a photo has taken over (`tests.intruder`).
+It also measures the cost of the child process for a typical photo, with and without confinement, and what a decoder
+gets that is controlled by a malicious photo (`tests.intruder`).
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from trainer.photos.decode import Decoder
 LIMITS = ImageSettings()
 UNLIMITED = ImageSettings(max_pixels=10**12, max_bytes=10**10, max_frames=10**9)
 MIB = 1024 * 1024
-SMALL_MIB = 256  # the memory limit that the bombs meet alone
+SMALL_MIB = 256  # memory limit in the round of bombs
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: fewer files with wrong bits, and one format of the largest photos.
-        work_dir: where the intruder is led to believe that a bot keeps its secrets.
-        say: shows a line of progress, and each file that did not end as it may.
+        quick: fewer files with flipped bits, and only one format of the largest photos.
+        work_dir: a folder with fake secrets of a bot, for the intruder.
+        say: prints a line of progress, and each file with a wrong result.
     """
     limit_mib = LIMITS.decode_max_bytes // MIB
     corpus = _Round(LIMITS, limit_mib, say)
@@ -101,12 +102,12 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     return Result(figures, goals)
 
 
-_LIBRARIES_MIB = 64  # shared libraries are resident, and no data
+_LIBRARIES_MIB = 64  # shared libraries are resident, but are not data
 _ANY = hostile.FLIPPED | {"too_heavy", "too_slow", "too_large", "empty"}
 
 
 class _Round:
-    """Files through one decoder, and what was seen."""
+    """Runs files through one decoder, and collects the results."""
 
     def __init__(self, limits: ImageSettings, memory_mib: int, say: Callable[[str], None]) -> None:
         self._decoder = Decoder(limits.model_copy(update={"decode_max_bytes": memory_mib * MIB}))
@@ -125,11 +126,11 @@ class _Round:
     def run(self, name: str, files: Iterable[HostileFile]) -> None:
         with self._decoder as decoder:
             for _ in decoder.pids():
-                decoder.prepare(hostile.encoded("JPEG"))  # the first photo waits for its child to start
+                decoder.prepare(hostile.encoded("JPEG"))  # the first photo waits until its child has started
             for file in files:
                 self._take(decoder, file)
             self.peak_mib = max(self.peak_mib, peak_mib(decoder.pids()))
-        self._say(f"{name}: {self.n_files} files, {self.n_wrong} ended wrongly, {self.n_lost} children lost")
+        self._say(f"{name}: {self.n_files} files, {self.n_wrong} wrong results, {self.n_lost} children lost")
 
     def _take(self, decoder: Decoder, file: HostileFile) -> None:
         before = decoder.pids()
@@ -154,7 +155,7 @@ def _flipped() -> Iterator[HostileFile]:
 
 
 def _largest(formats: Iterable[str]) -> Iterator[HostileFile]:
-    """The drawing with as many pixels as are allowed, with an alpha channel where the format has one."""
+    """The drawing with the maximum number of pixels, with an alpha channel if the format has one."""
     large = hostile.drawing().resize((5760, 5760))
     options = {"JPEG": {"progressive": True, "subsampling": 0}, "WEBP": {"method": 0}, "AVIF": {"speed": 10}}
     cutout = large.copy()
@@ -165,9 +166,9 @@ def _largest(formats: Iterable[str]) -> Iterator[HostileFile]:
 
 
 def _price(rounds: int = 100) -> tuple[float, float, float]:
-    """Milliseconds for one view of a 350 x 600 JPEG: in this process, in a child that may do everything, in a child.
+    """Milliseconds for one view of a 350 x 600 JPEG: in this process, in an unconfined child, in a confined child.
 
-    Medians over rounds in turn, so that other work on the machine is everybody's.
+    Medians over alternating rounds, so that other work on the machine affects all.
     """
     data = hostile.save(hostile.drawing().resize((350, 600)), "JPEG", quality=90)
     with _unconfined(LIMITS) as free, Decoder(LIMITS) as decoder:

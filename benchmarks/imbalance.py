@@ -1,12 +1,12 @@
-"""What 2:2:1 data does to the rarest class, with classes that count the same (`head.balance: weights`) and without.
+"""Measures the effect of 2:2:1 data on the rarest class, with and without class weights (`head.balance`).
 
-The labels of the sandbox's gallery are not equally hard. So each is the rare one in turn, as often as the others: over
-all draws a label's own hardness cancels out, and the distance that is left is what being rare does. With all photos,
-2:2:2, the same sum is zero by itself; its deviation over the draws tells how unlike in hardness the labels are.
+The labels of the sandbox's gallery are not equally difficult. So each label is the rare one equally often: the
+difficulty of labels cancels out over all draws, and the remaining gap is the effect of being rare. With all photos
+(2:2:2) the mean gap is zero; its deviation over the draws shows how different the labels' difficulties are.
 
-One gallery is scraped with as many photos of each label, and its features are computed once. A draw keeps every second
-member of the rare label, puts members into splits again, fits a head and judges it on the holdout; `weights` and `none`
-see the same draws. VGG16 has seeded random weights.
+One gallery is scraped with equal numbers of photos per label, and its features are computed once. Each draw keeps every
+second member of the rare label, assigns members to splits again, fits a head and evaluates it on the holdout; `weights`
+and `none` use the same draws. VGG16 has seeded random weights.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, drawn_anew, gather, scraped_studio, with_photos
+from benchmarks.studio import Silent, gather, scraped_studio, with_other_members, with_photos
 from trainer.config import Settings
 from trainer.photos.manifest import Photo
-from trainer.training.fitting import fit_and_judge
+from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData
 
 Balance = Literal["weights", "none"]
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: a fifth of the photos, and each label is the rare one in one draw in place of five.
-        work_dir: an empty folder; the data folder is made in it.
-        say: shows a line of progress.
+        quick: a fifth of the photos, and one draw per rare label instead of five.
+        work_dir: an empty folder for the data folder.
+        say: prints a line of progress.
     """
     photos_per_label, n_turns = (80, 1) if quick else (400, 5)
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
@@ -43,7 +43,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     for name, thinned in (("2_2_1", True), ("2_2_2", False)):
         for balance in balances if thinned else balances[:1]:
             say(f"{name.replace('_', ':')}, balance {balance}")
-            figures |= _judge(
+            figures |= _recalls(
                 photos, training_data, _with_balance(settings, balance), n_turns, thinned, f"{name}_{balance}"
             )
     figures["weights"] = "VGG16 with seeded random weights"
@@ -55,16 +55,16 @@ def _with_balance(settings: Settings, balance: Balance) -> Settings:
     return settings.model_copy(update={"head": head})
 
 
-def _judge(
+def _recalls(
     photos: Sequence[Photo], training_data: TrainingData, settings: Settings, n_turns: int, thinned: bool, name: str
 ) -> dict[str, Figure]:
-    """Recall, 0..1, of the rare label and of the others, over all draws; the gap is how much more the others' is."""
+    """Mean recall, 0..1, of the rare label and of the others, over all draws; the gap is their difference."""
     rare, others, n_rare = [], [], 0
     for turn in range(n_turns):
-        drawn = drawn_anew(photos, turn)
+        drawn = with_other_members(photos, turn)
         for label in training_data.dataset.labels:
-            part = thin(drawn, label) if thinned else drawn
-            report = fit_and_judge(with_photos(training_data, part, settings), settings, Silent()).report
+            part = drop_every_second_member(drawn, label) if thinned else drawn
+            report = fit_and_evaluate(with_photos(training_data, part, settings), settings, Silent()).report
             recalls = {one.label: one.recall.value or 0.0 for one in report.classes}
             rare.append(recalls.pop(label))
             others.append(float(np.mean(list(recalls.values()))))
@@ -79,8 +79,8 @@ def _judge(
     }
 
 
-def thin(photos: Sequence[Photo], label: str) -> list[Photo]:
-    """All photos but those of every second member of a label, counted in the order in which members first come."""
+def drop_every_second_member(photos: Sequence[Photo], label: str) -> list[Photo]:
+    """Remove the photos of every second member of a label, in the order of first photos."""
     members = list(dict.fromkeys(photo.member_id for photo in photos if photo.label == label))
     left_out = set(members[1::2])
     return [photo for photo in photos if photo.label != label or photo.member_id not in left_out]

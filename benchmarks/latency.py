@@ -1,7 +1,7 @@
-"""From the event to the posted reply, one mention at a time, beside one bare forward pass of the same photo count.
+"""Measures the time from mention to reply, one at a time, compared with a forward pass of as many photos.
 
-Bare pass and mention take turns, so that a machine whose speed drifts drifts for both. The clock starts when the
-instance has the mention and stops when it has the answer.
+Passes and mentions alternate, so that changes in the machine's speed affect both. The clock starts when the instance
+has the mention, and stops when it has the reply.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmarks.result import Figure, Goal, Result
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: few mentions.
+        quick: fewer mentions.
         work_dir: an empty folder.
-        say: shows a line of progress.
+        say: prints a line of progress.
     """
     n_mentions = 5 if quick else 40
     photos = draw_photos(n_mentions)
@@ -66,7 +66,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _mentions(place: Home, bare: BareForward, photos: list[bytes], kind: str) -> tuple[list[float], list[float]]:
-    """Seconds of each answer and of the bare pass before it; the first mention, which warms up, does not count."""
+    """Seconds of each answer and of the pass before it; the first mention is a warm-up and not counted."""
     replies, passes = [], []
     asker = place.person(f"{kind}_asker")
     for photo in [photos[0], *photos]:

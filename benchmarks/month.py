@@ -1,9 +1,9 @@
-"""A month in minutes: nightly scrapes, weekly trainings, and mentions all the while; only the clock is handed in.
+"""Simulates a month in minutes, with nightly scrapes, weekly trainings and mentions; only the clock is simulated.
 
-The gallery grows, fails for three nights, and comes back changed; one challenger is worse, one better, one training is
-killed. Bot, instance, gallery, schedule, trainer and classifier are the real ones, with a backbone that is cut above
-its first layer. The short form, which the tests run, lives through nine days with stand-ins for trainer and
-classifier (`tests.fake_trainer`): the real ones take more than a minute for the same.
+The gallery grows, fails for three nights, and returns changed. One challenger is worse, one is better, and one training
+is killed. Bot, instance, gallery, schedule, trainer and classifier are real, with a backbone of one layer. The short
+version, run by the tests, has nine days and fakes for trainer and classifier (`tests.fake_trainer`): the real ones
+would take more than a minute.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trainer.registry.registry import Registry
 
 MENTIONS_A_DAY = 3
 TRAININGS: tuple[Training, ...] = ("better", "worse", "crash", "any")
-# How each message to an admin is counted, and what it begins with.
+# Figure for each kind of message to an admin -> start of the message.
 MESSAGES = {
     "messages_about_a_failed_scrape": "The scrape failed",
     "messages_that_it_works_again": "The source can be read again",
@@ -40,24 +40,24 @@ MESSAGES = {
 
 
 class Clock:
-    """The month's own time."""
+    """The simulated time."""
 
     def __init__(self) -> None:
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         self.now = today + timedelta(days=7 - today.weekday())  # a Monday
 
     def __call__(self) -> float:
-        """Seconds since the epoch."""
+        """The simulated time in seconds since the epoch."""
         return self.now.timestamp()
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: nine days with three trainings a week and stand-ins, in which the same happens.
+        quick: nine days with three trainings a week and fakes, with the same events.
         work_dir: an empty folder.
-        say: shows a line of progress.
+        say: prints a line of progress.
     """
     n_days, down, weekdays = (
         (9, range(5, 8), {1: "tue", 3: "thu", 5: "sat"}) if quick else (30, range(9, 12), {6: "sun"})
@@ -76,7 +76,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         me, admin, asker = (_account(instance, name, bot=name == "dokocos") for name in ("dokocos", "admin", "asker"))
         source.install(config)
         say(f"installed after {time.monotonic() - started:.0f} s")
-        loader, decoder = stack.enter_context(source.eyes(settings))
+        loader, decoder = stack.enter_context(source.classifier_and_decoder(settings))
         subprocesses = source.subprocesses(settings, config)
         bot = Bot(settings, me.token, loader, decoder, subprocesses=subprocesses, now=clock)
         stack.callback(bot.stop)
@@ -90,10 +90,10 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
                 for _ in range(MENTIONS_A_DAY)
             ]
             source.prepare(night)
-            _live_through_a_day(bot, clock)
+            _simulate_day(bot, clock)
             until(lambda: bot.predictor.wait_until_ready().version == _champion(data_dir))
             questions += [(question, {before, _champion(data_dir)}) for question in asked]
-            say(f"day {night.number + 1}: the site {night.site}; champion {_champion(data_dir)}")
+            say(f"day {night.number + 1}: site {night.site}; champion {_champion(data_dir)}")
         until(lambda: all(instance.replies_to(question) for question, _ in questions))
         until(lambda: not bot.operations.records.queued())
         runs = bot.operations.records.run_counts()
@@ -136,7 +136,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         "messages_about_a_failed_scrape": 1,
         "messages_that_it_works_again": 1,
         "verdicts_told": 3,
-        "crashes_told": 0,  # one crash needs nobody
+        "crashes_told": 0,  # one crash needs no action
         "weekly_reports": (n_days + 6) // 7,
         "other_messages": 0,
         "messages_not_to_the_admin_alone": 0,
@@ -147,15 +147,15 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _nights(n_days: int, down: range, weekdays: dict[int, str]) -> Iterator[Night]:
-    """What shall happen, from a Monday on."""
+    """The planned nights, from a Monday on."""
     trainings = iter(TRAININGS)
     for number in range(n_days):
         training = next(trainings) if number % 7 in weekdays else None
         yield Night(number, "down" if number in down else "back" if number == down.stop else "grows", training)
 
 
-def _live_through_a_day(bot: Bot, clock: Clock) -> None:
-    """Twenty-four hours pass, and what is due in each of them is done."""
+def _simulate_day(bot: Bot, clock: Clock) -> None:
+    """Simulate 24 hours, and run the jobs due in each hour."""
     schedule = bot.operations.schedule
     for _ in range(24):
         clock.now += timedelta(hours=1)
@@ -165,12 +165,12 @@ def _live_through_a_day(bot: Bot, clock: Clock) -> None:
 
 
 def _is_about(words: str, status: Status) -> bool:
-    """Whether a message to an admin begins with these words, warning sign or not."""
+    """Whether a message to an admin starts with these words, with or without a warning sign."""
     return status.text.removeprefix("@admin ").removeprefix("⚠ ").startswith(words)
 
 
 def _is_for(account: Account, status: Status) -> bool:
-    """Whether a status is for this account's eyes alone."""
+    """Whether a status is a private mention of this account."""
     return status.visibility == "direct" and list(status.mentions) == [account]
 
 
@@ -188,7 +188,7 @@ def _write_config(config: Path, url: str, data_dir: Path, source: Source, traine
             "scrape": {"when": "0 1 * * *", "jitter_s": 0},
             "train": {"when": f"0 4 * * {trained_on}", "jitter_s": 0},
             "min_new_photos": source.min_new_photos,
-            "child_niceness": 5,  # as many hours pass while a child waits for its turn as while it works: none
+            "child_niceness": 5,  # the clock stands still while a child runs or waits for CPU time
         },
         **source.settings,
     }

@@ -1,7 +1,7 @@
-"""What the simulated month learns from: the sandbox's gallery and the real trainer, or stand-ins for both.
+"""Provides photos and versions for the simulated month: the sandbox's gallery and the real trainer, or fakes.
 
-Both make each night what the month's plan says it shall be. The real one draws and serves photos, and its trainings are
-`python -m trainer train` on a backbone that is cut above its first layer: the same steps, in seconds.
+Both follow the plan of the month. The real source draws and serves photos, and trains with `python -m trainer train` on
+a backbone of one layer: the same steps, in seconds.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from trainer.training.journal import Journal
 ROOT = Path(__file__).parent.parent
 Training = Literal["better", "worse", "crash", "any"]
 Site = Literal["grows", "down", "back"]
-# A site can be down in more than one way.
+# Different ways in which a site can fail.
 OUTAGES = (Fault(kind="answer", status=503), Fault(kind="cut"), Fault(kind="html"))
-# What somebody may write into config.yaml by mistake: a penalty that lets the head learn nothing.
+# A possible mistake in config.yaml: a penalty so large that the head learns nothing.
 SLIP = {"l2": 1e6}
-FIRST_MEMBERS, FIRST_PHOTOS = 7, 4  # of each label; few photos, and half of them under a wrong label
+FIRST_MEMBERS, FIRST_PHOTOS = 7, 4  # per label; few photos, and half of them with a wrong label
 FIRST_WRONG_SHARE = 0.5
-NEW_MEMBERS, NEW_PHOTOS = 4, 10  # of each label, each night
+NEW_MEMBERS, NEW_PHOTOS = 4, 10  # per label and night
 LAYER = "block1_conv1"
-N_JUDGED = 40  # fresh photos of each label that the champions are compared by at the end
+N_JUDGED = 40  # new photos per label, for the comparison of the champions at the end
 
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What one night brings.
+    """The plan of one night.
 
     Attributes:
-        site: it has new photos; it fails; or it is back after failing, changed.
-        training: what the training of this night shall come to; None when there is none.
+        site: it has new photos, fails, or is back with changes after failing.
+        training: the planned result of this night's training; None without a training.
     """
 
     number: int
@@ -67,35 +67,35 @@ class Night:
 
 
 class Source(ABC):
-    """Where photos and versions come from."""
+    """A source of photos and versions."""
 
     min_new_photos: int
-    settings: Mapping[str, Any] = {}  # sections of config.yaml beside the month's own
+    settings: Mapping[str, Any] = {}  # additional sections of config.yaml
 
     @abstractmethod
     def install(self, config: Path) -> None:
-        """Make the first champion."""
+        """Create the first champion."""
 
     @abstractmethod
     def prepare(self, night: Night) -> None:
-        """Make a night what it shall be."""
+        """Set up the site and the trainer for a night."""
 
     @abstractmethod
     def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:
-        """What runs the trainer's commands."""
+        """The runner of the trainer's commands."""
 
     @abstractmethod
     @contextmanager
-    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
-        """What the bot sees photos with."""
+    def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
+        """Yield the classifier loader and the decoder for the bot."""
 
     @abstractmethod
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:
-        """How often each of these versions is right, 0..1."""
+        """Accuracy, 0..1, of each version on new photos."""
 
 
 class StandIn(Source):
-    """A trainer and a classifier that take no time; manifest, registry and figures are real."""
+    """A fake trainer and classifier that take no time; manifest, registry and figures are real."""
 
     min_new_photos = 5
 
@@ -103,7 +103,7 @@ class StandIn(Source):
         self._data_dir = data_dir
         self._since = datetime.now(UTC)
 
-    def install(self, config: Path) -> None:  # noqa: ARG002 - the stand-in needs no settings
+    def install(self, config: Path) -> None:  # noqa: ARG002 - the fake needs no settings
         add_version(self._data_dir, right=0.6, promoted=True, created_at=self._since)
 
     def prepare(self, night: Night) -> None:
@@ -117,7 +117,7 @@ class StandIn(Source):
         return Subprocesses(settings.schedule, self._data_dir / "log", command=command, environ=environment())
 
     @contextmanager
-    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
+    def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
         yield _RegistryLoader(self._data_dir), FakeDecoder()
 
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:  # noqa: ARG002
@@ -126,7 +126,7 @@ class StandIn(Source):
 
 
 class RealSource(Source):
-    """The sandbox's gallery, and the real trainer on it.
+    """The sandbox's gallery, and the real trainer.
 
     Args:
         url: of the gallery.
@@ -172,12 +172,12 @@ class RealSource(Source):
         return Subprocesses(settings.schedule, self._data_dir / "log", config=config, environ=environment())
 
     @contextmanager
-    def eyes(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
+    def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
         with Decoder(settings.images) as decoder:
             yield ServingLoader(settings), decoder
 
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:
-        """On photos that no training has seen, by nobody in the gallery."""
+        """Accuracy, 0..1, of each version on new photos by people who are not in the gallery."""
         labels = [label for label in self._gallery.labels for _ in range(N_JUDGED)]
         files = [self._gallery.draw_fresh(label, number, width_px=350) for number, label in enumerate(labels)]
         photos = np.concatenate([prepare(data, settings.images, ("whole",)) for data in files])
@@ -189,13 +189,13 @@ class RealSource(Source):
         return shares
 
     def _write_head(self, head: Mapping[str, Any]) -> None:
-        """Change the head's settings in config.yaml, as an admin would."""
+        """Change the head's settings in config.yaml."""
         assert self._config is not None
         content = yaml.safe_load(self._config.read_text(encoding="utf-8"))
         self._config.write_text(yaml.safe_dump({**content, "head": dict(head)}), encoding="utf-8")
 
     def _kill_training(self) -> None:
-        """Wait for the next training, and end it by SIGKILL while it is at work."""
+        """Wait for the next training, and kill it with SIGKILL while it runs."""
         journal = Journal(self._data_dir)
         n_before = len(journal.runs())
         until(lambda: len(journal.runs()) > n_before and journal.runs()[-1].step != "start", timeout_s=600)
@@ -206,7 +206,7 @@ class RealSource(Source):
 
 @contextmanager
 def real_source(data_dir: Path) -> Iterator[RealSource]:
-    """A gallery on loopback that has just opened, and a trainer for it."""
+    """Serve a new gallery on loopback; yields the source with its trainer."""
     gallery = Gallery(3, members_per_label=FIRST_MEMBERS, photos_per_member=FIRST_PHOTOS, wrong_share=FIRST_WRONG_SHARE)
     options, faults = Options(), Faults()
     with serve(create_app(gallery, options, faults)) as url:
@@ -214,23 +214,23 @@ def real_source(data_dir: Path) -> Iterator[RealSource]:
 
 
 def environment() -> dict[str, str]:
-    """The children's environment: settings come from config.yaml alone."""
+    """The environment of child processes, whose settings come from config.yaml only."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
     return inherited | {"PYTHONPATH": str(ROOT)}
 
 
 class _RegistryLoader:
-    """A classifier with the champion's name."""
+    """Loads a fake classifier with the champion's name."""
 
     def __init__(self, data_dir: Path) -> None:
         self._registry = Registry(data_dir)
 
     def stamp(self) -> object:
-        """Changes with the champion."""
+        """A value that changes with the champion."""
         return self._registry.champion_name()
 
     def load(self) -> FakeClassifier:
-        """The champion's stand-in."""
+        """The fake classifier of the champion."""
         champion = self._registry.champion()
         assert champion is not None
         return FakeClassifier(champion.name)

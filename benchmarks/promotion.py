@@ -1,8 +1,8 @@
-"""How often the promotion test is wrong: challengers that are just as good, and challengers that are better.
+"""Measures how often the promotion test is wrong, for equally good and for better challengers.
 
-Champion and challenger are made up: whether an answer is right hangs on the photo (hard for both alike), on the member
-(whose photos are alike) and on chance of each head's own. About a quarter of the photos are answered differently by two
-heads that are equally good, as by two trainings under different seeds.
+Champion and challenger are simulated: whether an answer is right depends on the photo (difficult for both), the member
+(whose photos are similar), and chance, separately for each head. Two equally good heads differ on about a quarter of
+the photos, like two trainings with different seeds.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ LABELS = ("japan", "china", "brazil")
 ACCURACY = 0.65
 GAIN = 0.05
 PHOTOS_PER_MEMBER = 5
-SHARED, MEMBER, OWN = 0.55, 0.2, 0.25  # of the variance of how easily a photo is answered
+SHARED, MEMBER, OWN = 0.55, 0.2, 0.25  # shares of the variance of a photo's difficulty
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  # noqa: ARG001
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: 100 challengers of each kind in place of 1,000, and fewer bootstrap samples.
-        work_dir: not needed.
-        say: shows a line of progress.
+        quick: 100 challengers of each kind instead of 1,000, and fewer bootstrap samples.
+        work_dir: not used.
+        say: prints a line of progress.
     """
     n_challengers = 100 if quick else 1000
     settings = EvaluateSettings(resamples=500 if quick else 1000)
@@ -48,15 +48,15 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:  
         say(f"{n_challengers:,} challengers, {100 * gain:+.0f} points, holdout of {n_photos:,} photos")
         started = time.perf_counter()
         rng = np.random.default_rng(0)
-        verdicts = [judge(rng, gain=gain, n_photos=n_photos, settings=settings) for _ in range(n_challengers)]
+        verdicts = [simulate(rng, gain=gain, n_photos=n_photos, settings=settings) for _ in range(n_challengers)]
         figures[f"{name}_promoted_share"] = float(np.mean([verdict.promoted for verdict in verdicts]))
         figures[f"{name}_ms_per_verdict"] = (time.perf_counter() - started) * 1000 / n_challengers
     goals = (Goal("equal_promoted_share", at_most=0.05), Goal("better_promoted_share", at_least=0.8))
     return Result(figures=figures, goals=goals)
 
 
-def judge(rng: np.random.Generator, *, gain: float, n_photos: int, settings: EvaluateSettings) -> Verdict:
-    """One made-up champion and one challenger that is better by `gain`, on one made-up holdout."""
+def simulate(rng: np.random.Generator, *, gain: float, n_photos: int, settings: EvaluateSettings) -> Verdict:
+    """Compare a simulated champion with a challenger that is better by `gain`, on a simulated holdout."""
     classes = rng.integers(0, len(LABELS), n_photos // PHOTOS_PER_MEMBER).repeat(PHOTOS_PER_MEMBER)
     members = np.arange(len(classes)) // PHOTOS_PER_MEMBER
     ease = np.sqrt(MEMBER) * rng.normal(size=members[-1] + 1)[members] + np.sqrt(SHARED) * rng.normal(size=len(classes))

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.quick_bot`: `python -m bot run` as it is, with a stand-in for the classifier.
+"""`python -m benchmarks.quick_bot`: runs `python -m bot run` with a stand-in for the classifier.
 
-The stand-in tells galleries by a photo's mean colour and has no network behind it, so that a thousand mentions take
-minutes. All else is the real bot: settings from the environment, Mastodon.py, SQLite, decoding processes, signals, exit
-status. What is measured with it says nothing about how fast photos are judged.
+The stand-in chooses a gallery by the photo's mean colour, without a network, so that 1,000 mentions take minutes.
+Everything else is the real bot: settings from the environment, Mastodon.py, SQLite, decoding processes, signals, exit
+status. Measurements with it do not include the time of classification.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.fakes import FakeLoader
 STAND_IN = "a photo's mean colour, no network"
 
 
-def _stand_in(settings: Settings) -> FakeLoader:  # noqa: ARG001 - takes the place of `ServingLoader`
+def _stand_in(settings: Settings) -> FakeLoader:  # noqa: ARG001 - replaces `ServingLoader`
     return FakeLoader()
 
 

@@ -1,15 +1,15 @@
-"""The reference recipe for transfer learning with VGG16, as tutorials have it and everybody copies it.
+"""The reference recipe for transfer learning with VGG16, as in many tutorials.
 
     python -m benchmarks.reference FOLDER --epochs N [--without-xla]
 
 FOLDER holds `train`, `validation` and `holdout` folders with a sub-folder for each label. VGG16 without its top takes
-224 px; average pooling, Dense 1024 relu and a softmax come on top; `layers[:15]` are frozen, so block5 learns from the
-first step; SGD with rate 1e-4 and momentum 0.9, batches of 32; pictures are divided by 255, sheared, zoomed and
-mirrored by chance; validation is looked at after each epoch; the last weights are kept. Whatever else Keras and
-TensorFlow do by default, they do. The one difference: VGG16's weights are drawn from a seed, as dokocos' trainer does.
+224 px; average pooling, Dense 1024 relu and a softmax come on top; `layers[:15]` are frozen, so block5 is trained from
+the first step; SGD with rate 1e-4 and momentum 0.9, batches of 32; images are divided by 255, and randomly sheared,
+zoomed and mirrored; validation runs after each epoch; the last weights are kept. Everything else uses the defaults of
+Keras and TensorFlow. The only difference: VGG16 has seeded random weights, as in dokocos' trainer.
 
-Keras 3 compiles a fit with XLA by default, which the recipe's first authors did not have, and which is slower on many
-CPUs; `--without-xla` is for them.
+Keras 3 compiles a fit with XLA by default. The original recipe did not have this, and it is slower on many CPUs;
+`--without-xla` turns it off.
 
 The last line printed is JSON: {"epoch_s": [seconds of each epoch], "balanced_accuracy": of the holdout, 0..1}.
 """
@@ -41,8 +41,8 @@ MOMENTUM = 0.9
 AUGMENTATION: Mapping[str, Any] = {"shear_range": 0.2, "zoom_range": 0.2, "horizontal_flip": True}
 
 
-def hang(items: Iterable[Item], folder: Path) -> None:
-    """Put photos into folders by split and label, as the recipe wants them; they are linked, not copied."""
+def link_photos(items: Iterable[Item], folder: Path) -> None:
+    """Link photos into folders by split and label, as the recipe needs them."""
     for item in items:
         place = folder / item.split / item.label
         place.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def hang(items: Iterable[Item], folder: Path) -> None:
 
 
 def build(keras: Any, n_labels: int, *, xla: bool = True) -> Any:
-    """The recipe's network, compiled, with XLA as Keras 3 has it by default, or without; its weights are seeded."""
+    """Build and compile the recipe's network with seeded weights, with XLA (the default of Keras 3) or without."""
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIDE_PX, SIDE_PX, 3))
     for name, arrays in load_weights(FeatureSettings(weights="random"), keras=keras).items():
         base.get_layer(name).set_weights(arrays)
@@ -69,18 +69,18 @@ def build(keras: Any, n_labels: int, *, xla: bool = True) -> Any:
 
 
 def whole_training_s(epoch_s: Sequence[float], *, epochs: int = EPOCHS) -> float:
-    """Seconds of a whole training, from a few of its epochs: the first as it was, all others as the mean of the rest.
+    """Extrapolate the seconds of a whole training: the first epoch as measured, all others as the mean of the rest.
 
-    The first epoch compiles; later ones are alike, so the mean holds for those that were not run.
+    The first epoch compiles; later epochs take equally long, so their mean is used for those that were not run.
     """
     if len(epoch_s) < 2:
-        raise ValueError("two epochs are needed at least: the first one compiles")
+        raise ValueError("at least two epochs are needed: the first one compiles")
     first, *rest = epoch_s
     return first + (epochs - 1) * sum(rest) / len(rest)
 
 
 def main() -> None:
-    """Run the recipe for a few epochs, and judge what it has learned by then."""
+    """Run the recipe for a few epochs and evaluate it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reference", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
@@ -90,8 +90,8 @@ def main() -> None:
 
 
 def fit(folder: Path, *, epochs: int, xla: bool) -> dict[str, Any]:
-    """What `main` prints."""
-    keras = load_keras(small_batches=True)  # leaves TensorFlow's kernels as they come
+    """Train and evaluate; returns the values that `main` prints."""
+    keras = load_keras(small_batches=True)  # keeps TensorFlow's default kernels
     generator = importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator
     augmented, plain = generator(rescale=1 / 255, **AUGMENTATION), generator(rescale=1 / 255)
     size: Mapping[str, Any] = {"target_size": (SIDE_PX, SIDE_PX), "batch_size": BATCH_SIZE}

@@ -1,8 +1,8 @@
-"""Whether the same training comes to the same end twice, and how far apart it comes out under other seeds.
+"""Checks that the same training gives the same result twice, and measures its spread over seeds.
 
-Two real processes, `python -m trainer train`, each in a data folder of its own that holds the same photos and nothing
-else: features, precision and all that follows are found out again. Then the fit is repeated under five seeds, as
-`train --repeat 5` does. VGG16 has seeded random weights.
+It runs two processes, `python -m trainer train`, each in a data folder with only the same photos: features, precision
+and everything else are computed again. Then the fit is repeated with five seeds, as `train --repeat 5` does. VGG16 has
+seeded random weights.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import COMPARED, Silent, Studio, gather, scraped_studio
-from trainer.training.fitting import fit_and_judge, repeat
+from trainer.training.fitting import fit_and_evaluate, repeat
 
 N_SEEDS = 5
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
         quick: a fifth of the photos.
-        work_dir: an empty folder; the data folders are made in it.
-        say: shows a line of progress.
+        work_dir: an empty folder for the data folders.
+        say: prints a line of progress.
     """
     photos_per_label = 40 if quick else 200
     with scraped_studio(work_dir / "first", photos_per_label=photos_per_label, say=say) as first:
@@ -38,7 +38,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
             took_s.append(place.run("train"))
         same = [one == other for one, other in zip(first.outcome(), second.outcome(), strict=True)]
         precisions = {place.champion().facts.precision for place in (first, second)}
-        say(f"the same photos under {N_SEEDS} seeds")
+        say(f"the same photos with {N_SEEDS} seeds")
         accuracies = _accuracies(first, say)
     figures: dict[str, Figure] = {
         "photos": photos_per_label * len(first.gallery.labels),
@@ -57,8 +57,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _accuracies(place: Studio, say: Callable[[str], None]) -> list[float]:
-    """Balanced accuracy on the holdout under each seed."""
+    """Balanced accuracy on the holdout with each seed."""
     settings, _, training_data = gather(place, say)
-    first = fit_and_judge(training_data, settings, Silent())
+    first = fit_and_evaluate(training_data, settings, Silent())
     trained = repeat(training_data, settings, Silent(), n=N_SEEDS, first=first).values()
     return [one.report.balanced_accuracy.value or 0.0 for one in trained]

@@ -1,4 +1,4 @@
-"""What a benchmark hands back: figures, the goals they are held against, and the machine they were taken on."""
+"""Defines the result of a benchmark: figures, goals, and facts about the machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound that one figure shall keep: at least one of the two is set."""
+    """The bounds of a figure; at least one of the two is set."""
 
     figure: str
     at_least: float | None = None
     at_most: float | None = None
 
     def is_met(self, value: Figure) -> bool:
-        """Whether a figure keeps the bound; one that could not be taken does not."""
+        """Whether a figure is within the bounds; False if it could not be measured."""
         if not isinstance(value, int | float) or value != value:
             return False
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
@@ -38,11 +38,11 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one run.
+    """The result of one run.
 
     Attributes:
-        figures: by name, the unit in the name (`images_per_s`, `peak_mb`); floats are shown with three digits.
-        goals: each names one of the figures. One that this machine is not asked for is left out; a figure says why.
+        figures: by name, with the unit in the name (`images_per_s`, `peak_mb`); floats are printed with three digits.
+        goals: by name of a figure. A goal that does not apply to this machine is omitted, and a figure says why.
     """
 
     figures: Mapping[str, Figure]
@@ -54,7 +54,7 @@ class Result:
         return all(goal.is_met(self.figures.get(goal.figure)) for goal in self.goals)
 
     def as_json(self, name: str) -> dict[str, Any]:
-        """The line that a benchmark ends with; the machine's facts are among the figures."""
+        """The last line of a benchmark's output; the figures include the facts about the machine."""
         goals = {
             goal.figure: {
                 "wanted": str(goal),
@@ -67,7 +67,7 @@ class Result:
 
 
 def machine() -> dict[str, Figure]:
-    """Processor, cores, memory and library versions; without these a figure says little."""
+    """Processor, cores, memory and library versions, needed to interpret the figures."""
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),

@@ -1,7 +1,7 @@
-"""kill -9 at random moments of a training, from the first listing to the registry: the end is the same, bit for bit.
+"""Kills trainings with SIGKILL at random moments, and checks that the resumed result is bit-identical.
 
-A gallery on loopback is scraped and trained on, once undisturbed, then again and again with a sudden end somewhere. The
-backbone is cut above its first layer, so that all steps, not only the features, are hit.
+A gallery on loopback is scraped and trained on, once without interruption, then repeatedly with a kill between the
+first listing and the registry. The backbone has only one layer, so that all steps are hit, not only the features.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from sandbox.gallery import Gallery
 from trainer.training.journal import Journal
 
 PHOTOS_PER_LABEL = 40
-KILLS_EACH = 3  # of one training, which then comes to its end; a new one scrapes again
+KILLS_EACH = 3  # per training, which then runs to its end; a new one scrapes again
 CUT_SHORT = {"FEATURES__LAYERS": "[block1_conv1]", "FEATURES__PRECISION": "float32", "FEATURES__BATCH_SIZE": "8"}
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: 4 sudden ends in place of 20.
-        work_dir: an empty folder; each data folder is made in it.
-        say: shows a line of progress.
+        quick: 4 kills instead of 20.
+        work_dir: an empty folder for the data folders.
+        say: prints a line of progress.
     """
     n_kills = 4 if quick else 20
     gallery = Gallery(1, members_per_label=12)
     with studio(
         work_dir / "undisturbed", photos_per_label=PHOTOS_PER_LABEL, gallery=gallery, options=CUT_SHORT
     ) as undisturbed:
-        say("one training undisturbed")
+        say("one training without interruption")
         whole_s = undisturbed_s = undisturbed.run("train")
         expected = undisturbed.outcome()
         rng = random.Random(0)
@@ -49,10 +49,10 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
                 moment_s = rng.uniform(0.5, whole_s)
                 took_s = _train_until(place, moment_s)
                 if took_s is not None:
-                    whole_s = took_s  # the machine is less busy than it was, or much was done
+                    whole_s = took_s  # the machine is faster than before, or much was done already
                     break
                 hit[_last_step(place.data_dir)] += 1
-                say(f"sudden end {hit.total()} after {moment_s:.1f} s, in the step {_last_step(place.data_dir)}")
+                say(f"kill {hit.total()} after {moment_s:.1f} s, in the step {_last_step(place.data_dir)}")
             else:
                 place.run("train")
             outcomes.append(place.outcome())
@@ -67,7 +67,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _train_until(place: Studio, moment_s: float) -> float | None:
-    """A training that is killed after so many seconds; its own seconds where it came to its end before."""
+    """Run a training and kill it after some seconds; returns its own seconds if it ended before, else None."""
     started = time.perf_counter()
     process = place.start("train")
     try:

@@ -1,10 +1,10 @@
-"""What it costs to train again after 1% new photos, beside the first training.
+"""Measures the cost of a training after 1% new photos, compared with the first training.
 
-Both are real processes, `python -m trainer train`, from their start to their end: imports, features of the photos that
-have none, head, baselines, comparison with the champion, evaluation, report, version. Scraping counts in neither.
-The gallery grows in between, by members old and new, as the site does. VGG16 has seeded random weights.
+Both are processes `python -m trainer train`, measured from start to end: imports, missing features, head, baselines,
+comparison with the champion, evaluation, report, version. Scraping is not included. In between, the gallery grows by
+photos of old and new members, like the real site. VGG16 has seeded random weights.
 
-The fixed part is what a training costs when no photo is new: a third one tells it.
+A third training without new photos measures the fixed part.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NEW_SHARE = 0.01
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: a sixteenth of the photos; the share is then that of the fixed part, and says little.
-        work_dir: an empty folder; the data folder is made in it.
-        say: shows a line of progress.
+        quick: a sixteenth of the photos; the fixed part then dominates, and the share says little.
+        work_dir: an empty folder for the data folder.
+        say: prints a line of progress.
     """
     photos_per_label = 50 if quick else 800
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
@@ -57,7 +57,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _train(place: Studio) -> dict[str, float]:
-    """Seconds of a training, and of each of its steps; `imports_s` is what lies around them."""
+    """Seconds of a training and of each of its steps; `imports_s` is the remaining time."""
     whole_s = place.run("train")
     steps = step_seconds(place.data_dir)
     around_s = whole_s - sum(steps.values())
@@ -65,7 +65,7 @@ def _train(place: Studio) -> dict[str, float]:
 
 
 def grow(place: Studio, n_each: int) -> int:
-    """New photos under each label, half of them by a new member; how many there are in all."""
+    """Add photos to each label, half of them by a new member; returns their total number."""
     for label in place.gallery.labels:
         by_new = n_each // 2
         place.gallery.grow(label, members=1, photos=by_new)

@@ -1,7 +1,7 @@
-"""Memory and seconds when the features of very many photos are loaded and a head is fitted on them.
+"""Measures memory and seconds for loading the features of many photos and fitting a head on them.
 
-The features are made up (a cluster for each label, much noise), of the default settings' shape, and go through the real
-cache. Each size runs in a process of its own, so that its peak memory is its own.
+The features are generated (a noisy cluster for each label), have the shape of the default settings, and are stored in
+the real cache. Each size runs in a separate process, to measure its peak memory.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ Indexes = npt.NDArray[np.int64]
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
         quick: a twentieth of the photos.
-        work_dir: an empty folder; a gigabyte is written there.
-        say: shows a line of progress.
+        work_dir: an empty folder, for about one gigabyte.
+        say: prints a line of progress.
     """
     figures: dict[str, Figure] = {"features_per_view": N_FEATURES, "views": len(SETTINGS.views)}
     for size, n_photos in (("small", 15_000), ("large", 100_000)):
         n_photos = n_photos // 20 if quick else n_photos
-        say(f"{n_photos:,} photos: making up features")
+        say(f"{n_photos:,} photos: generating features")
         folder = work_dir / size
         class_indexes = _fill(folder, n_photos)
-        say(f"{n_photos:,} photos: loading them and fitting a head")
+        say(f"{n_photos:,} photos: loading features and fitting a head")
         with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
             measured = pool.submit(_load_and_fit, folder, class_indexes).result()
         figures |= {f"{size}_photos": n_photos, **{f"{size}_{name}": value for name, value in measured.items()}}
@@ -66,7 +66,7 @@ def _open(folder: Path) -> FeatureCache:
 
 
 def _fill(folder: Path, n_photos: int) -> Indexes:
-    """Write a cache; returns the class index of each photo, 2:2:1 as the site's countries come."""
+    """Write a cache; returns the class index of each photo, 2:2:1 like the site's countries."""
     rng = np.random.default_rng(0)
     class_indexes = rng.choice(len(LABELS), size=n_photos, p=[0.4, 0.4, 0.2])
     centres = rng.random((len(LABELS), 1, N_FEATURES), dtype=np.float32)
@@ -79,7 +79,7 @@ def _fill(folder: Path, n_photos: int) -> Indexes:
 
 
 def _load_and_fit(folder: Path, class_indexes: Indexes) -> dict[str, Figure]:
-    """What a training does with features that are there: three fifths to fit, one to validate, one to judge."""
+    """Load and fit as a training does: 60% training, 20% validation, 20% holdout."""
     n = len(class_indexes)
     training, validation, holdout = (range(n * low // 5, n * high // 5) for low, high in ((0, 3), (3, 4), (4, 5)))
     first_view = SETTINGS.views[:1]

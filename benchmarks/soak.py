@@ -1,8 +1,8 @@
-"""Ten thousand mentions with photos through one bot process: is anything still growing at the end?
+"""Sends 10,000 mentions with photos to one bot process, and measures whether memory keeps growing.
 
-Resident memory of the bot and of its decoding processes is read after every few hundred answers. The slope is a
-straight line through the readings after the warm-up. The classifier is a stand-in (`benchmarks.quick_bot`): what
-TensorFlow itself keeps is not in these figures; `benchmarks.latency` and `benchmarks.burst` measure with it.
+Resident memory of the bot and of its decoding processes is read after every few hundred answers. The slope is that of a
+straight line through the readings after the warm-up. The classifier is a stand-in (`benchmarks.quick_bot`), so the
+figures do not include TensorFlow; `benchmarks.latency` and `benchmarks.burst` do.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from bot.storage.store import DATABASE
 from sandbox.instance import Status
 
 MIB = 2**20
-WARM_UP = 0.3  # share of the mentions before the line begins: pools, caches and the allocator fill up
+WARM_UP = 0.3  # share of the mentions not used for the line, while pools, caches and the allocator fill up
 MAX_MB_PER_1000 = 1.0
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: three hundred mentions; too few for a slope that means something.
+        quick: 300 mentions, too few for a useful slope.
         work_dir: an empty folder.
-        say: shows a line of progress.
+        say: prints a line of progress.
     """
     n_mentions, per_round = (300, 30) if quick else (10_000, 250)
     temporary = work_dir / "tmp"
@@ -87,10 +87,10 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
 
 
 def _wait_for(place: Home, questions: list[Status]) -> int:
-    """Wait for an answer to each; returns how many do not have exactly one."""
+    """Wait for an answer to each; returns the number without exactly one answer."""
     until(lambda: all(place.answers(question) for question in questions), timeout_s=300.0)
     for media in (each for question in questions for answer in place.answers(question) for each in answer.media):
-        media.data, media.preview = b"", b""  # the instance runs in this process, which need not keep 10,000 pictures
+        media.data, media.preview = b"", b""  # free memory: the instance runs in this process
     return sum(len(place.answers(question)) != 1 for question in questions)
 
 
@@ -106,6 +106,6 @@ def _memory_mb(process: psutil.Process) -> float:
 
 
 def _slope(readings: list[tuple[int, float]]) -> float:
-    """How many MB more for each thousand mentions, by a least-squares line."""
+    """Growth in MB per 1,000 mentions, from a least-squares line."""
     numbers, megabytes = zip(*readings, strict=True)
     return float(np.polyfit(np.array(numbers) / 1000.0, megabytes, 1)[0])

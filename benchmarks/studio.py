@@ -1,7 +1,7 @@
-"""A trainer beside a gallery: photos that are drawn by program, scraped over loopback, and real `python -m trainer`.
+"""Sets up a trainer for benchmarks: a gallery with drawn photos on loopback, and real `python -m trainer` commands.
 
-VGG16 has weights drawn from a seed, as ImageNet's cannot be downloaded everywhere: what is compared here is compared
-with the same weights on both sides, and no accuracy says anything about real photos.
+VGG16 has seeded random weights, because ImageNet's cannot be downloaded everywhere. Comparisons use the same weights on
+both sides, and accuracies say nothing about real photos.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from trainer.training.journal import FILE_NAME
 from trainer.training.training_data import TrainingData, read_photos, sort_photos
 
 ROOT = Path(__file__).parents[1]
-COMPARED = ("head.npz", "metrics.json", "photos.txt")  # a version's files that two equal trainings have in common
+COMPARED = ("head.npz", "metrics.json", "photos.txt")  # files of a version that are equal for two equal trainings
 PHOTOS_PER_MEMBER = 5
-SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
+SPARE_PHOTOS = 8  # per label, because some files are broken on purpose
 
 
 class Silent:
-    """A `trainer.training.training_data.Watcher` that shows nothing."""
+    """A `trainer.training.training_data.Watcher` without output."""
 
     def step(self, name: str, total: int | None = None) -> None:
-        """Nobody is told."""
+        """Does nothing."""
 
     def update(self, done: int, total: int) -> None:
-        """Nobody is told."""
+        """Does nothing."""
 
 
 @dataclass
 class Studio:
-    """A gallery that is served, and a data_dir that is filled from it.
+    """A served gallery, and a data_dir for its photos.
 
     Attributes:
-        options: more of the trainer's settings, as the environment spells them without the prefix.
+        options: additional settings of the trainer, named as environment variables without the prefix.
     """
 
     gallery: Gallery
@@ -57,7 +57,7 @@ class Studio:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        """What a trainer process is told; settings of whoever started the benchmark are left out."""
+        """The environment of a trainer process, without the user's own settings."""
         countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in self.gallery.countries.items()}
         options = {
             "DATA_DIR": str(self.data_dir),
@@ -76,11 +76,11 @@ class Studio:
         return inherited | {f"DOKOCOS_{name}": value for name, value in options.items()}
 
     def settings(self) -> Settings:
-        """What such a process makes of it."""
+        """The settings of such a process."""
         return load_settings(Settings, environ=self.environment(), root=self.data_dir)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command of the trainer; its working folder holds no config.yaml."""
+        """Start a command of the trainer; its working directory has no config.yaml."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         return subprocess.Popen(
             [sys.executable, "-m", "trainer", *words],
@@ -92,10 +92,10 @@ class Studio:
         )
 
     def run(self, *words: str) -> float:
-        """Seconds of a whole command, from the start of its process to its end.
+        """Run a command; returns the seconds from start to end of its process.
 
         Raises:
-            RuntimeError: it failed; the message holds its last lines.
+            RuntimeError: it failed; the message has its last lines.
         """
         started = time.perf_counter()
         process = self.start(*words)
@@ -106,18 +106,18 @@ class Studio:
         return took_s
 
     def champion(self) -> Version:
-        """The version that serves."""
+        """The champion."""
         champion = Registry(self.data_dir).champion()
         assert champion is not None
         return champion
 
     def outcome(self) -> tuple[bytes, ...]:
-        """What the champion came to: its COMPARED files."""
+        """The contents of the champion's COMPARED files."""
         return tuple((self.champion().folder / name).read_bytes() for name in COMPARED)
 
 
-def hang(photos_per_label: int, *, seed: int = 0) -> Gallery:
-    """A gallery with enough photos under each label."""
+def create_gallery(photos_per_label: int, *, seed: int = 0) -> Gallery:
+    """Create a gallery with enough photos for each label."""
     n_members = -(-(photos_per_label + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
     gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
     for label in gallery.labels:
@@ -129,13 +129,13 @@ def hang(photos_per_label: int, *, seed: int = 0) -> Gallery:
 def studio(
     data_dir: Path, *, photos_per_label: int, gallery: Gallery | None = None, options: Mapping[str, str] | None = None
 ) -> Iterator[Studio]:
-    """A gallery that is served while the context lasts; nothing is scraped yet.
+    """Serve a gallery while the context lasts, without scraping.
 
     Args:
-        gallery: None: one with as many photos as are wanted.
+        gallery: None means a new one with enough photos.
         options: see `Studio`.
     """
-    gallery = gallery or hang(photos_per_label)
+    gallery = gallery or create_gallery(photos_per_label)
     with serve(create_app(gallery)) as url:
         yield Studio(gallery, url, data_dir, photos_per_label, options or {})
 
@@ -144,7 +144,7 @@ def studio(
 def scraped_studio(
     data_dir: Path, *, photos_per_label: int, say: Callable[[str], None], options: Mapping[str, str] | None = None
 ) -> Iterator[Studio]:
-    """As `studio`, with the photos scraped."""
+    """Like `studio`, with scraped photos."""
     with studio(data_dir, photos_per_label=photos_per_label, options=options) as place:
         say(f"scraping {photos_per_label} photos for each of {len(place.gallery.labels)} labels")
         place.run("scrape")
@@ -152,24 +152,24 @@ def scraped_studio(
 
 
 def gather(place: Studio, say: Callable[[str], None]) -> tuple[Settings, list[Photo], TrainingData]:
-    """The photos of a data_dir, and all of them with their features; what is missing is computed in this process."""
+    """Load photos and features of a data_dir; missing features are computed in this process."""
     say("features; VGG16 has seeded random weights")
     settings = place.settings()
     return settings, read_photos(settings), TrainingData.gather(settings, Silent())
 
 
-def drawn_anew(photos: Sequence[Photo], turn: int) -> list[Photo]:
-    """The same photos with other members held out: members get other ids, and by these they are put into splits.
+def with_other_members(photos: Sequence[Photo], turn: int) -> list[Photo]:
+    """The same photos with other member ids, so that other members are in the holdout.
 
     Args:
         photos: each with a member.
-        turn: 0 leaves all as it is.
+        turn: 0 changes nothing.
     """
     return [replace(photo, member_id=f"{photo.member_id}/{turn}" if turn else photo.member_id) for photo in photos]
 
 
 def with_photos(training_data: TrainingData, photos: Sequence[Photo], settings: Settings) -> TrainingData:
-    """The training_data of these photos alone, in the splits they fall into; their features must be there.
+    """The training data of these photos only, assigned to splits; their features must be stored.
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
@@ -178,13 +178,13 @@ def with_photos(training_data: TrainingData, photos: Sequence[Photo], settings: 
 
 
 def step_seconds(data_dir: Path) -> dict[str, float]:
-    """Seconds of each step of the last run, as its journal tells; "start" is what lay before the first of them."""
+    """Seconds of each step of the last run, from its journal; "start" is the time before the first step."""
     lines = (data_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
     return seconds_of_steps([json.loads(line) for line in lines])
 
 
 def seconds_of_steps(entries: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    """As `step_seconds`, of a journal's entries; a step that came twice counts in total."""
+    """Like `step_seconds`, from journal entries; times of a repeated step are added."""
     marks = [entry for entry in entries if entry["run"] == entries[-1]["run"] and entry["event"] != "reading"]
     seconds: dict[str, float] = {}
     for mark, after in pairwise(marks):

@@ -1,14 +1,14 @@
-"""A whole training, beside the recipe that everybody copies, on the same photos, splits and VGG16 weights.
+"""Compares a whole training with the usual tutorial recipe, on the same photos, splits and VGG16 weights.
 
-- Ours is one process, `python -m trainer train`, from its start to its end: imports, the choice of precision, features
-  of all views, head, baselines, evaluation, report, version. Photos are on the disk; nothing of them is cached.
-- The reference (`benchmarks.reference`) would run for hours, so it runs a few epochs, in a process of its own. Its 200
-  epochs are extrapolated: the first as it was, each other one as the mean of those measured after it. Its imports do
-  not count. Its accuracy is that of the epochs it ran, and of no more. It runs twice, compiled by XLA, as Keras 3 does
-  by default, and without; the faster of the two is the one that ours is held against.
-- The machine's ceilings are taken in the same run, before and after; the better one counts.
+- Ours is one process, `python -m trainer train`, from start to end: imports, choice of precision, features of all
+views, head, baselines, evaluation, report, version. Photos are on disk, and the caches are empty.
+- The reference (`benchmarks.reference`) would run for hours, so it runs a few epochs, in a separate process. Its 200
+epochs are extrapolated: the first as measured, each other as the mean of the later ones. Imports are not included. Its
+accuracy is that after the epochs it ran. It runs twice, with XLA (the default of Keras 3) and without; ours is compared
+with the faster one.
+- The machine's ceilings are measured in the same run, before and after; the better one counts.
 
-Both have VGG16 with weights drawn from a seed: the comparison is one of ways to train, and says nothing of real photos.
+Both use VGG16 with seeded random weights: this compares training methods, and says nothing about real photos.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ WAYS: Mapping[str, Sequence[str]] = {"as_copied": (), "without_xla": ("--without
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
-    """Take the figures.
+    """Run the benchmark.
 
     Args:
-        quick: a fifth of the photos, and two epochs of the reference in place of three.
-        work_dir: an empty folder; data folder and photos are put there.
-        say: shows a line of progress.
+        quick: a fifth of the photos, and two epochs of the reference instead of three.
+        work_dir: an empty folder for the data folder and photos.
+        say: prints a line of progress.
     """
     photos_per_label, epochs = (40, 2) if quick else (200, REFERENCE_EPOCHS)
     with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
         ceilings = [_ceilings()]
-        say("a whole training; VGG16 has seeded random weights, as the reference's has")
+        say("a whole training; VGG16 has the same seeded random weights as in the reference")
         ours_s = place.run("train")
         settings = place.settings()
         dataset = sort_photos(read_photos(settings), settings)
-        reference.hang(dataset.items, work_dir / "reference")
+        reference.link_photos(dataset.items, work_dir / "reference")
         theirs = {}
         for name, options in WAYS.items():
             say(f"{epochs} of {reference.EPOCHS} epochs of the reference, {name.replace('_', ' ')}")
@@ -64,7 +64,7 @@ def _ceilings() -> dict[str, float]:
 
 
 def _run_reference(folder: Path, epochs: int, options: Sequence[str]) -> dict[str, Any]:
-    """What the reference prints, in a process with TensorFlow's kernels as they come."""
+    """Run the reference in a process with TensorFlow's default kernels; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.reference", str(folder), "--epochs", str(epochs), *options],

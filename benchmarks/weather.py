@@ -1,4 +1,4 @@
-"""What goes wrong in the chaos benchmark: spells of bad weather at the instance, one after the other."""
+"""Defines the faults of the instance in the chaos benchmark, applied one after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ POSTS = "/api/v1/statuses"
 THREADS = "/api/v1/statuses/.*"
 UPLOADS = "/api/v./media"
 FILES = "/system/.*"
-REQUEST_TIMEOUT_S = 3.0  # the bot's, for one call; answers that come later are lost to it
+REQUEST_TIMEOUT_S = 3.0  # the bot's timeout for one call; later responses are lost
 
 
 def _post(kind: str, *, share: float, **options: object) -> Fault:

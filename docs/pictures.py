@@ -1,7 +1,7 @@
-"""`python -m docs.pictures` takes the pictures in docs/images anew: a sandbox, a trained bot, and headless Chromium.
+"""`python -m docs.pictures` creates the screenshots in docs/images, with a trained bot and headless Chromium.
 
 It needs `chromium` (or `chromium-browser`, `google-chrome`) and a Japanese font on the machine, e.g. fonts-noto-cjk.
-What they show is real: photos drawn by the sandbox, VGG16 with seeded random weights, a head trained on them.
+They show a real run: photos drawn by the sandbox, VGG16 with seeded random weights, and a head trained on them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ QUIET = (
     "--hide-scrollbars",
 )
 WIDE_PX, PHONE_PX = 760, 430
-MAX_HEIGHT_PX = 4000  # of a window; what is empty below is cut off
+MAX_HEIGHT_PX = 4000  # of the window; the empty part below is cropped
 SCALE = 1.25
 MARGIN_PX = 24
-COLOURS = 256  # of a picture's palette: a third of the bytes
+COLOURS = 256  # size of the palette, which reduces the file to a third
 
 
 def main() -> None:
-    """Take all of them."""
+    """Create all screenshots."""
     with tempfile.TemporaryDirectory(prefix="dokocos-pictures-") as folder, _world(Path(folder)) as (place, gallery):
         for command in ("scrape", "train"):
             subprocess.run([sys.executable, "-m", "trainer", command], env=place.environment(), check=True)
@@ -100,7 +100,7 @@ def _free_port() -> int:
 
 
 def _threads(place: Home, gallery: Gallery) -> None:
-    """A question and its answer, in English and in Japanese."""
+    """Screenshots of a question and its answer, in English and Japanese."""
     for name, label, shown, text, alt_text, language in (
         ("thread", "brazil", "Alice", "which gallery does my costume look like?", "My new costume", "en"),
         ("thread_ja", "japan", "Fumi", "この衣装はどこのコスプレに似ていますか？", "手作りの衣装です", "ja"),
@@ -113,7 +113,7 @@ def _threads(place: Home, gallery: Gallery) -> None:
 
 
 def _orders(place: Home, gallery: Gallery) -> None:
-    """What an admin writes and is written, the newest above."""
+    """Screenshots of an admin's commands and the replies, newest first."""
     you = place.instance.account(YOU)
     status = _order(place, you, "status")
     shoot(_address(place, status), "status_order")
@@ -127,19 +127,19 @@ def _orders(place: Home, gallery: Gallery) -> None:
 
 
 def _impostor(place: Home) -> None:
-    """The same name on another host: what they order is an ordinary question."""
+    """Screenshot of a command from the same name on another host, which is answered as a question."""
     impostor = place.instance.add_account(f"{YOU}@evil.example", display_name="You")
     with mock.patch("sandbox.instance.page.YOU", impostor.acct):
         shoot(_address(place, _order(place, impostor, "pause")), "impostor")
 
 
 def _spread_over_days(place: Home) -> None:
-    """Many small questions, put down as if they had come over the last days, so that the curve is one."""
+    """Post many questions and spread their times over the last days, to fill the chart."""
     people = [place.person(f"guest{number}") for number in range(8)]
     asked = [place.ask(people[number % len(people)], None, text="@dokocos hello") for number in range(60)]
     until(lambda: all(place.answers(question) for question in asked))
     with contextlib.closing(sqlite3.connect(place.data_dir / DATABASE, isolation_level=None, timeout=30)) as database:
-        rng = random.Random(0)  # noqa: S311 - no secret
+        rng = random.Random(0)  # noqa: S311 - not for security
         moves = [(rng.randrange(DAYS_SHOWN), row) for (row,) in database.execute("SELECT rowid FROM inbox")]
         database.executemany("UPDATE inbox SET finished_at = finished_at - 86400 * ? WHERE rowid = ?", moves)
 
@@ -159,10 +159,10 @@ def _address(place: Home, status: Status, language: str = "en") -> str:
 
 
 def shoot(url: str, name: str, *, width_px: int = WIDE_PX, height_px: int = MAX_HEIGHT_PX, dark: bool = False) -> None:
-    """Take a page's picture and keep it small."""
+    """Take a screenshot of a page and compress it."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
-        sys.exit(f"none of {', '.join(BROWSERS)} is installed")
+        sys.exit(f"none of {', '.join(BROWSERS)} is installed; install one")
     if url.startswith("http"):
         requests.get(url, timeout=30).raise_for_status()
     with tempfile.TemporaryDirectory() as folder:
@@ -191,7 +191,7 @@ def shoot(url: str, name: str, *, width_px: int = WIDE_PX, height_px: int = MAX_
 
 
 def _trimmed(picture: Image.Image) -> Image.Image:
-    """Without what is empty below."""
+    """Crop the empty part at the bottom."""
     ground = Image.new("RGB", picture.size, picture.getpixel((0, picture.height - 1)))
     box = ImageChops.difference(picture, ground).getbbox()
     return picture if box is None else picture.crop((0, 0, picture.width, min(picture.height, box[3] + MARGIN_PX)))

@@ -1,1 +1,1 @@
-"""A Mastodon instance and a photo gallery on loopback. Knows neither `bot` nor `trainer`."""
+"""A Mastodon instance and a photo gallery on loopback. Imports neither `bot` nor `trainer`."""

@@ -22,12 +22,12 @@ cli = typer.Typer(help="A Mastodon instance and a photo gallery on 127.0.0.1.", 
 def serve(
     instance_port: Annotated[int, typer.Option(help="Port of the instance; 0: a free one.")] = 0,
     gallery_port: Annotated[int, typer.Option(help="Port of the gallery; 0: a free one.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the gallery's drawings and of faults that strike by chance.")] = 0,
-    version: Annotated[str, typer.Option(help="The Mastodon version to behave like.")] = InstanceSettings().version,
-    rate_limits: Annotated[bool, typer.Option(help="Limit calls as the real server does.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the gallery's drawings and of random faults.")] = 0,
+    version: Annotated[str, typer.Option(help="The Mastodon version to imitate.")] = InstanceSettings().version,
+    rate_limits: Annotated[bool, typer.Option(help="Apply the rate limits of the real server.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON, nothing else.")] = False,
 ) -> None:
-    """Run the instance and the gallery until Ctrl-C, and print where they are."""
+    """Run the instance and the gallery until Ctrl-C, and print their URLs and access tokens."""
     settings = InstanceSettings(version=version)
     if not rate_limits:
         settings = InstanceSettings(version=version, rate_limits=NO_RATE_LIMITS)
@@ -45,12 +45,12 @@ def serve(
 
 @cli.command()
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the last answer; 0 only if all came.")] = False,
-    photos: Annotated[int, typer.Option(min=20, help="Photos of each label.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the gallery and of the photos that are asked about.")] = 0,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the data folder where it is at the end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Exit after the last answer; 0 if all are as expected.")] = False,
+    photos: Annotated[int, typer.Option(min=20, help="Photos per label.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the gallery and of the photos in the questions.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder at the end.")] = False,
 ) -> None:
-    """Show the whole job: scrape, train, and answer mentions, all on this machine."""
+    """Demonstrate the whole process on this machine: scrape, train, and answer mentions."""
     from sandbox.demo import run_demo
 
     raise typer.Exit(run_demo(once=once, photos=photos, seed=seed, keep=keep))
@@ -69,7 +69,7 @@ def _start(
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set."""
+    """Yield an event that is set by Ctrl-C and SIGTERM."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Programs that run beside the sandbox: started, watched, and stopped with it."""
+"""Runs child processes that are stopped together with the sandbox."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ TAIL_LINES = 20
 
 
 class Child:
-    """`python -m ...` as a child process while the context lasts; at its end it is asked to stop, and waited for.
+    """A child process `python -m ...`, stopped at the end of the context.
 
     Args:
-        words: what follows `python -m`.
+        words: the arguments after `python -m`.
         environment: all of its environment variables.
-        folder: its working folder.
-        log: takes what it writes, in place of our own terminal. Such a child is kept apart from the terminal's Ctrl-C
-            as well: it is stopped once, by us.
+        folder: its working directory.
+        log: file for its output; None means this terminal. With a log, the child does not get the terminal's Ctrl-C:
+            only this class stops it.
     """
 
     def __init__(self, *words: str, environment: Mapping[str, str], folder: Path, log: Path | None = None) -> None:
@@ -40,7 +40,7 @@ class Child:
             )
         finally:
             if output is not None:
-                output.close()  # the child has its own
+                output.close()  # the child has its own copy
 
     def __enter__(self) -> Self:
         return self
@@ -59,14 +59,14 @@ class Child:
 
     @property
     def exit_status(self) -> int | None:
-        """None while it runs."""
+        """The exit status; None while it runs."""
         return self._process.poll()
 
     def wait(self) -> int:
-        """Wait for its end; returns the exit status."""
+        """Wait until it exits; returns the exit status."""
         return self._process.wait()
 
     def last_lines(self) -> str:
-        """The end of its log, indented; of a child without one, nothing."""
+        """The last lines of its log, indented; empty without a log."""
         text = "" if self._log is None else self._log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(f"  {line}" for line in text.splitlines()[-TAIL_LINES:])

@@ -1,7 +1,7 @@
-"""What the demo's people ask the bot, and what counts as an answer.
+"""Defines the questions of the demo, and checks the bot's answers.
 
-The instance is looked at, never the bot's own books. The kind of an answer is told by marks that its texts have in
-every language: percentages, the site's name, the name of a file format.
+The answers are read from the instance, not from the bot's database. The kind of an answer is recognised by parts of its
+text that are the same in every language: percentages, the site's name, the name of a file format.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Kind = Literal["gallery", "help", "unreadable"]
 KINDS: dict[Kind, str] = {
     "gallery": "the name of a gallery, with percentages",
     "help": "a help text",
-    "unreadable": "a word that the file cannot be read",
+    "unreadable": "a message that the file cannot be read",
 }
-_SINCE = timedelta(days=365)  # the age of an account that nobody takes for a newcomer's
+_SINCE = timedelta(days=365)  # account age; not a new account
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A mention of the bot, and the answer it should get.
+    """A mention of the bot, and the expected answer.
 
     Attributes:
-        photo: the attached file's bytes, whatever they are; None: nothing is attached.
+        photo: the bytes of the attached file, also invalid ones; None means no attachment.
     """
 
     asker: str
@@ -40,7 +40,7 @@ class Question:
 
 
 def questions(gallery: Gallery, seed: int) -> tuple[Question, ...]:
-    """Three photos, no photo, a broken file, and a photo with Japanese words; no photo is in the gallery."""
+    """The questions: photos, a photo with Japanese text, a broken file, and no photo; no photo is from the gallery."""
     photos = [gallery.draw_fresh(gallery.labels[number % len(gallery.labels)], seed + number) for number in range(5)]
     broken = photos[4][: len(photos[4]) // 3]
     return (
@@ -56,7 +56,7 @@ def questions(gallery: Gallery, seed: int) -> tuple[Question, ...]:
 
 
 def ask(instance: Instance, question: Question, bot: Account) -> Status:
-    """Post a question as its asker, who is given an account if there is none."""
+    """Post a question; creates the account of the asker if it is missing."""
     try:
         asker = instance.account(question.asker)
     except KeyError:
@@ -74,7 +74,7 @@ def answers(instance: Instance, status: Status, bot: Account) -> list[Status]:
 
 
 def kind_of(text: str) -> Kind | None:
-    """What kind of answer a text is; None for one that is no kind of ours."""
+    """The kind of an answer; None if it is not recognised."""
     if "%" in text:
         return "gallery"
     if "Cure WorldCosplay" in text:
@@ -84,8 +84,8 @@ def kind_of(text: str) -> Kind | None:
     return None
 
 
-def what_is_missing(instance: Instance, asked: Mapping[Question, Status], bot: Account) -> list[str]:
-    """One line about each question whose answer is not as expected; nothing where all is well."""
+def find_problems(instance: Instance, asked: Mapping[Question, Status], bot: Account) -> list[str]:
+    """Describe each question whose answer is not as expected; empty if all are."""
     problems = (
         (question.asker, _problem(question, answers(instance, status, bot))) for question, status in asked.items()
     )

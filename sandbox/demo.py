@@ -1,7 +1,7 @@
-"""`python -m sandbox demo`: the whole job as a newcomer sees it, on this machine alone.
+"""Runs `python -m sandbox demo`: the whole process from scraping to answers, on this machine.
 
-The instance and the gallery run in this process; trainer and bot are children of it, told by the environment where
-everything is, as they would be told anywhere else.
+The instance and the gallery run in this process. The trainer and the bot are child processes, configured by environment
+variables as in a normal installation.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from rich.table import Table
 from sandbox import gallery as galleries
 from sandbox import instance as instances
 from sandbox.child import Child
-from sandbox.conversation import Question, answers, ask, questions, what_is_missing
+from sandbox.conversation import Question, answers, ask, find_problems, questions
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, Status
 from sandbox.instance.people import BOT
 from sandbox.server import serve
 from sandbox.transcript import Transcript
 
-PACKAGES = Path(__file__).parent.parent  # where children find `trainer` and `bot`
-SPARE_PHOTOS = 8  # for each label, as some files are broken on purpose
-PHOTOS_PER_MEMBER = 3  # few, so that enough members are held out for figures that mean something
+PACKAGES = Path(__file__).parent.parent  # where child processes find `trainer` and `bot`
+SPARE_PHOTOS = 8  # per label, because some files are broken on purpose
+PHOTOS_PER_MEMBER = 3  # few, so that the holdout has enough members for useful figures
 CONNECT_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.1
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the text says why and what to do."""
+    """The demo cannot continue; the text says why and what to do."""
 
 
 def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console | None = None) -> int:
-    """Run the demo from the empty sandbox to the last answer.
+    """Run the demo, from an empty sandbox to the last answer.
 
     Args:
-        once: end after the last answer instead of staying until Ctrl-C.
-        photos: for each label.
-        seed: of the gallery and of the photos that are asked about.
-        keep: leave the data folder where it is at the end.
+        once: exit after the last answer instead of waiting for Ctrl-C.
+        photos: photos per label.
+        seed: of the gallery and of the photos in the questions.
+        keep: keep the data folder at the end.
 
     Returns:
-        The exit status: 0 where every expected answer came, 1 where not, 130 when interrupted before.
+        the exit status: 0 if every answer is as expected, 1 if not, 130 if interrupted.
     """
     console = console or Console()
     data_dir = Path(tempfile.mkdtemp(prefix="dokocos-demo-"))
     demo = _Demo(console, data_dir, photos=photos, seed=seed)
     try:
-        with _terminated_as_interrupted():
+        with _sigterm_as_ctrl_c():
             return demo.run(stay=not once)
     except KeyboardInterrupt:
         console.print("\nStopped.")
@@ -70,13 +70,13 @@ def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console
     finally:
         demo.print_times()
         if keep:
-            console.print(f"Everything is kept in {data_dir}", highlight=False, soft_wrap=True)
+            console.print(f"The data is kept in {data_dir}", highlight=False, soft_wrap=True)
         else:
             shutil.rmtree(data_dir, ignore_errors=True)
 
 
 class _Demo:
-    """One run of the demo; `run` reads as the steps come."""
+    """One run of the demo; `run` has the steps in order."""
 
     def __init__(self, console: Console, data_dir: Path, *, photos: int, seed: int) -> None:
         self.is_complete = False
@@ -91,7 +91,7 @@ class _Demo:
             with self._step("Start the sandbox"):
                 instance = Instance()
                 instances.add_people(instance)
-                gallery = _hang_gallery(self._seed, self._photos)
+                gallery = _create_gallery(self._seed, self._photos)
                 instance_url = servers.enter_context(serve(instances.create_app(instance)))
                 gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
                 self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
@@ -101,24 +101,24 @@ class _Demo:
                 self._run_trainer("scrape", environment)
             with self._step("Train a head on VGG16 features (seeded random weights)"):
                 self._run_trainer("train", environment)
-            missing = self._converse(instance, gallery, account, environment, stay=stay)
+            missing = self._ask_bot(instance, gallery, account, environment, stay=stay)
         return 1 if missing else 0
 
-    def _converse(
+    def _ask_bot(
         self, instance: Instance, gallery: Gallery, account: Account, environment: Mapping[str, str], *, stay: bool
     ) -> list[str]:
-        """Let the bot run and people ask it; returns what is missing of its answers."""
+        """Run the bot and ask the questions; returns the problems with its answers."""
         transcript = Transcript(instance, self._console)
         with self._child("bot", "run", environment=environment, log=self._data_dir / "bot.log") as bot:
             with self._step("Start the bot"):
                 _wait_until_connected(instance, account, bot)
             with self._step("Ask the bot"):
                 asked = _ask_all(instance, questions(gallery, self._seed), account, bot, transcript)
-            missing = what_is_missing(instance, asked, account)
+            missing = find_problems(instance, asked, account)
             self.is_complete = not missing
             self._report(missing, len(asked))
             if stay:
-                self._invite(instance.base_url)
+                self._print_invitation(instance.base_url)
                 while True:
                     transcript.show_new()
                     _check_alive(bot)
@@ -126,21 +126,21 @@ class _Demo:
         return missing
 
     def _run_trainer(self, command: str, environment: Mapping[str, str]) -> None:
-        """Run one command of the trainer; it writes to this terminal itself, progress bars and all."""
+        """Run a command of the trainer; it writes to this terminal."""
         with self._child("trainer", command, environment=environment) as trainer:
             status = trainer.wait()
         if status != 0:
             raise DemoError(
                 f"`{trainer.command}` ended with exit status {status}; its last lines above say why. "
-                "Run the demo again with --keep to look at its data afterwards"
+                "Run the demo again with --keep to inspect its data"
             )
 
     def _child(self, *words: str, environment: Mapping[str, str], log: Path | None = None) -> Child:
-        """The working folder holds no config.yaml, so that the demo is the same for everybody."""
+        """Create a child process; its working directory has no config.yaml, so the demo is the same everywhere."""
         return Child(*words, environment=environment, folder=self._data_dir, log=log)
 
     def _environment(self, instance_url: str, gallery: Gallery, gallery_url: str, token: str) -> dict[str, str]:
-        """What the children are told; settings of whoever started the demo are left out."""
+        """The environment of the child processes, without the user's own settings."""
         countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
         settings = {
             "DATA_DIR": str(self._data_dir),
@@ -159,12 +159,12 @@ class _Demo:
             "MASTODON__ALLOW_HTTP": "true",
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-        own = {"PYTHONPATH": str(PACKAGES), "TF_CPP_MIN_LOG_LEVEL": "3"}  # TensorFlow's chatter says nothing here
+        own = {"PYTHONPATH": str(PACKAGES), "TF_CPP_MIN_LOG_LEVEL": "3"}  # no TensorFlow messages
         return inherited | own | {f"DOKOCOS_{name}": value for name, value in settings.items()}
 
     @contextlib.contextmanager
     def _step(self, title: str) -> Iterator[None]:
-        """Announce a step, and take its time."""
+        """Print a step's title and measure its time."""
         self._console.print()
         self._console.rule(f"[bold]{title}", align="left")
         started = time.monotonic()
@@ -179,15 +179,15 @@ class _Demo:
     def _report(self, missing: Sequence[str], n_asked: int) -> None:
         if missing:
             lines = "\n".join(f"  {line}" for line in missing)
-            self._console.print(f"Not every expected answer came:\n{lines}", style="bold red", markup=False)
+            self._console.print(f"Some answers are not as expected:\n{lines}", style="bold red", markup=False)
         else:
-            self._console.print(f"[bold green]All {n_asked} expected answers came.")
+            self._console.print(f"[bold green]All {n_asked} answers are as expected.")
 
-    def _invite(self, address: str) -> None:
+    def _print_invitation(self, address: str) -> None:
         self._console.print(
             Panel(
                 f"[bold]{address}/[/bold]\n\nOpen this page, post a photo of your own to the bot, and watch "
-                "the answer arrive.\nCtrl-C ends everything.",
+                "the answer arrive.\nPress Ctrl-C to stop.",
                 title="Your turn",
                 border_style="bold magenta",
                 expand=False,
@@ -196,7 +196,7 @@ class _Demo:
         )
 
     def print_times(self) -> None:
-        """What took how long."""
+        """Print the time that each step took."""
         if not self._times:
             return
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -206,8 +206,8 @@ class _Demo:
         self._console.print(table)
 
 
-def _hang_gallery(seed: int, photos: int) -> Gallery:
-    """A gallery with enough photos under each label."""
+def _create_gallery(seed: int, photos: int) -> Gallery:
+    """Create a gallery with enough photos for each label."""
     n_members = -(-(photos + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
     gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
     for label in gallery.labels:
@@ -231,14 +231,14 @@ def _check_alive(bot: Child) -> None:
     if bot.exit_status is not None:
         raise DemoError(
             f"`{bot.command}` ended with exit status {bot.exit_status}. Its last lines:\n{bot.last_lines()}\n"
-            "Run the demo again with --keep to look at its data afterwards"
+            "Run the demo again with --keep to inspect its data"
         )
 
 
 def _ask_all(
     instance: Instance, wanted: Sequence[Question], account: Account, bot: Child, transcript: Transcript
 ) -> dict[Question, Status]:
-    """Ask one after the other, each when the one before has its answer or has waited long enough."""
+    """Ask the questions one after another; each waits for the previous answer or a timeout."""
     asked = {}
     for question in wanted:
         asked[question] = ask(instance, question, account)
@@ -252,8 +252,8 @@ def _ask_all(
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does: children stopped, data removed."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C: stop the child processes and delete the data."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""A server that misbehaves: a middleware that does to a whole app what its `Faults` say.
+"""Applies faults to an app, as a middleware.
 
-The app itself knows nothing of it. `GET` and `POST /sandbox/faults` are answered here.
+The app itself is not changed. `GET` and `POST /sandbox/faults` are handled here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sandbox.server import CUT, until_gone
 Sleep = Callable[[float], Awaitable[None]]
 
 PATH = "/sandbox/faults"
-INSTEAD = ("answer", "rate_limit", "redirect", "cut")  # faults that keep a request from the app
+INSTEAD = ("answer", "rate_limit", "redirect", "cut")  # faults without a call of the app
 DRIP_STEP_S = 0.25
 REASONS = {429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable"}
 PROXY_PAGE = (
@@ -32,7 +32,7 @@ WAITING_PAGE = "<!DOCTYPE html><title>Please wait</title><p>Please wait…</p>"
 
 
 class FaultMiddleware:
-    """Stands before an app and lets it misbehave."""
+    """Wraps an app and applies faults to its requests."""
 
     def __init__(self, app: ASGIApp, faults: Faults, *, sleep: Sleep = asyncio.sleep) -> None:
         self.app = app
@@ -43,33 +43,33 @@ class FaultMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] == PATH:
-            await (await self._obey(Request(scope, receive)))(scope, receive, send)
+            await (await self._apply_orders(Request(scope, receive)))(scope, receive, send)
         else:
             await self._serve(scope, receive, send)
 
-    async def _obey(self, request: Request) -> Response:
+    async def _apply_orders(self, request: Request) -> Response:
         if request.method == "POST":
             try:
-                self.faults.obey(Orders.model_validate_json(await request.body()))
+                self.faults.apply(Orders.model_validate_json(await request.body()))
             except ValidationError as error:
                 problems = json.loads(error.json(include_url=False, include_input=False, include_context=False))
                 return JSONResponse({"error": problems}, 422)
         return JSONResponse(self.faults.state())
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        struck = self.faults.strike(scope["method"], scope["path"])
-        for fault in struck:
+        chosen = self.faults.choose(scope["method"], scope["path"])
+        for fault in chosen:
             if fault.kind == "delay":
                 await self.sleep(fault.seconds)
-        if not struck or struck[-1].kind == "delay":
+        if not chosen or chosen[-1].kind == "delay":
             await self._watch(scope, receive, send)
-        elif struck[-1].kind in INSTEAD:
-            await _instead(struck[-1])(scope, receive, send)
+        elif chosen[-1].kind in INSTEAD:
+            await _replacement(chosen[-1])(scope, receive, send)
         else:
-            await self._spoil(struck[-1], scope, receive, send)
+            await self._send_changed(chosen[-1], scope, receive, send)
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve as always, with an eye on event streams: they may be closed, or fall silent."""
+        """Call the app normally, but close or stall event streams on request."""
         stream = OpenStream(scope["extensions"][CUT])
         opened = False
 
@@ -92,14 +92,14 @@ class FaultMiddleware:
             if opened:
                 self.faults.ended(stream)
 
-    async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app do its work, then send something else than it answered."""
+    async def _send_changed(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app, then send a changed response."""
         answer = await _collect(self._watch, scope, receive, send)
         if answer is None:
             return
         if fault.kind == "store_then_delay":
             await self.sleep(fault.seconds)
-        await _spoiled(answer, fault, self.sleep)(scope, receive, send)
+        await _changed_response(answer, fault, self.sleep)(scope, receive, send)
 
 
 def _starts_event_stream(message: Message) -> bool:
@@ -109,7 +109,7 @@ def _starts_event_stream(message: Message) -> bool:
 
 
 async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Response | None:
-    """The whole answer of an app; None for an event stream, which has no end and was passed on as it came."""
+    """Collect an app's whole response; None for an event stream, which is passed through instead."""
     response = Response()
     body = b""
     passed_on = False
@@ -130,8 +130,8 @@ async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     return None if passed_on else response
 
 
-def _instead(fault: Fault) -> ASGIApp:
-    """What is sent where the app is not asked at all."""
+def _replacement(fault: Fault) -> ASGIApp:
+    """The response that replaces a call of the app."""
     if fault.kind == "cut":
         return _cut
     if fault.kind == "redirect":
@@ -145,15 +145,15 @@ def _instead(fault: Fault) -> ASGIApp:
 
 
 def _failure(fault: Fault) -> Response:
-    """The answer of a server, or of the proxy before it, that does not do what it was asked."""
+    """An error response of the server, or of a proxy in front of it."""
     reason = REASONS.get(fault.status, "Error")
     if fault.html:
         return HTMLResponse(PROXY_PAGE.format(title=f"{fault.status} {reason}"), fault.status)
     return JSONResponse({"error": reason}, fault.status)
 
 
-def _spoiled(answer: Response, fault: Fault, sleep: Sleep) -> ASGIApp:
-    """What is sent in place of an app's answer."""
+def _changed_response(answer: Response, fault: Fault, sleep: Sleep) -> ASGIApp:
+    """The changed response."""
     kept = bytes(answer.body[: int(len(answer.body) * fault.keep)])
     if fault.kind == "store_then_answer":
         return _failure(fault)
@@ -184,7 +184,7 @@ def _part(body: bytes, *, more: bool = True) -> Message:
 
 
 class _CutBody:
-    """An answer whose connection is reset before its end."""
+    """A response whose connection is reset before its end."""
 
     def __init__(self, answer: Response, kept: bytes) -> None:
         self.answer = answer
@@ -197,7 +197,7 @@ class _CutBody:
 
 
 class _Drip:
-    """An answer whose body comes slowly, a few bytes at a time, while somebody waits for it."""
+    """A response whose body is sent slowly, a few bytes at a time, while the client is connected."""
 
     def __init__(self, answer: Response, bytes_per_s: float, sleep: Sleep, *, endless: bool) -> None:
         self.answer = answer

@@ -1,7 +1,6 @@
 """Runs a Starlette app on a loopback port, in a thread of this process.
 
-Two things that plain uvicorn lacks are added around the app: a stop that open streams notice at once, and a way for
-`sandbox.faults` to drop a connection as a broken network does.
+It adds two things to uvicorn: a stop that ends open streams at once, and a connection reset for `sandbox.faults`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HOST = "127.0.0.1"
-CUT = "sandbox.cut"  # the ASGI extension that holds a function without arguments: it resets the connection
+CUT = "sandbox.cut"  # ASGI extension: a function without arguments that resets the connection
 TICK_S = 0.1
-GRACE_S = 1  # how long requests at work may take after the stop; streams end at once
+GRACE_S = 1  # time for running requests after the stop; streams end at once
 BACKLOG = 2048
 
 
 async def receive_until(event: asyncio.Event, receive: Receive) -> Message:
-    """As `receive()`, but a disconnect as soon as `event` is set."""
+    """Like `receive()`, but returns a disconnect as soon as `event` is set."""
     message = asyncio.ensure_future(receive())
     stop = asyncio.ensure_future(event.wait())
     try:
@@ -38,13 +37,13 @@ async def receive_until(event: asyncio.Event, receive: Receive) -> Message:
 
 
 async def until_gone(receive: Receive) -> None:
-    """Return when the client has gone, or is to be treated so; what it still sends is thrown away."""
+    """Wait until the client disconnects; other messages are discarded."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class _EndStreams:
-    """Tells open streams that the server stops: each waiting `receive()` then reports a disconnect."""
+    """Ends open streams when the server stops: each waiting `receive()` returns a disconnect."""
 
     def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
         self.app = app
@@ -62,7 +61,7 @@ class _EndStreams:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose connection the app can reset, through the ASGI extension named `CUT`."""
+    """HTTP/1.1 with a connection reset for the app, through the ASGI extension `CUT`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,13 +75,13 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it is ready to answer."""
+    """A uvicorn server that reports when it is ready."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
         self.ready = threading.Event()
-        self.loop: asyncio.AbstractEventLoop | None = None  # None until it answers
+        self.loop: asyncio.AbstractEventLoop | None = None  # None until it is ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -90,7 +89,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def main_loop(self) -> None:
-        """As uvicorn's, but a stop is noticed at once, not at the next tick."""
+        """Like uvicorn's, but stops at once, not at the next tick."""
         counter = 0
         while not await self.on_tick(counter):
             counter += 1
@@ -98,7 +97,7 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), TICK_S)
 
     def stop(self) -> None:
-        """End open streams, let requests at work finish, and return from `run_on`; from any thread."""
+        """End open streams, finish running requests, and return from `run_on`; thread-safe."""
         self.should_exit = True
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self._stopping.set)
@@ -114,20 +113,20 @@ class _Server(uvicorn.Server):
 def serve(app: Starlette, *, port: int = 0) -> Iterator[str]:
     """Run `app` on 127.0.0.1 while the context lasts.
 
-    An app that has to know its own address sets `app.state.on_bound`, a function that takes the base URL; it is called
-    before the first request.
+    If the app needs its own URL, set `app.state.on_bound`, a function called with the base URL before the first
+    request.
 
     Args:
-        port: 0 takes a free one; a port that was just left can be taken again.
+        port: 0 means a free port; a port that was just closed can be reused.
 
     Yields:
-        The base URL without a slash at its end, e.g. "http://127.0.0.1:40123".
+        the base URL without trailing slash, e.g. "http://127.0.0.1:40123".
 
     Raises:
         OSError: the port is taken.
         RuntimeError: the server did not start; its log says why.
     """
-    # Only for sockets that name TCP does asyncio switch Nagle's algorithm off, which costs 40 ms a request.
+    # Without an explicit TCP protocol, asyncio leaves Nagle's algorithm on, which costs 40 ms per request.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with contextlib.closing(listener):

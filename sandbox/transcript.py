@@ -1,4 +1,4 @@
-"""Shows an instance's statuses in a terminal as they come: who, what, which attachments; answers are indented."""
+"""Prints new statuses of an instance to a terminal, with attachments; replies are indented."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDE_PREVIEW_COLUMNS = 28  # of a landscape one
 
 
 class Transcript:
-    """Prints each status once. Panels on a terminal, plain lines elsewhere."""
+    """Prints each status once, as a panel in a terminal, otherwise as plain lines."""
 
     def __init__(self, instance: Instance, console: Console) -> None:
         self._instance = instance
@@ -30,7 +30,7 @@ class Transcript:
         self._shown: set[int] = set()
 
     def show_new(self) -> None:
-        """Print what has come since the last call, oldest first."""
+        """Print the statuses since the last call, oldest first."""
         for status in self._instance.statuses.all():
             if status.id not in self._shown:
                 self._shown.add(status.id)
@@ -58,7 +58,7 @@ class Transcript:
         self._console.print(Padding(panel, (0, 0, 0, indent)))
 
     def _with_preview(self, body: Text, status: Status) -> RenderableType:
-        """The text, with its first photo beside it in coarse dots where the terminal has the colours."""
+        """The text, with a low-resolution preview of its first photo if the terminal supports colours."""
         preview = _coarse(status.media[0].data) if status.media and self._console.color_system == "truecolor" else None
         if preview is None:
             return body
@@ -74,7 +74,7 @@ def _describe(media: Media) -> str:
 
 
 def _coarse(data: bytes) -> Text | None:
-    """A photo in half blocks, two pixels a character; None for what is no photo."""
+    """A photo as half blocks, two pixels per character; None if it cannot be decoded."""
     try:
         image = Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, UnidentifiedImageError):

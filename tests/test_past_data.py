@@ -31,7 +31,7 @@ from trainer.photos.images import prepare
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry
 from trainer.registry.serving import Classifier, describe_champion, holdings
-from trainer.training.crash_report import explain_sudden_end
+from trainer.training.crash_report import explain_crash
 from trainer.training.journal import Journal
 from trainer.training.train import PHOTOS, evaluate_version, train
 from trainer.training.training_data import TrainingData
@@ -326,7 +326,7 @@ def test_a_training_continues_from_there(copy: Path) -> None:
 def test_the_journal_lists_all_runs_and_the_one_that_was_killed(data_dir: Path) -> None:
     runs = Journal(data_dir).runs()
     assert [[run.command, run.step, run.ended] for run in runs] == TRAINER["runs"]
-    told = explain_sudden_end(runs, current_boot_id="another")
+    told = explain_crash(runs, current_boot_id="another")
     assert told is not None
     assert 'in the step "features"' in told
     assert "load 1.5 on 2 CPUs" in told

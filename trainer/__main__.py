@@ -1,4 +1,4 @@
-"""`python -m trainer COMMAND`: a command for each step from a site's photos to a version that serves."""
+"""`python -m trainer COMMAND`: one command for each step, from scraping photos to promoting a version."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ logger = logging.getLogger(__name__)
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, help="Gather photos, learn from them, judge it."
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Scrape photos, train, evaluate and promote versions."
 )
 
 
 class LogLines(logging.Handler):
-    """Log lines on whatever standard error is at the time: a progress bar puts itself in its place to make room."""
+    """Writes log lines to the current `sys.stderr`, which a progress bar replaces while it runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
 
 
-Config = Annotated[Path | None, typer.Option("--config", help="Another settings file than ./config.yaml.")]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: ./config.yaml).")]
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A terminal, or what stands in for one; a label like [dogs] or :smile: is shown as it is."""
+    """A console that shows labels like [dogs] or :smile: unchanged, without markup or emoji."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @app.callback()
 def before_all(context: typer.Context, config: Config = None) -> None:
-    """Let --config stand before the command as well as after it."""
+    """Accept --config before the command as well as after it."""
     context.default_map = {command: {"config": config} for command in COMMANDS}
 
 
 def read_settings(config: Path | None) -> Settings:
-    """The settings, and logging as they want it."""
+    """Load the settings and set up logging."""
     settings = load_settings(Settings, config)
     logging.basicConfig(level=settings.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=[LogLines()])
     return settings
@@ -57,10 +57,10 @@ def read_settings(config: Path | None) -> Settings:
 def scrape(
     config: Config = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Only check the files that are held, and fetch damaged ones again.")
+        bool, typer.Option("--verify", help="Only check stored files, and fetch damaged ones again.")
     ] = False,
 ) -> None:
-    """Gather photos from the configured source; what is held already is not fetched again."""
+    """Fetch photos from the configured source; stored photos are not fetched again."""
     from trainer.lock import only_one
     from trainer.photos.decode import Decoder
     from trainer.photos.manifest import FILE_NAME, Manifest
@@ -95,9 +95,9 @@ def scrape(
 def forget(
     config: Config = None,
     photo: Annotated[str | None, typer.Option(help="Id of a photo at its source.")] = None,
-    member: Annotated[str | None, typer.Option(help="Id of a member at the source: all photos of theirs.")] = None,
+    member: Annotated[str | None, typer.Option(help="Id of a member at the source: deletes all their photos.")] = None,
 ) -> None:
-    """Delete a photo, or all photos of a member, and never take them again: for take-downs."""
+    """Delete a photo, or all photos of a member, and never fetch them again (for take-downs)."""
     from datetime import UTC, datetime
 
     from trainer.lock import only_one
@@ -116,15 +116,15 @@ def forget(
         n_photos = forget_photos(
             manifest, settings.data_dir, settings.source.kind, kind, member or photo or "", now=datetime.now(UTC)
         )
-    print(f"{n_photos} photos deleted; they will not be taken again. The next training is without them.")
+    print(f"{n_photos} photos deleted; they will not be fetched again. The next training will not use them.")
 
 
-GENTLE = typer.Option("--gentle", help="Rest after each batch as long as it took: half the load, half the speed.")
+GENTLE = typer.Option("--gentle", help="Pause after each batch for as long as it took: half the load, half the speed.")
 
 
 @app.command()
 def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> None:
-    """Compute the features of photos that have none yet."""
+    """Compute the missing features of all photos."""
     from trainer.training.progress import dataset_table, watch
     from trainer.training.session import session
     from trainer.training.training_data import TrainingData
@@ -133,7 +133,7 @@ def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> 
     with session(settings.data_dir, "features", gentle=gentle) as run, watch(console(stderr=True)) as shown:
         training_data = TrainingData.gather(settings, run.watcher(shown))
     console().print(dataset_table(training_data.dataset))
-    console().print(f"features of {training_data.n_new:,} photos are new")
+    console().print(f"computed the features of {training_data.n_new:,} photos")
 
 
 @app.command()
@@ -141,7 +141,7 @@ def train(
     config: Config = None,
     gentle: Annotated[bool, GENTLE] = False,
     repeat: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Train under N seeds and show how far apart they come out.")
+        int, typer.Option(min=1, metavar="N", help="Train with N seeds and show how much the figures vary.")
     ] = 1,
 ) -> None:
     """Compute missing features, train, evaluate on held-out members, promote the better version."""
@@ -153,9 +153,9 @@ def train(
 
     settings = read_settings(config)
     with session(settings.data_dir, "train", gentle=gentle) as run:
-        if settings.source.kind == "folder" or run.goes_on_scraping or not _has_photos(settings):
+        if settings.source.kind == "folder" or run.resumes_scrape or not _has_photos(settings):
             run.journal.step(SCRAPING)
-            _scrape_what_can_be_had(config, settings)
+            _scrape_or_warn(config, settings)
         with watch(console(stderr=True)) as shown:
             watcher = run.watcher(shown)
             outcome = train_version(settings, watcher)
@@ -169,7 +169,7 @@ def train(
     out.print(verdict_text(outcome.version, outcome.verdict))
     out.print(f"report: {outcome.version.folder / 'report.html'}", soft_wrap=True)
     if settings.features.weights == "random":
-        out.print("VGG16 had seeded random weights: fine for demos and tests, not for real answers")
+        out.print("VGG16 has random weights: good for demos and tests, not for real answers")
 
 
 def _has_photos(settings: Settings) -> bool:
@@ -179,35 +179,35 @@ def _has_photos(settings: Settings) -> bool:
         return next(manifest.photos(settings.source.kind), None) is not None
 
 
-def _scrape_what_can_be_had(config: Path | None, settings: Settings) -> None:
-    """Scrape; if photos are held already, a source that fails does not stop a training."""
+def _scrape_or_warn(config: Path | None, settings: Settings) -> None:
+    """Scrape; when photos are stored already, a scrape error is only a warning."""
     try:
         scrape(config)
     except FetchError as error:
         if not _has_photos(settings):
             raise
-        logger.warning("training on the photos that are held; the scrape is incomplete: %s", error)
+        logger.warning("training on the stored photos; the scrape is incomplete: %s", error)
 
 
 @app.command()
 def evaluate(
-    version: Annotated[str | None, typer.Argument(help="A version's name; the champion when left out.")] = None,
+    version: Annotated[str | None, typer.Argument(help="Name of a version (default: the champion).")] = None,
     config: Config = None,
 ) -> None:
-    """Evaluate the champion, or another version, on today's held-out members."""
+    """Evaluate the champion, or another version, on the current holdout members."""
     from trainer.training.progress import report_table, watch
     from trainer.training.session import session
     from trainer.training.train import evaluate_version
 
     settings = read_settings(config)
     with session(settings.data_dir, "evaluate") as run, watch(console(stderr=True)) as shown:
-        judged, report = evaluate_version(version, settings, run.watcher(shown))
-    console().print(report_table(report, title=f"{judged.name} on held-out members"))
+        evaluated, report = evaluate_version(version, settings, run.watcher(shown))
+    console().print(report_table(report, title=f"{evaluated.name} on held-out members"))
 
 
 @app.command()
 def doctor(config: Config = None) -> None:
-    """Show how the last runs ended, the machine's state, and what could not be checked."""
+    """Show how the last runs ended, the state of the machine, and what could not be checked."""
     from trainer.training.doctor import examine
 
     settings = read_settings(config)
@@ -216,7 +216,7 @@ def doctor(config: Config = None) -> None:
 
 @app.command()
 def models(config: Config = None) -> None:
-    """Show the versions, and which of them serves."""
+    """List the versions and mark the champion."""
     from trainer.registry.registry import Registry
     from trainer.training.progress import versions_table
 
@@ -236,10 +236,10 @@ def models(config: Config = None) -> None:
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="A version's name.")],
+    version: Annotated[str, typer.Argument(help="Name of a version.")],
     config: Config = None,
 ) -> None:
-    """Make a version the champion by hand."""
+    """Make a version the champion."""
     from trainer.registry.registry import Registry
 
     settings = read_settings(config)
@@ -248,7 +248,7 @@ def promote(
 
 @app.command()
 def rollback(config: Config = None) -> None:
-    """Make the champion before this one the champion again."""
+    """Make the previous champion the champion again."""
     from trainer.registry.registry import Registry
 
     settings = read_settings(config)
@@ -259,14 +259,14 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands if 
 
 
 def main() -> None:
-    """Run a command; errors are shown as their message, without a traceback.
+    """Run a command; a `ProjectError` prints its message without a traceback.
 
-    SIGTERM and Ctrl-C end it in order, with the exit status that shells expect.
+    SIGTERM and Ctrl-C stop it cleanly, with exit status 128 + signal number.
     """
-    signal.signal(signal.SIGTERM, _end_in_order)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a label that the terminal cannot show must not end a training
+            stream.reconfigure(errors="replace")  # a label that the terminal cannot encode must not stop a training
     try:
         app()
     except ProjectError as error:
@@ -274,11 +274,11 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code in STOPPED:
-            print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+            print("stopped; finished work is kept, and the same command continues from there", file=sys.stderr)
         raise
 
 
-def _end_in_order(number: int, _: object) -> None:
+def _exit_on_signal(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 

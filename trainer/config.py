@@ -1,7 +1,7 @@
 """Reads config.yaml and the environment into frozen, typed settings.
 
-The trainer's sections live here; `bot.config` adds its own to the same file. A key that nobody knows is an error, and
-so is a value that is not allowed: the message names the key, the value, what is allowed and the nearest known key.
+The trainer's sections live here; `bot.config` adds its own to the same file. An unknown key or an invalid value is an
+error. The message names the key, the value, the allowed values and the closest known key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trainer.errors import ConfigError
 
 ENV_PREFIX = "DOKOCOS_"
 DEFAULT_PATH = Path("config.yaml")
-# Sections of the same file that other packages read; the trainer leaves them alone.
+# Sections of the same file that other packages read; the trainer ignores them.
 FOREIGN_SECTIONS = frozenset({"mastodon", "bot", "schedule"})
 
 VGG16_LAYERS = tuple(
@@ -33,13 +33,13 @@ VIEWS = ("whole", "mirror", "top", "middle", "bottom")
 
 
 def _from_yaml_text(value: object) -> object:
-    """A list or a mapping that came as text from the environment; anything else as it is."""
+    """Parse a list or a mapping given as text in the environment; return any other value unchanged."""
     if not isinstance(value, str):
         return value
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:
-        return value  # the validator that follows names it and says what is allowed
+        return value  # the next validator reports it, with the allowed values
 
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """One level of config.yaml: frozen, and strict about names."""
+    """One section of config.yaml: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +75,7 @@ class WebSettings(Section):
 
 
 class ImageSettings(Section):
-    """What counts as a photo, checked before memory is spent on it; and what decoding one may take."""
+    """Limits for a photo, checked before it is decoded, and for decoding one."""
 
     max_bytes: Count = 16 * 1024 * 1024
     max_pixels: Count = 33_177_600
@@ -86,14 +86,14 @@ class ImageSettings(Section):
 
 
 class Country(Section):
-    """The pair of ids under which the site lists one country's members."""
+    """The pair of ids by which the site lists the members of one country."""
 
     region: Annotated[int, Field(ge=0)]
     country: Annotated[int, Field(ge=0)]
 
 
 class WorldCosplaySettings(Section):
-    """The site Cure WorldCosplay, or a server that answers like it."""
+    """The site Cure WorldCosplay, or a server with the same API."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "https://worldcosplay.net"
     countries: Annotated[dict[str, Country], FromText, Field(min_length=2)] = {
@@ -107,7 +107,7 @@ class WorldCosplaySettings(Section):
 
 
 class FolderSettings(Section):
-    """A folder with one sub-folder for each label, or with train/validation/holdout folders of such."""
+    """A folder with one sub-folder for each label, or with train/validation/holdout folders that hold them."""
 
     path: Path = Path("photos")
 
@@ -121,7 +121,7 @@ class SourceSettings(Section):
 
 
 class ScrapeSettings(Section):
-    """How many photos are scraped, and how fast."""
+    """How many photos to scrape, and how fast."""
 
     photos_per_label: Count = 6000
     page_pause_s: Seconds = 10.0
@@ -131,7 +131,7 @@ class ScrapeSettings(Section):
 
 
 class SplitSettings(Section):
-    """Shares of the members (of the files, where there are none) that training never sees."""
+    """Shares of the members (of the files, if there are no members) that are not used for training."""
 
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
     holdout: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
@@ -140,7 +140,7 @@ class SplitSettings(Section):
 
 
 class FeatureSettings(Section):
-    """The frozen VGG16 and the features it gives."""
+    """The frozen VGG16 and the features it computes."""
 
     weights: str = "imagenet"
     weights_seed: Annotated[int, Field(ge=0)] = 0
@@ -155,7 +155,7 @@ class FeatureSettings(Section):
 
 
 class HeadSettings(Section):
-    """The small classifier on top, and how it is fitted."""
+    """The small classifier on top of VGG16, and how it is fitted."""
 
     l2: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     hidden_units: Annotated[int, Field(ge=0)] = 0
@@ -173,7 +173,7 @@ class HeadSettings(Section):
 
 
 class EvaluateSettings(Section):
-    """How a version is judged."""
+    """How a version is evaluated."""
 
     target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.8
     resamples: Annotated[int, Field(ge=100)] = 2000
@@ -182,7 +182,7 @@ class EvaluateSettings(Section):
 
 
 class Settings(Section):
-    """All settings of the trainer; `data_dir` holds everything the program writes."""
+    """All settings of the trainer; the program writes only into `data_dir`."""
 
     data_dir: Path = Path("data")
     log: LogSettings = LogSettings()
@@ -196,15 +196,15 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
-    def _tune_what_is_looked_at(self) -> Self:
+    def _check_fine_tuned_layers(self) -> Self:
         if self.head.fine_tune != "none" and not any(name.startswith("block5") for name in self.features.layers):
-            raise ValueError("head.fine_tune: block5 needs a layer of block5 among features.layers; or set it to none")
+            raise ValueError("head.fine_tune: block5 needs a block5 layer in features.layers, or set it to none")
         return self
 
     @model_validator(mode="after")
-    def _leave_room_for_training(self) -> Self:
+    def _check_training_share(self) -> Self:
         if self.split.validation + self.split.holdout >= 0.8:
-            raise ValueError("split.validation and split.holdout together leave less than a fifth for training")
+            raise ValueError("split.validation and split.holdout together must leave more than 20% for training")
         return self
 
 
@@ -218,16 +218,16 @@ def load_settings(
     *,
     root: Path | None = None,
 ) -> S:
-    """Read the settings once: defaults, under config.yaml, under the environment.
+    """Load the settings: defaults, overridden by config.yaml, overridden by the environment.
 
     Args:
         model: `Settings`, or a subclass with more sections.
         path: the file; None means `config.yaml` in `root`, where a missing file means all defaults.
-        environ: variables like DOKOCOS_DATA_DIR or DOKOCOS_IMAGES__MAX_BYTES; None means the process' own.
-        root: the folder that the default path is looked for in; None means the working folder.
+        environ: variables like DOKOCOS_DATA_DIR or DOKOCOS_IMAGES__MAX_BYTES; None means `os.environ`.
+        root: folder of the default path; None means the working directory.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is wrong. Every fault is named, one per line.
+        ConfigError: the file cannot be read, or a key or value is wrong. The message has one line for each problem.
     """
     environ = os.environ if environ is None else environ
     file = path if path is not None else (root or Path()) / DEFAULT_PATH
@@ -240,7 +240,7 @@ def load_settings(
         return model.model_validate(raw)
     except ValidationError as error:
         lines = [_explain(detail, model, origin, file) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None  # the cause would repeat the values
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None  # the cause would show the values
 
 
 def _read_yaml(file: Path, *, required: bool) -> dict[str, Any]:
@@ -249,9 +249,7 @@ def _read_yaml(file: Path, *, required: bool) -> dict[str, Any]:
     except FileNotFoundError:
         if not required:
             return {}
-        raise ConfigError(
-            f"{file}: no such file; copy config.yaml from the repository, or leave --config out"
-        ) from None
+        raise ConfigError(f"{file}: no such file; copy config.yaml from the repository, or omit --config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -259,7 +257,7 @@ def _read_yaml(file: Path, *, required: bool) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: must hold `key: value` lines, not a {type(raw).__name__}")
+        raise ConfigError(f"{file}: must contain `key: value` lines, not a {type(raw).__name__}")
     return raw
 
 
@@ -290,7 +288,7 @@ def _merge_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[
 
 
 def _explain(detail: ErrorDetails, model: type[BaseModel], origin: Mapping[tuple[str, ...], str], file: Path) -> str:
-    """One line about one fault: where it stands, what is wrong with it, what to write instead."""
+    """Describe one problem in a line: where it is, what is wrong, and what is allowed."""
     keys = tuple(str(key) for key in detail["loc"])
     place = next(
         (f"environment variable {origin[keys[:n]]}" for n in range(len(keys), 0, -1) if keys[:n] in origin),

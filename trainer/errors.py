@@ -1,11 +1,11 @@
 """The errors that dokocos raises on purpose.
 
-A message says what happened, to which thing, and what to do next. Anything else that is raised is a fault of ours.
+A message says what happened, to which thing, and what to do next. Any other exception is a bug.
 """
 
 
 class ProjectError(Exception):
-    """Base of all errors that a user or an admin can act on; its text is shown without a traceback."""
+    """Base class of errors that a user or an admin can act on; shown without a traceback."""
 
 
 class ConfigError(ProjectError):
@@ -16,8 +16,8 @@ class FetchError(ProjectError):
     """Something could not be fetched from the network.
 
     Attributes:
-        retry_after_s: seconds after which another try makes sense; None when it makes none.
-        status: the HTTP status, None when no answer came.
+        retry_after_s: seconds to wait before a retry; None when a retry is no use.
+        status: the HTTP status; None when there was no response.
     """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, status: int | None = None) -> None:
@@ -27,10 +27,10 @@ class FetchError(ProjectError):
 
 
 class ImageError(ProjectError):
-    """Bytes that are no image we can or want to decode.
+    """Bytes that cannot be decoded as an image, or that exceed a limit.
 
     Attributes:
-        reason: one word for counters and for the choice of words in a reply, e.g. "truncated", "too_large".
+        reason: one word for counters and for choosing the reply text, e.g. "truncated", "too_large".
     """
 
     def __init__(self, message: str, *, reason: str = "unreadable") -> None:
@@ -39,7 +39,7 @@ class ImageError(ProjectError):
 
 
 class DatasetError(ProjectError):
-    """The photos that are held cannot be trained on as they are."""
+    """The stored photos are not enough, or not suitable, for training."""
 
 
 class ModelError(ProjectError):
@@ -47,4 +47,4 @@ class ModelError(ProjectError):
 
 
 class StorageError(ProjectError):
-    """The disk is full, or a file of ours is locked or damaged; what was there before is untouched."""
+    """The disk is full, or a data file is locked or damaged; existing files are unchanged."""

@@ -1,4 +1,4 @@
-"""Writes files atomically: after a crash or on a full disk there is the old content or the new, never a part."""
+"""Writes files atomically: after a crash or on a full disk, a file has its old or its new content, never a part."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from trainer.errors import StorageError
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file beside `path`, then put it in its place; both the file and its folder reach the disk.
+    """Write a temporary file, then move it to `path`; the file and its folder are synced to disk.
 
     Args:
-        path: where the file shall stand; its folder is made when it is missing.
-        write: is given the open binary file.
+        path: target file; a missing folder is created.
+        write: called with the open binary file.
 
     Raises:
-        StorageError: the disk is full or the file cannot be written; what stood at `path` is untouched.
+        StorageError: the disk is full or the file cannot be written; `path` is unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were added to or taken from a folder outlive a power cut."""
+    """Sync a folder to disk, so that created, renamed and deleted files survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """What to tell when `path` could not be written."""
+    """The `StorageError` for a failed write to `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path}: the disk is full; nothing was changed. Free some space and run it again")
     reason = error.strerror or error

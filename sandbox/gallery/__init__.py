@@ -1,4 +1,4 @@
-"""A photo gallery that answers like Cure WorldCosplay; its photos are drawn by program."""
+"""A photo gallery with the API of Cure WorldCosplay; its photos are drawn by a program."""
 
 from sandbox.gallery.app import Options, create_app
 from sandbox.gallery.collection import Gallery, Member, Photo

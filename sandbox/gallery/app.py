@@ -1,4 +1,4 @@
-"""The gallery as a web site: listings, photos, robots.txt, and a plain page to look at."""
+"""Serves the gallery as a web site: listings, photos, robots.txt, and a simple HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sandbox.gallery.items import Shape, envelope
 from sandbox.misbehaviour import FaultMiddleware
 
 DEFAULT_LIMIT = 16
-SQUARE_PX = 175  # sizes up to here are square, as icons are
+SQUARE_PX = 175  # sizes up to this are square icons
 ROBOTS_TXT = "User-agent: *\nAllow: /\n"
 
 _FILE = re.compile(r"(?P<letters>[a-z]{40})-(?P<width>\d{2,4})(x(?P<height>\d{2,4}))?\.jpg")
@@ -30,14 +30,14 @@ _PAGES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=
 
 @dataclass(slots=True)
 class Options:
-    """How the site answers; may be changed while it serves.
+    """Options of the site; they can be changed while it runs.
 
     Attributes:
-        shape: of a listing's items.
-        relative_urls: image addresses without scheme and host.
-        has_error: the envelope's field; other than 0 the list is empty.
-        uploads_per_page: photos that arrive each time after a listing page was read, so that later pages shift.
-        robots_txt: None: there is none (404).
+        shape: format of a listing's items.
+        relative_urls: whether image URLs have no scheme and host.
+        has_error: the field of the envelope; if not 0, the list is empty.
+        uploads_per_page: photos added after each read of a listing page, so that later pages shift.
+        robots_txt: None means 404.
         robots_tag: value of X-Robots-Tag on every picture, "" for none.
     """
 
@@ -50,10 +50,10 @@ class Options:
 
 
 def create_app(gallery: Gallery, options: Options | None = None, faults: Faults | None = None) -> Starlette:
-    """The web application of a gallery; run it with `sandbox.server.serve`.
+    """Create the web application of a gallery; run it with `sandbox.server.serve`.
 
     Args:
-        faults: how it is told to misbehave; None: by `POST /sandbox/faults` alone.
+        faults: faults to apply; None means a new object, set with `POST /sandbox/faults`.
     """
     site = _Site(gallery, options or Options())
     listing = "/api/regions/{region:int}/countries/{country:int}/"
@@ -73,7 +73,7 @@ def create_app(gallery: Gallery, options: Options | None = None, faults: Faults 
 
 
 class _Site:
-    """The endpoints. They are plain functions, so pictures are drawn on threads beside the event loop."""
+    """The endpoints; plain functions, so that photos are drawn in threads and do not block the event loop."""
 
     def __init__(self, gallery: Gallery, options: Options) -> None:
         self._gallery = gallery
@@ -117,7 +117,7 @@ class _Site:
             raise HTTPException(404)
         return _page("photo.html", photo=photo)
 
-    def front(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint takes the request
+    def front(self, request: Request) -> Response:  # noqa: ARG002 - the signature of an endpoint
         newest = {label: self._gallery.photos(label)[:24] for label in self._gallery.labels}
         return _page("front.html", newest=newest)
 

@@ -1,4 +1,4 @@
-"""What stands behind a figure: a wall, a floor and a calm decoration, in a member's own colours."""
+"""Draws the background of a figure: a wall, a floor and a decoration, in the member's colours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw
 from sandbox.gallery.design import WHITE, Style
 from sandbox.gallery.pen import Colour, mix
 
-_HORIZON = 0.74  # share of the picture's height above the floor
+_HORIZON = 0.74  # share of the image height above the floor
 
 
 def draw_backdrop(size: tuple[int, int], style: Style, rng: random.Random) -> Image.Image:
-    """A new RGB picture of `size` pixels; `rng` places what differs from picture to picture."""
+    """Draw a new RGB image of `size` pixels; `rng` varies the details."""
     image = _gradient(size, mix(style.wall, WHITE, 0.35), style.wall)
     draw = ImageDraw.Draw(image)
     _DECORATIONS[style.backdrop](draw, size, style, rng)

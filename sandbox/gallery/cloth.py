@@ -1,4 +1,4 @@
-"""Patterned cloth: six families of pattern, none of them anybody's."""
+"""Draws cloth with one of six invented patterns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Cloth:
 
     Attributes:
         pattern: one of PATTERNS.
-        period: distance of its repeats, in figure units.
-        angle: degrees by which the pattern is turned.
-        weight: share of a repeat that the motif takes, 0..1.
+        period: distance between repeats, in figure units.
+        angle: rotation of the pattern, in degrees.
+        weight: share of a repeat that the motif covers, 0..1.
     """
 
     pattern: str
@@ -31,7 +31,7 @@ class Cloth:
 
 
 class _Loom:
-    """The motif's brush: coordinates in repeats around the middle of the image, turned by the cloth's angle."""
+    """Draws motifs; coordinates are in repeats from the middle of the image, rotated by the cloth's angle."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, size: tuple[int, int], cloth: Cloth, unit_px: float) -> None:
         self._draw = draw
@@ -39,7 +39,7 @@ class _Loom:
         self._step = cloth.period * unit_px
         self._middle = (size[0] / 2, size[1] / 2)
         self._cos, self._sin = math.cos(math.radians(cloth.angle)), math.sin(math.radians(cloth.angle))
-        # Half the diagonal: as far as any turn can reach.
+        # Half the diagonal, the maximum for any rotation.
         self.reach = math.ceil(math.hypot(*size) / 2 / self._step) + 1
         self.weight = cloth.weight
 
@@ -124,7 +124,7 @@ PATTERNS = tuple(_WEAVES)
 
 
 def weave(cloth: Cloth, size: tuple[int, int], *, unit_px: float) -> Image.Image:
-    """The cloth laid out flat: RGB, of `size` pixels, to cut garments from."""
+    """Draw flat cloth as an RGB image of `size` pixels, used to fill garments."""
     image = Image.new("RGB", size, cloth.ground)
     _WEAVES[cloth.pattern](_Loom(ImageDraw.Draw(image), size, cloth, unit_px))
     return image

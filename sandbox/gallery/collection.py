@@ -1,4 +1,4 @@
-"""The gallery's members and photos: who posted what when. Everything follows from the seed."""
+"""Creates the gallery's members and photos from a seed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from sandbox.gallery.drawing import draw, jpeg
 Flaw = Literal["truncated", "html", "tiny"]
 FLAWS: tuple[Flaw, ...] = ("truncated", "html", "tiny")
 
-# The ids of the real site where they are known; other labels are given ids of their own.
+# The ids of the real site if they are known; other labels get other ids.
 KNOWN_COUNTRIES = {"japan": (19, 114), "china": (19, 48), "brazil": (9, 31)}
 KNOWN_FLAGS = {"japan": "jp", "china": "cn", "brazil": "br"}
 
-# Ids that start here fall evenly when members are split 60:20:20 by a hash of their id, as the members of a small
-# gallery rarely do by themselves; figures from two members held out of 24 would say little.
+# Ids from here on give an even 60:20:20 split by hash. In a small gallery, random ids rarely do: two holdout members of
+# 24 would give useless figures.
 _FIRST_MEMBER_ID = 22_619
 _FIRST_UPLOAD = datetime(2024, 1, 6, 9, 0, tzinfo=UTC)
 _NAMES = (
@@ -53,7 +53,7 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody who posts pictures under one label, in a style of their own."""
+    """A member who posts photos under one label, in an own style."""
 
     member_id: int
     name: str
@@ -63,14 +63,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One upload.
+    """An uploaded photo.
 
     Attributes:
-        letters: 40 letters, the file's name at the image host.
-        looks_like: the label whose tendency the costume follows; another than the member's in the few wrong ones.
-        window: the part of the drawn scene that is seen, in shares of its width and height: left, top, right, bottom.
-        twin_of: the id of the photo this one is a re-crop of; None for an original.
-        flaw: what is wrong with the file on purpose; None for the many good ones.
+        letters: 40 letters, the file name at the image host.
+        looks_like: the label whose tendency the costume follows; for a few wrong photos not the member's label.
+        window: the visible part of the scene, as shares of its width and height: left, top, right, bottom.
+        twin_of: id of the photo that this one is a re-crop of; None for an original.
+        flaw: an intended fault of the file; None for a good file.
     """
 
     photo_id: int
@@ -94,16 +94,16 @@ class Photo:
 
 
 class Gallery:
-    """All members and photos, and a way to add more. Safe to use from several threads.
+    """All members and photos; more can be added. Thread-safe.
 
     Args:
         seed: the same seed and the same calls give the same gallery, byte for byte.
-        labels: the countries' names; their sorted order decides what each one's costumes lean to.
-        members_per_label: for all, or one number for each label.
-        photos_per_member: on average; some post half as many, some half as many again.
-        wrong_share: share of the photos whose costume follows another label (0..1); may be changed for later ones.
+        labels: names of the countries; their sorted order determines the tendencies of their costumes.
+        members_per_label: one number for all labels, or a number for each.
+        photos_per_member: on average; the numbers vary by 50% up and down.
+        wrong_share: share of the photos whose costume follows another label (0..1); can be changed for later photos.
         twin_share: share of the photos that are a re-crop of an earlier one of the same member.
-        flaws_per_label: files that are broken on purpose, over all kinds of FLAWS in turn.
+        flaws_per_label: number of files broken on purpose, using all FLAWS in turn.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class Gallery:
         self._members: dict[str, list[Member]] = {label: [] for label in self.labels}
         self._photos: dict[int, Photo] = {}
         self._by_letters: dict[str, Photo] = {}
-        self._originals: defaultdict[int, list[Photo]] = defaultdict(list)  # by member id: what can be re-cropped
+        self._originals: defaultdict[int, list[Photo]] = defaultdict(list)  # by member id; can be re-cropped
         self._fill(members_per_label, photos_per_member, flaws_per_label)
 
     @property
     def countries(self) -> dict[str, tuple[int, int]]:
-        """label -> (region id, country id), as the listing's address has them."""
+        """label -> (region id, country id) of the listing's URL."""
         own = {label: (1, 1000 + index) for index, label in enumerate(self.labels)}
         return {label: KNOWN_COUNTRIES.get(label, own[label]) for label in self.labels}
 
@@ -149,18 +149,18 @@ class Gallery:
             return tuple(photo for photo in photos if label is None or photo.member.label == label)
 
     def photo(self, photo_id: int) -> Photo | None:
-        """The photo of that id, None where there is none."""
+        """The photo with an id, or None."""
         with self._lock:
             return self._photos.get(photo_id)
 
     def find(self, member_id: int, letters: str) -> Photo | None:
-        """The photo at that address of the image host, None where there is none."""
+        """The photo at an address of the image host, or None."""
         with self._lock:
             photo = self._by_letters.get(letters)
         return photo if photo is not None and photo.member.member_id == member_id else None
 
     def join(self, label: str) -> Member:
-        """A new member, without photos yet."""
+        """Add a member without photos."""
         with self._lock:
             member_id = next(self._member_ids)
             member = Member(member_id, f"{self._rng.choice(_NAMES)}{member_id % 1000}", label, design_style(self._rng))
@@ -168,7 +168,7 @@ class Gallery:
             return member
 
     def upload(self, member: Member, *, flaw: Flaw | None = None) -> Photo:
-        """A new photo by a member: the newest of all."""
+        """Add a photo by a member; it becomes the newest photo."""
         with self._lock:
             originals = self._originals[member.member_id]
             if originals and flaw is None and self._rng.random() < self._twin_share:
@@ -182,14 +182,14 @@ class Gallery:
             return photo
 
     def grow(self, label: str, *, members: int = 0, photos: int = 1) -> tuple[Photo, ...]:
-        """New members, then new photos by any members of the label; returns the photos, oldest first."""
+        """Add members, then photos by any members of the label; returns the photos, oldest first."""
         with self._lock:
             newcomers = [self.join(label) for _ in range(members)]
             choice = newcomers or self._members[label]
             return tuple(self.upload(self._rng.choice(choice)) for _ in range(photos))
 
     def draw_fresh(self, label: str, seed: int, *, width_px: int = 720) -> bytes:
-        """A JPEG in the manner of a label, by somebody who is no member: nothing of it is in the gallery."""
+        """Draw a JPEG with the tendency of a label, by a person who is not a member; it is not in the gallery."""
         rng = random.Random(f"fresh {label} {seed}")
         style = design_style(rng)
         scene = Scene(style, design_costume(rng, self._tendencies[label]), design_pose(rng), rng.getrandbits(32))
@@ -236,7 +236,7 @@ class Gallery:
         )
 
     def _recrop(self, original: Photo) -> Photo:
-        """The same picture again: cut a little, compressed again."""
+        """The same scene again, slightly cropped and compressed again."""
         rng = self._rng
         left, top, right, bottom = (rng.uniform(0, 0.008) for _ in range(4))
         return Photo(

@@ -1,7 +1,7 @@
-"""Chance decides: what a member's pictures have in common, what a costume is made of, how it is posed.
+"""Chooses at random the style of a member, the parts of a costume, and the pose.
 
-A label shows only in what its costumes tend to: one pattern, one palette and one prop come more often than the others.
-Which ones is a matter of the labels' order alone; they stand for nobody.
+Labels differ only in tendencies: one pattern, one palette and one prop are more frequent. They depend only on the order
+of the labels, and do not represent any real country.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Tendency:
-    """What a label's costumes lean to, and how often (0..1) each leaning shows."""
+    """The favoured pattern, palette and prop of a label, and how often (0..1) each is used."""
 
     pattern: str
     palette: int
@@ -48,8 +48,8 @@ class Tendency:
 
     @classmethod
     def of(cls, index: int) -> Tendency:
-        """The leaning of the label that stands at `index` among the sorted labels."""
-        turn = index // len(PATTERNS)  # from the seventh label on, patterns come back with other palettes and props
+        """The tendency of the label at `index` in the sorted labels."""
+        turn = index // len(PATTERNS)  # from the seventh label on, patterns repeat with other palettes and props
         return cls(
             PATTERNS[index % len(PATTERNS)],
             (index + turn) % len(PALETTES),
@@ -59,7 +59,7 @@ class Tendency:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What all pictures of one member share. Lengths are in units, of which a figure is about two and a half high."""
+    """The style of all photos of a member; lengths in units, a figure is about 2.5 units high."""
 
     backdrop: str
     wall: Colour
@@ -79,7 +79,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Costume:
-    """What one picture's figure wears and holds."""
+    """What a figure wears and holds."""
 
     dress: Cloth
     trim: Colour
@@ -93,7 +93,7 @@ class Costume:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How one picture is taken."""
+    """The pose of a figure, and the position of the camera."""
 
     tilt: float  # degrees
     shift: tuple[float, float]  # units
@@ -107,7 +107,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that a picture is drawn from; the same scene gives the same pixels."""
+    """Everything that determines an image; the same scene gives the same pixels."""
 
     style: Style
     costume: Costume
@@ -116,7 +116,7 @@ class Scene:
 
 
 def design_style(rng: random.Random) -> Style:
-    """A member's manner of drawing and photographing."""
+    """Choose a member's style."""
     wall = _tone(rng.random(), rng.uniform(0.03, 0.09), rng.uniform(0.87, 0.93))
     return Style(
         backdrop=rng.choice(BACKDROPS),
@@ -137,7 +137,7 @@ def design_style(rng: random.Random) -> Style:
 
 
 def design_costume(rng: random.Random, tendency: Tendency) -> Costume:
-    """A costume as it is worn under a label of that tendency."""
+    """Choose a costume with a label's tendency."""
     ground_hue, motif_hue = PALETTES[_lean(rng, range(len(PALETTES)), tendency.palette, tendency.palette_share)]
     ground = _tone(ground_hue + rng.gauss(0, 0.03), rng.uniform(0.45, 0.6), rng.uniform(0.55, 0.65))
     motif = _tone(motif_hue + rng.gauss(0, 0.03), rng.uniform(0.3, 0.5), 1.0)
@@ -164,7 +164,7 @@ def design_costume(rng: random.Random, tendency: Tendency) -> Costume:
 
 
 def design_pose(rng: random.Random) -> Pose:
-    """A pose and a place for the camera."""
+    """Choose a pose and a camera position."""
     return Pose(
         tilt=rng.gauss(0, 3),
         shift=(rng.gauss(0, 0.03), rng.gauss(0, 0.03)),

@@ -1,4 +1,4 @@
-"""A scene -> the picture of it, at any size."""
+"""Draws a scene as an image of any size."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sandbox.gallery.design import Scene
 from sandbox.gallery.figure import draw_figure
 from sandbox.gallery.pen import Pen
 
-_FINER = 2  # drawn so many times as large, then reduced: Pillow's shapes have jagged edges
-_GRAIN_PX = 128  # the grain repeats after so many pixels, which nobody sees
-_UNITS_HIGH = 3.05  # height of a picture in units at zoom 1
-_UNITS_WIDE = 2.05  # and the least width, so that nobody's hand is cut off
+_FINER = 2  # oversampling factor for smooth edges, as Pillow does not antialias shapes
+_GRAIN_PX = 128  # the grain repeats after this many pixels, which is not visible
+_UNITS_HIGH = 3.05  # height of an image in units at zoom 1
+_UNITS_WIDE = 2.05  # minimum width, so that no hand is cut off
 
 
 def draw(scene: Scene, width_px: int) -> Image.Image:
-    """The scene as an RGB picture `width_px` wide, its height by the pose's aspect."""
+    """Draw a scene as an RGB image of `width_px`; the pose's aspect gives the height."""
     style, pose = scene.style, scene.pose
     width, height = width_px, max(1, round(width_px / pose.aspect))
     large = (width * _FINER, height * _FINER)
@@ -40,14 +40,14 @@ def draw(scene: Scene, width_px: int) -> Image.Image:
 
 
 def jpeg(image: Image.Image, *, quality: int) -> bytes:
-    """The picture as a JPEG file."""
+    """Encode an image as JPEG."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
 def _expose(image: Image.Image, scene: Scene) -> Image.Image:
-    """The member's light and grain."""
+    """Apply the light and the grain of the member's style."""
     tables = [min(255, round(level * factor)) for factor in scene.style.light for level in range(256)]
     lit = np.asarray(image.point(tables))
     rng = np.random.default_rng(scene.seed)

@@ -1,6 +1,6 @@
-"""Draws one costumed figure: a round mascot in a hood, with a dress of patterned cloth and something in its hand.
+"""Draws a figure in a costume: a round mascot with a hood, a dress of patterned cloth, and a prop in one hand.
 
-Lengths are in units: (0, 0) is the figure's waist, y grows downwards, and the figure is about two and a half high.
+Lengths are in units: (0, 0) is the waist, y points down, and a figure is about 2.5 units high.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEM_Y = 0.62
 
 
 def draw_figure(pen: Pen, cloth: Image.Image, style: Style, costume: Costume, pose: Pose) -> None:
-    """The whole figure, from back to front. `cloth` is the dress' cloth, as large as the picture."""
+    """Draw the whole figure, from back to front; `cloth` is as large as the image."""
     if costume.caped:
         _draw_cape(pen, cloth, style)
     _draw_legs(pen, style, costume)
@@ -154,7 +154,7 @@ def _bear(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:
     _ears(pen, y, r, hood, trim, shape="bear")
 
 
-def _horns(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:  # noqa: ARG001 - all headgear is called alike
+def _horns(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:  # noqa: ARG001 - the signature of all headgear
     for side in (-1, 1):
         tip = (side * 1.15 * r, y - 1.55 * r)
         pen.shape(

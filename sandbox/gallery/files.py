@@ -1,4 +1,4 @@
-"""Photos -> the files behind their addresses, drawn when they are asked for and kept nowhere."""
+"""Renders the files of photos on request; nothing is cached."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from PIL import Image
 from sandbox.gallery.collection import Photo
 from sandbox.gallery.drawing import draw, jpeg
 
-ORIGINAL_PX = 1200  # width of an original; larger sizes are answered with it
+ORIGINAL_PX = 1200  # width of an original; larger sizes give the original
 _NOT_FOUND = b"<!doctype html><title>404</title><h1>This photo is not here any more.</h1>\n"
 
 
 def render(photo: Photo, *, width: int, height: int | None = None, max_px: int = ORIGINAL_PX) -> bytes:
-    """The file behind an image address: a JPEG, or what the photo's flaw makes of it.
+    """Render a photo's file: a JPEG, or a broken file if the photo has a flaw.
 
     Args:
-        width: pixels at most, also cut to `max_px`; never enlarged beyond the original.
-        height: pixels at most; None: whatever the picture's proportions give.
+        width: maximum width in pixels, limited by `max_px`; never larger than the original.
+        height: maximum height in pixels; None keeps the proportions.
         max_px: width of the original at the host.
     """
     if photo.flaw == "html":
@@ -31,7 +31,7 @@ def render(photo: Photo, *, width: int, height: int | None = None, max_px: int =
 
 
 def render_square(photo: Photo, side_px: int) -> bytes:
-    """The middle of the picture as a square JPEG, as the icons and square thumbnails are; flawed as `render`."""
+    """Render the centre of a photo as a square JPEG for icons and thumbnails; with flaws as in `render`."""
     if photo.flaw is not None:
         return render(photo, width=side_px)
     whole = _picture(photo, side_px)

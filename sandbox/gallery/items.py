@@ -1,4 +1,4 @@
-"""Photos -> the JSON of a listing, with the site's mix of strings and numbers and its three shapes of items."""
+"""Builds the JSON of a listing, with the site's mix of strings and numbers and its three item formats."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ MAX_PAGE = 24
 
 
 def image_path(photo: Photo, size: str) -> str:
-    """Path of a photo's file in one size ("175", "350x600", ...) at the image host."""
+    """The path of a photo's file in a size ("175", "350x600", ...) at the image host."""
     return f"/{photo.member.member_id}/{photo.letters}-{size}.jpg"
 
 
 def envelope(
     photos: Sequence[Photo], *, page: int, limit: int, shape: Shape, host: str, has_error: int
 ) -> dict[str, Any]:
-    """One page of a listing.
+    """Build one page of a listing.
 
     Args:
-        photos: all of the listing, newest first.
+        photos: all photos of the listing, newest first.
         page: from 1; a page past the end has an empty list.
-        limit: items on a page; the site gives 24 at most.
-        shape: of the items; "mixed" takes the three in turn.
-        host: put before the images' paths: a base URL without a slash at its end, or "" for relative addresses.
-        has_error: 0, or what the site says when something is wrong.
+        limit: items per page; the site's maximum is 24.
+        shape: format of the items; "mixed" alternates the three.
+        host: prefix of image paths: a base URL without trailing slash, or "" for relative URLs.
+        has_error: 0, or the site's value for an error.
     """
     limit = max(1, min(limit, MAX_PAGE))
     shown = photos[(page - 1) * limit : page * limit]
@@ -48,7 +48,7 @@ def envelope(
 
 
 def item(photo: Photo, shape: Shape, host: str) -> dict[str, Any]:
-    """One entry of a listing, in one of the three shapes."""
+    """Build one item of a listing, in one of the three formats."""
     if shape == "slim":
         return {"photo": _slim(photo, host)}
     if shape == "flat":
@@ -105,6 +105,6 @@ def _flat(photo: Photo, host: str) -> dict[str, Any]:
 
 
 def _window(page: int, last: int) -> list[int]:
-    """The page numbers that the pager offers: up to five around the current one."""
+    """The page numbers in the pager: up to five around the current page."""
     first = max(1, min(page - 2, last - 4))
     return list(range(first, min(last, first + 4) + 1))

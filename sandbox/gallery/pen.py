@@ -1,4 +1,4 @@
-"""A pen for soft, outlined shapes: points in figure units -> pixels of a Pillow image."""
+"""Draws soft, outlined shapes on a Pillow image, in figure units."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 40)), np.sin(np.linspace(0,
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
-    """`one` with `share` (0..1) of `other` in it."""
+    """Mix two colours; `share` (0..1) is that of `other`."""
     r, g, b = (round(a + (z - a) * share) for a, z in zip(one, other, strict=True))
     return r, g, b
 
 
 def soften(points: Sequence[Point], rounds: int = 3) -> np.ndarray:
-    """A closed outline with its corners cut `rounds` times (Chaikin, 1974): (n, 2) -> (n * 2**rounds, 2)."""
+    """Smooth a closed outline by `rounds` of corner cutting (Chaikin, 1974): (n, 2) -> (n * 2**rounds, 2)."""
     outline = np.asarray(points, dtype=float)
     for _ in range(rounds):
         following = np.roll(outline, -1, axis=0)
@@ -31,7 +31,7 @@ def soften(points: Sequence[Point], rounds: int = 3) -> np.ndarray:
 
 
 def bent(points: Sequence[Point], steps: int = 10) -> np.ndarray:
-    """A line through three points, as a quadratic curve that starts at the first and ends at the last."""
+    """The points of a quadratic curve through three points."""
     start, middle, end = (np.asarray(point, dtype=float) for point in points)
     handle = 2 * middle - (start + end) / 2  # so that the curve passes through the middle point
     t = np.linspace(0, 1, steps)[:, None]
@@ -39,12 +39,12 @@ def bent(points: Sequence[Point], steps: int = 10) -> np.ndarray:
 
 
 class Pen:
-    """Draws on one image; all its shapes share a scale, a place, a tilt, and the colour and width of the outline.
+    """Draws on one image, with a fixed scale, origin, tilt and outline.
 
     Args:
-        image: RGB; drawn on in place.
-        origin: pixel at which (0, 0) lies.
-        unit_px: pixels of one unit, in both directions.
+        image: RGB; modified in place.
+        origin: pixel position of (0, 0).
+        unit_px: pixels per unit.
         tilt: degrees, clockwise.
         line: width of the outline in units.
         ink: its colour.
@@ -63,7 +63,7 @@ class Pen:
         self._ink = ink
 
     def shape(self, points: Sequence[Point] | np.ndarray, fill: Colour | Image.Image) -> None:
-        """A closed shape, filled with a colour or with the part of a cloth (an image of the same size) under it."""
+        """Draw a closed shape, filled with a colour or with cloth (an image of the same size)."""
         pixels = self._pixels(points)
         self._fill(pixels, fill)
         self._trace([*pixels, pixels[0], pixels[1]], self._line, self._ink)
@@ -78,7 +78,7 @@ class Pen:
         fill: Colour | Image.Image,
         outlined: bool = True,
     ) -> None:
-        """An ellipse around (x, y); a circle where `ry` is left out."""
+        """Draw an ellipse around (x, y); a circle without `ry`."""
         radii = np.array([rx, rx if ry is None else ry])
         half = self._line / 2 if outlined else 0.0
         if outlined:  # two ellipses: smoother, and much faster, than a line around one
@@ -88,7 +88,7 @@ class Pen:
     def stroke(
         self, points: Sequence[Point] | np.ndarray, width: float, colour: Colour, *, outlined: bool = True
     ) -> None:
-        """An open line with round ends."""
+        """Draw an open line with round ends."""
         pixels = self._pixels(points)
         if outlined:
             self._round_line(pixels, width + self._line, self._ink)
@@ -116,14 +116,14 @@ class Pen:
     def _cut_from(self, cloth: Image.Image, pixels: Sequence[Point]) -> None:
         box = _bounds(pixels, self._image.size)
         if box[0] >= box[2] or box[1] >= box[3]:
-            return  # wholly outside the picture
+            return  # completely outside the image
         stencil = Image.new("L", (box[2] - box[0], box[3] - box[1]))
         ImageDraw.Draw(stencil).polygon([(x - box[0], y - box[1]) for x, y in pixels], fill=255)
         self._image.paste(cloth.crop(box), box[:2], stencil)
 
 
 def _bounds(pixels: Iterable[Point], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The whole pixels that hold all the points, cut to an image of that size: left, top, right, bottom."""
+    """The bounding box of points in whole pixels, clipped to an image size: left, top, right, bottom."""
     xs, ys = zip(*pixels, strict=True)
     width, height = size
     return max(0, int(min(xs))), max(0, int(min(ys))), min(width, int(max(xs)) + 2), min(height, int(max(ys)) + 2)

@@ -1,4 +1,4 @@
-"""What a figure holds: six things, drawn around the hand that holds them."""
+"""Draws the props that a figure can hold, around its hand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _WOOD: Colour = (150, 110, 80)
 
 
 def draw_prop(pen: Pen, name: str, hand: Point, *, colour: Colour, side: int) -> None:
-    """Draw one of `design.PROPS`. `side` is -1 or 1: the direction that points away from the figure."""
+    """Draw one of `design.PROPS`; `side` is -1 or 1, the direction away from the figure."""
     _PROPS[name](pen, hand, colour, side)
 
 
 def _staff(pen: Pen, hand: Point, side: int) -> Point:
-    """A staff through the hand; returns its upper end."""
+    """Draw a staff through the hand; returns its upper end."""
     x, y = hand
     top = (x + side * 0.08, y - 0.5)
     pen.stroke([(x - side * 0.06, y + 0.45), top], 0.06, _WOOD)

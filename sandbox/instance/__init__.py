@@ -1,4 +1,4 @@
-"""A Mastodon instance on loopback: faithful where a bot can tell, kept in memory."""
+"""A Mastodon instance on loopback, in memory; it behaves like the real server as seen by a bot."""
 
 from sandbox.instance.app import create_app
 from sandbox.instance.instance import Instance

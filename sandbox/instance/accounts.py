@@ -1,4 +1,4 @@
-"""Who is here, who follows, blocks and mutes whom."""
+"""Stores accounts, with their follows, blocks and mutes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.instance.records import Account
 
 
 class Accounts:
-    """The accounts of an instance and those of other servers that it has heard of."""
+    """The local accounts of an instance, and its known remote accounts."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -27,7 +27,7 @@ class Accounts:
         bot: bool = False,
         created_at: datetime | None = None,
     ) -> Account:
-        """Make an account; `user@host` makes one of another server.
+        """Create an account; `user@host` creates a remote one.
 
         Raises:
             ValueError: the name is taken.
@@ -35,7 +35,7 @@ class Accounts:
         username, _, domain = acct.partition("@")
         with self._host.lock:
             if acct.lower() in self._by_acct:
-                raise ValueError(f"account {acct}: there is one already; take another name")
+                raise ValueError(f"account {acct}: exists already; choose another name")
             account = Account(
                 id=self._host.next_id(),
                 username=username,
@@ -50,20 +50,20 @@ class Accounts:
             return account
 
     def get(self, account_id: int) -> Account:
-        """Raises ApiError 404 where there is none."""
+        """The account with an id. Raises ApiError 404 if there is none."""
         account = self._by_id.get(account_id)
         if account is None:
             raise not_found()
         return account
 
     def find(self, username: str, domain: str | None = None) -> Account | None:
-        """The account of that name; our own domain may be written or left out."""
+        """The account with a name, or None; the local domain is optional."""
         if domain is None or domain.lower() == self._host.settings.domain:
             return self._by_acct.get(username.lower())
         return self._by_acct.get(f"{username}@{domain}".lower())
 
     def local(self) -> list[Account]:
-        """The accounts of this server, in the order in which they came."""
+        """The local accounts, in order of creation."""
         with self._host.lock:
             return [account for account in self._by_id.values() if account.domain is None]
 
@@ -71,7 +71,7 @@ class Accounts:
         return [other for other in self._by_id.values() if account.id in other.following]
 
     def block(self, account: Account, target: Account) -> None:
-        """Blocking ends following, both ways."""
+        """Block an account; this ends follows in both directions."""
         with self._host.lock:
             account.blocking.add(target.id)
             account.following.discard(target.id)

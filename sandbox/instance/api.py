@@ -1,4 +1,4 @@
-"""What each route of the API has in common: parameters, who calls, scopes, rate limits, errors."""
+"""Shared code of all API routes: parameters, caller, scopes, rate limits, errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sandbox.instance.tokens import covers
 
 FALSE = {"0", "f", "F", "false", "FALSE", "off", "OFF", ""}
 OUT_OF_SCOPE = "This action is outside the authorized scopes"
-# public/500.html of the real server, cut down.
+# public/500.html of the real server, shortened.
 BROKEN_PAGE = (
     "<!DOCTYPE html><html lang='en'><head><title>We're sorry, but something went wrong</title></head>"
     "<body><h1>We're sorry, but something went wrong on our end.</h1></body></html>"
@@ -28,7 +28,7 @@ BROKEN_PAGE = (
 
 
 class Params:
-    """Query, form and JSON parameters in one, as Rails merges them; `x[]` is the list named x."""
+    """Query, form and JSON parameters, merged as in Rails; `x[]` is the list named x."""
 
     def __init__(self, values: Mapping[str, list[Any]]) -> None:
         self._values = values
@@ -37,7 +37,7 @@ class Params:
         return name in self._values
 
     def last(self) -> dict[str, Any]:
-        """Each parameter with its last value."""
+        """The last value of each parameter."""
         return {name: values[-1] for name, values in self._values.items() if values}
 
     def list(self, name: str) -> list[str]:
@@ -52,7 +52,7 @@ class Params:
         return default if name not in self else (value not in FALSE and value != "False")
 
     def number(self, name: str) -> int | None:
-        """A whole number; None where there is none."""
+        """A parameter as an integer; None if it is missing or invalid."""
         try:
             return int(self.text(name))
         except ValueError:
@@ -64,10 +64,10 @@ class Params:
 
 
 async def read_params(request: Request) -> Params:
-    """The parameters of a request.
+    """Read the parameters of a request.
 
     Raises:
-        ApiError: 400 for JSON that is none.
+        ApiError: 400 for invalid JSON.
     """
     values: dict[str, list[Any]] = {}
     for key, value in request.query_params.multi_items():
@@ -97,28 +97,28 @@ async def _json(request: Request) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Call:
-    """One call of the API."""
+    """One API call."""
 
     request: Request
     instance: Instance
     params: Params
     token: Token | None
-    headers: dict[str, str] = field(default_factory=dict)  # for the answer
+    headers: dict[str, str] = field(default_factory=dict)  # of the response
 
     @property
     def viewer(self) -> Account | None:
-        """Who calls; None for nobody or an app."""
+        """The account of the caller; None without a token or for an app token."""
         return self.token.account if self.token else None
 
     @property
     def user(self) -> Account:
-        """Who calls, on routes that need a user."""
+        """The account of the caller, on routes that need a user."""
         if self.viewer is None:
             raise ApiError(422, "This method requires an authenticated user")
         return self.viewer
 
     def id(self, name: str = "id") -> int:
-        """A number out of the path. Raises ApiError 404 where it is none."""
+        """An id in the path. Raises ApiError 404 if it is not a number."""
         text = str(self.request.path_params[name])
         if not (text.isascii() and text.isdigit()):
             raise not_found()
@@ -157,12 +157,12 @@ def route(
     scopes: tuple[str, ...] | None = None,
     optional: bool = False,
 ) -> Route:
-    """A route of the API.
+    """Create an API route.
 
     Args:
-        handler: returns a Response, or a value that is answered as JSON.
-        scopes: any one of them is needed; none named: any token will do; None: no token is needed.
-        optional: a call without a token is let through (`scopes` hold for one with a token).
+        handler: returns a Response, or a value for a JSON response.
+        scopes: the token needs one of them; empty: any token; None: no token needed.
+        optional: whether calls without a token are allowed (`scopes` apply to calls with one).
     """
 
     async def endpoint(request: Request) -> Response:
@@ -188,7 +188,7 @@ def route(
 
 
 def _token(call: Call) -> Token | None:
-    """Raises ApiError 401 for a token that is not good."""
+    """The token of a call, or None. Raises ApiError 401 for an invalid token."""
     scheme, _, value = call.request.headers.get("authorization", "").partition(" ")
     value = value.strip() if scheme.lower() == "bearer" else call.params.text("access_token")
     return call.instance.tokens.get(value) if value else None

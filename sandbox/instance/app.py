@@ -1,4 +1,4 @@
-"""The instance as a web application."""
+"""Builds the web application of an instance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _not_found(request: Request, error: Exception) -> Response:  # noqa: A
 
 
 def create_app(instance: Instance) -> Starlette:
-    """The web application of an instance; run it with `sandbox.server.serve`."""
+    """Create the web application of an instance; run it with `sandbox.server.serve`."""
     streaming = Streaming(instance.tokens, instance.hub, instance.host)
     routes = [
         *meta.routes(instance),

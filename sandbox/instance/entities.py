@@ -1,4 +1,4 @@
-"""Records as the JSON that the API answers.
+"""Converts records to the JSON entities of the API.
 
 Source: app/serializers/rest/ of Mastodon 4.5, https://docs.joinmastodon.org/entities/
 """
@@ -16,12 +16,12 @@ Json = dict[str, Any]
 
 
 def stamp(at: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds, as Rails writes it."""
+    """Format a time as ISO 8601 in UTC with milliseconds, as Rails does."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03}Z"
 
 
 class Entities:
-    """Makes the API's entities; `viewer` is who asks, None for nobody."""
+    """Builds API entities; `viewer` is the account of the caller, or None."""
 
     def __init__(self, host: Host, media: MediaStore) -> None:
         self._host = host
@@ -69,7 +69,7 @@ class Entities:
         } | ({"suspended": True} if account.suspended else {})
 
     def own_account(self, account: Account) -> Json:
-        """With what only its owner is told, as verify_credentials does."""
+        """A CredentialAccount, with the fields that only its owner sees."""
         source = {
             "privacy": "public",
             "sensitive": False,
@@ -107,7 +107,7 @@ class Entities:
         }
 
     def media(self, media: Media) -> Json:
-        """While it is processed, and where it failed, there is no `url`."""
+        """A MediaAttachment; `url` is null during processing and after a failure."""
         done = not (self._media.is_processing(media) or media.failed)
         url = media.url or self._file_url(media, "original")
         preview_url = media.url or self._file_url(media, "small")
@@ -181,7 +181,7 @@ class Entities:
         return shown
 
     def deleted_status(self, status: Status) -> Json:
-        """With the text as written, for "delete and re-draft"."""
+        """A deleted status with its source text, for "delete and re-draft"."""
         return self.status(status, status.account) | {"text": status.text}
 
     def _mention(self, account: Account) -> Json:

@@ -1,4 +1,4 @@
-"""Errors as the API words them."""
+"""The errors of the API, with the texts of the real server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class ApiError(Exception):
-    """Ends a request with `status` and `{"error": message}`."""
+    """Responds with `status` and `{"error": message}`."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -16,14 +16,14 @@ class ApiError(Exception):
 
 
 class ServerFaultError(Exception):
-    """Ends a request as an unhandled exception of the real server does: 500 and a page in HTML."""
+    """Responds like an unhandled exception of the real server: 500 and an HTML page."""
 
 
 def not_found() -> ApiError:
-    """404 for an id that is unknown, or that the viewer may not see."""
+    """404 for an id that is unknown or not visible to the caller."""
     return ApiError(404, "Record not found")
 
 
 def invalid(message: str) -> ApiError:
-    """422 for a value that the server does not take."""
+    """422 for an invalid value."""
     return ApiError(422, f"Validation failed: {message}")

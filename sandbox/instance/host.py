@@ -1,4 +1,4 @@
-"""What all parts of an instance share: its settings, its clock, its lock, its address and its ids."""
+"""Holds what all parts of an instance share: settings, clock, lock, address and ids."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sandbox.instance.settings import InstanceSettings
 
 
 class Host:
-    """Handed to each part. The lock is one for all, and may be taken again by the thread that holds it."""
+    """Shared by all parts of an instance; `lock` is one re-entrant lock for all."""
 
     def __init__(self, settings: InstanceSettings, clock: Callable[[], float]) -> None:
         self.settings = settings
         self.clock = clock  # seconds since 1970
         self.lock = threading.RLock()
-        self.base_url = "http://127.0.0.1"  # until the server is bound to its port
+        self.base_url = "http://127.0.0.1"  # until the server knows its port
         self._last_id = 0
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
 
     def next_id(self) -> int:
-        """A number above all before it that tells the time, as the ids of statuses, accounts and media do.
+        """A new snowflake id, as for statuses, accounts and media: it increases and contains the time.
 
         Source: lib/mastodon/snowflake.rb: milliseconds, then 16 bits.
         """

@@ -1,4 +1,4 @@
-"""The instance as a whole, and the short ways to it that tests and demos use."""
+"""Combines the parts of an instance, with shortcuts for tests and demos."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from sandbox.instance.tokens import ALL_SCOPES, Tokens
 
 
 class Instance:
-    """A Mastodon instance in memory. Its methods can be called from any thread while it is served.
+    """A Mastodon instance in memory; thread-safe while it is served.
 
-    `attach(account, data, content_type, description)` makes an attachment of any bytes, unchecked: `MediaStore.attach`.
+    `attach(account, data, content_type, description)` creates an attachment of any bytes, without checks:
+    `MediaStore.attach`.
 
     Args:
-        clock: seconds since 1970; all times, rate-limit windows and the memory for Idempotency-Keys follow it.
-        seed: of the faults that strike by chance.
+        clock: returns seconds since 1970; used for all times, rate limits and the expiry of Idempotency-Keys.
+        seed: of random faults.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Instance:
 
     @settings.setter
     def settings(self, settings: InstanceSettings) -> None:
-        """Set up again; what is stored stays."""
+        """Replace the settings; stored data is kept."""
         self.host.settings = settings
 
     @property
@@ -60,7 +61,7 @@ class Instance:
         return self.host.base_url
 
     def bind(self, base_url: str) -> None:
-        """Learn the address under which it is served; the addresses in its answers start with it."""
+        """Set the base URL of the server, used for all URLs in responses."""
         self.host.base_url = base_url
 
     def add_account(
@@ -72,10 +73,10 @@ class Instance:
         note: str = "",
         created_at: datetime | None = None,
     ) -> Account:
-        """Make an account with a token for everything; `user@host` makes one of another server, without a token.
+        """Create an account with a token for all scopes; `user@host` creates a remote one, without a token.
 
         Args:
-            note: the profile's text, as written.
+            note: text of the profile, as plain text.
         """
         html = f"<p>{escape(note)}</p>" if note else ""
         account = self.accounts.add(acct, display_name=display_name, note=html, bot=bot, created_at=created_at)
@@ -84,7 +85,7 @@ class Instance:
         return account
 
     def account(self, acct: str) -> Account:
-        """Raises KeyError where there is none of that name."""
+        """The account with a name. Raises KeyError if there is none."""
         username, _, domain = acct.partition("@")
         account = self.accounts.find(username, domain or None)
         if account is None:
@@ -92,11 +93,11 @@ class Instance:
         return account
 
     def token(self, account: Account, *scopes: str) -> str:
-        """A new access token for these scopes, or for everything where none is named."""
+        """Create an access token for scopes; without arguments, for all scopes."""
         return self.tokens.issue(account, scopes=scopes or ALL_SCOPES).value
 
     def revoke(self, token: str) -> None:
-        """End an access token: its open streams end, and calls with it are answered 401."""
+        """Revoke an access token: its streams are closed, and calls with it get 401."""
         revoked = self.tokens.revoke(token)
         if revoked is not None:
             self.hub.end(revoked)
@@ -113,7 +114,7 @@ class Instance:
         spoiler_text: str = "",
         sensitive: bool = False,
     ) -> Status:
-        """Post as `account`, unchecked: any length, any attachments.
+        """Post as `account` without checks: any length, any attachments.
 
         Args:
             in_reply_to: a status or its id, as a number or in a string.
@@ -126,32 +127,32 @@ class Instance:
         return self.statuses.store(account, draft, list(attachments), parent)
 
     def status(self, status: Status | int | str) -> Status:
-        """A status by its id. Raises KeyError where there is none."""
+        """The status with an id. Raises KeyError if there is none."""
         found = self.statuses.find(status.id if isinstance(status, Status) else int(status))
         if found is None:
             raise KeyError(status)
         return found
 
     def delete(self, status: Status | int | str) -> None:
-        """Delete a status as its account would."""
+        """Delete a status as its author."""
         self.statuses.delete(self.status(status))
 
     def edit(self, status: Status | int | str, text: str) -> Status:
-        """Change a status's text; all else stays as it is."""
+        """Change the text of a status."""
         old = self.status(status)
         draft = Draft(text, old.visibility, old.spoiler_text, old.sensitive, old.language)
         return self.statuses.edit(old, draft, None)
 
     def replies_to(self, status: Status | int | str) -> list[Status]:
-        """The direct answers to a status, oldest first."""
+        """The direct replies to a status, oldest first."""
         return self.statuses.replies_to(status.id if isinstance(status, Status) else int(status))
 
     def statuses_of(self, account: Account) -> list[Status]:
-        """All of an account's statuses, oldest first."""
+        """All statuses of an account, oldest first."""
         return self.statuses.of(account)
 
     def follow(self, account: Account, target: Account) -> Notification | None:
-        """Let `account` follow `target`; the notification of it, None where it did before."""
+        """Make `account` follow `target`; returns the notification, or None if it already did."""
         with self.host.lock:
             if target.id in account.following:
                 return None

@@ -1,4 +1,4 @@
-"""Rate limits, counted in windows that are aligned to the clock.
+"""Counts rate limits in windows that are aligned to the clock.
 
 Source: config/initializers/rack_attack.rb, app/lib/rate_limiter.rb, app/controllers/concerns/api/rate_limit_headers.rb
 """
@@ -22,7 +22,7 @@ UNREBLOG_PATH = re.compile(r"/api/v1/statuses/\d+/unreblog")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a caller stands with one limit."""
+    """The state of one limit for one caller."""
 
     limit: int
     remaining: int
@@ -48,7 +48,7 @@ class RateLimits:
         """Count an API call.
 
         Returns:
-            The headers of the limit that is nearest; none where nothing is limited.
+            headers of the limit with the fewest calls left; empty without a limit.
 
         Raises:
             ApiError: 429.
@@ -67,13 +67,13 @@ class RateLimits:
             return nearest.headers()
 
     def check(self, name: str, caller: str) -> None:
-        """Raises ApiError 429 where a limit is used up; counts nothing."""
+        """Raise ApiError 429 if a limit is reached; does not count."""
         standing = self._count(name, caller, n=0)
         if standing is not None and standing.remaining <= 0:
             raise _too_many(standing)
 
     def take(self, name: str, caller: str) -> dict[str, str]:
-        """Count one use of a limit; the headers that tell of it."""
+        """Count one use of a limit; returns its headers."""
         with self._host.lock:
             standing = self._count(name, caller)
             return standing.headers() if standing else {}
@@ -87,7 +87,7 @@ class RateLimits:
         last_window, count = self._counts.get((name, caller), (window, 0))
         count = (count if last_window == window else 0) + n
         self._counts[name, caller] = (window, count)
-        # The fraction of the second is the request's own, as in the real headers.
+        # The fraction of a second is that of the request time, as in the real headers.
         reset_at = now + limit.period_s - int(now) % limit.period_s
         return Standing(limit.count, limit.count - count, reset_at)
 
@@ -97,7 +97,7 @@ def _too_many(standing: Standing) -> ApiError:
 
 
 def _apply(method: str, path: str, params: Mapping[str, object], token: Token | None) -> Iterator[tuple[str, str]]:
-    """The limits that a call counts towards, each with the caller it is counted for."""
+    """The limits that apply to a call, each with its caller key."""
     if token is None or token.account is None:
         yield "address", "127.0.0.1"
         return

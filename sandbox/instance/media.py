@@ -1,4 +1,4 @@
-"""Media attachments: what an upload is, what the server makes of it, and the files it serves."""
+"""Stores media attachments: checks and processes uploads, and serves their files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sandbox.instance.host import Host
 from sandbox.instance.records import Account, Media
 
 # Source: app/models/media_attachment.rb of Mastodon 4.5.
-KEPT_PIXELS = 3840 * 2160  # larger uploads are made smaller
+KEPT_PIXELS = 3840 * 2160  # larger uploads are scaled down
 PREVIEW_PIXELS = 640 * 360
 JPEG_QUALITY = 90
 UPLOAD_TTL = timedelta(days=1)
 STILL_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
-CONVERTED_FORMATS = {"HEIF", "AVIF"}  # become JPEG
-MP4 = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom\x00\x00\x00\x08free"  # a film without a picture
+CONVERTED_FORMATS = {"HEIF", "AVIF"}  # converted to JPEG
+MP4 = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom\x00\x00\x00\x08free"  # a video without frames
 EXTENSIONS = {
     "image/jpeg": "jpeg",
     "image/png": "png",
@@ -43,13 +43,13 @@ class MediaStore:
         self._by_id: dict[int, Media] = {}
 
     def upload(self, account: Account, data: bytes, description: str, *, wait: bool) -> Media:
-        """Take an upload as the API does.
+        """Store an upload as the API does.
 
         Args:
-            wait: process it before returning, whatever the settings say (as `POST /api/v1/media` does).
+            wait: process it before returning, ignoring `media_processing_s` (as `POST /api/v1/media` does).
 
         Raises:
-            ApiError: 422 for what the server does not take.
+            ApiError: 422 for an invalid file.
         """
         self.check_description(description)
         type_, content_type, kept, preview = _process(data, self._host.settings.image_max_pixels)
@@ -77,13 +77,13 @@ class MediaStore:
         url: str | None = None,
         remote_url: str | None = None,
     ) -> Media:
-        """Take any bytes as an attachment, looked at and changed by nobody.
+        """Store any bytes as an attachment, without checks or changes.
 
         Args:
-            content_type: what the file is served as, whether true or not.
-            type: the entity's type; None takes it from `content_type`.
-            preview: the still picture; None makes one of `data`, as an upload does, and serves `data` where that fails.
-            url: an address in place of the one under which the instance serves `data`.
+            content_type: served with the file; it may be wrong.
+            type: type of the entity; None derives it from `content_type`.
+            preview: the preview image; None makes one from `data`, or serves `data` if that fails.
+            url: a URL that replaces the instance's own URL of `data`.
         """
         main = content_type.split("/")[0]
         media = self._add(
@@ -101,29 +101,29 @@ class MediaStore:
             return media
 
     def get(self, media_id: int) -> Media:
-        """Any attachment, for its file. Raises ApiError 404 where there is none."""
+        """The attachment with an id, also if attached. Raises ApiError 404 if there is none."""
         media = self._by_id.get(media_id)
         if media is None:
             raise not_found()
         return media
 
     def get_unattached(self, account: Account, media_id: int) -> Media:
-        """An account's own attachment that no status has yet; ApiError 404 for all others."""
+        """An account's own attachment that is not attached yet. Raises ApiError 404 for any other."""
         media = self._by_id.get(media_id)
         if media is None or not self._is_free(media, account):
             raise not_found()
         return media
 
     def _is_free(self, media: Media, account: Account) -> bool:
-        """Whether a new status may have it; an upload that waited for a day is thrown away."""
+        """Whether a new status may use an attachment; unused uploads expire after a day."""
         fresh = self._host.now() - media.created_at < UPLOAD_TTL
         return media.account is account and media.status_id is None and fresh
 
     def take(self, account: Account, media_ids: list[int]) -> list[Media]:
-        """The attachments for a new status.
+        """Take attachments for a new status.
 
         Raises:
-            ApiError: 422 for too many, for one that is not there or attached already, for one that is not done.
+            ApiError: 422 for too many, or for one that is missing, already attached, or still processed.
         """
         limit = self._host.settings.max_media_attachments
         if len(media_ids) > limit:
@@ -154,13 +154,13 @@ class MediaStore:
 
 
 def file_name(media: Media, kind: str) -> str:
-    """The last part of a file's address; `kind` is original or small."""
+    """The file name in an attachment's URL; `kind` is original or small."""
     content_type = media.content_type if kind == "original" else preview_of(media)[1]
     return f"{media.id:x}.{EXTENSIONS.get(content_type, 'bin')}"
 
 
 def preview_of(media: Media) -> tuple[bytes, str]:
-    """The still picture of an attachment and its content type."""
+    """The preview image of an attachment, and its content type."""
     if media.preview is None:
         media.preview = _preview(media.data) or media.data
         media.preview_type = media.content_type if media.preview is media.data else "image/jpeg"
@@ -168,8 +168,8 @@ def preview_of(media: Media) -> tuple[bytes, str]:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Read the header only. Raises ApiError 422 where it is no picture."""
-    _know_heif()
+    """Open an image, reading only the header. Raises ApiError 422 if it is not an image."""
+    _register_heif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -179,7 +179,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 @functools.cache
-def _know_heif() -> None:
+def _register_heif() -> None:
     pillow_heif.register_heif_opener()
 
 
@@ -191,10 +191,10 @@ def _size(data: bytes) -> tuple[int, int] | tuple[None, None]:
 
 
 def _process(data: bytes, max_pixels: int) -> tuple[str, str, bytes, bytes | None]:
-    """An upload's type, content type, the bytes that are kept, and its still picture."""
+    """Process an upload; returns type, content type, stored bytes, and preview."""
     if not data:
         raise invalid("File can't be blank")
-    if (other := _film_or_sound(data)) is not None:
+    if (other := _video_or_audio(data)) is not None:
         return other[0], other[1], data, _encode(Image.new("RGB", (640, 360), "#333"), "JPEG")
     image = _open(data)
     width, height = image.size
@@ -215,8 +215,8 @@ def _process(data: bytes, max_pixels: int) -> tuple[str, str, bytes, bytes | Non
     return "image", STILL_FORMATS[kept_format], kept, _preview(kept)
 
 
-def _film_or_sound(data: bytes) -> tuple[str, str] | None:
-    """Type and content type of a film or a sound file, by its first bytes; None for all else."""
+def _video_or_audio(data: bytes) -> tuple[str, str] | None:
+    """Type and content type of a video or audio file, by its first bytes; None for other files."""
     if data[4:8] == b"ftyp" and data[8:11] in (b"mp4", b"iso", b"M4V", b"avc", b"qt "):
         return "video", "video/mp4"
     if data[:4] == b"\x1aE\xdf\xa3":
@@ -231,7 +231,7 @@ def _film_or_sound(data: bytes) -> tuple[str, str] | None:
 
 
 def _preview(data: bytes) -> bytes | None:
-    """A small JPEG; None where the bytes are no picture, or one too large to decode here."""
+    """Make a small JPEG; None if the bytes are not an image, or an image too large to decode."""
     try:
         image = _open(data)
         if image.width * image.height > KEPT_PIXELS * 4:
@@ -245,7 +245,7 @@ def _preview(data: bytes) -> bytes | None:
 
 
 def _within(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
-    """The largest size of the same shape with at most `max_pixels`."""
+    """The largest size with the same proportions and at most `max_pixels`."""
     scale = min(1.0, (max_pixels / (size[0] * size[1])) ** 0.5)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

@@ -1,4 +1,4 @@
-"""Notifications: who is told what, what is filtered, and pages of them."""
+"""Creates, filters and lists notifications."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICIES = ("accept", "filter", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for. Source: app/models/concerns/paginable.rb."""
+    """Pagination parameters. Source: app/models/concerns/paginable.rb."""
 
     limit: int
     max_id: int | None = None
@@ -26,7 +26,7 @@ class Page:
     min_id: int | None = None
 
     def of(self, ids: list[int]) -> list[int]:
-        """The page, newest first, of ids in any order: `min_id` gives the one right above it, `since_id` the newest."""
+        """Select a page of ids, newest first: `min_id` the oldest above it, `since_id` the newest."""
         low = self.min_id if self.min_id is not None else self.since_id
         inside = sorted(
             each for each in ids if (self.max_id is None or each < self.max_id) and (low is None or each > low)
@@ -44,22 +44,22 @@ class Notifications:
         self._hub = hub
         self._parent_of = parent_of
         self._by_account: dict[int, dict[int, Notification]] = {}
-        self._told: set[tuple[int, str, int, int | None]] = set()  # account, type, sender, status
+        self._notified: set[tuple[int, str, int, int | None]] = set()  # account, type, sender, status
         self._last_id = host.settings.first_notification_id - 1
         self._hold_next = 0
 
     def add(self, account: Account, type_: str, sender: Account, status: Status | None = None) -> Notification | None:
-        """Tell `account` of something; None where it is not told (itself, blocked, muted, by policy, told before)."""
+        """Notify `account`; None if it is not notified (own action, blocked, muted, by policy, notified before)."""
         with self._host.lock:
             if account is sender or account.domain is not None or self._is_unwanted(account, sender):
                 return None
             told = (account.id, type_, sender.id, status.id if status else None)
-            if told in self._told:
+            if told in self._notified:
                 return None
             policy = self._policy_for(account, type_, sender, status)
             if policy == "drop":
                 return None
-            self._told.add(told)
+            self._notified.add(told)
             self._last_id += 1
             notification = Notification(self._last_id, type_, account, sender, self._host.now(), status)
             notification.filtered = policy == "filter"
@@ -71,15 +71,15 @@ class Notifications:
             return notification
 
     def hold_next(self, n: int = 1) -> None:
-        """Give the next `n` notifications their ids, but show them only after `release`.
+        """Assign ids to the next `n` notifications, but show them only after `release`.
 
-        So a lower id appears after a higher one, as it does when a database commits out of order.
+        So a lower id appears after a higher one, as when a database commits out of order.
         """
         with self._host.lock:
             self._hold_next += n
 
     def release(self) -> None:
-        """Show all notifications that were held back."""
+        """Show all held notifications."""
         with self._host.lock:
             for notification in self._all():
                 if notification.held:
@@ -113,7 +113,7 @@ class Notifications:
             "for_not_followers": account.id not in sender.following,
             "for_new_accounts": self._host.now() - sender.created_at < NEW_ACCOUNT,
             "for_private_mentions": private and stranger and not self._answers(status, account, sender),
-            "for_limited_accounts": False,  # nobody is limited here
+            "for_limited_accounts": False,  # no accounts are limited here
             "for_bots": sender.bot,
         }
         return max(
@@ -121,14 +121,14 @@ class Notifications:
         )
 
     def _answers(self, status: Status | None, account: Account, sender: Account) -> bool:
-        """Whether a private mention answers one that `account` sent to `sender`, up the thread."""
+        """Whether a private mention replies, in its thread, to a status that `account` sent to `sender`."""
         while status is not None and (status := self._parent_of(status)) is not None:
             if status.account is account and status.visibility == "direct" and sender in status.mentions:
                 return True
         return False
 
     def forget(self, status: Status) -> None:
-        """Remove what was told of a status that is gone."""
+        """Delete the notifications of a deleted status."""
         with self._host.lock:
             for notifications in self._by_account.values():
                 for notification in [each for each in notifications.values() if each.status is status]:
@@ -144,7 +144,7 @@ class Notifications:
         include_filtered: bool = False,
         sender_id: int | None = None,
     ) -> list[Notification]:
-        """Newest first; `types` empty means all."""
+        """A page of notifications, newest first; empty `types` means all."""
         with self._host.lock:
             mine = self._by_account.get(account.id, {})
             ids = [
@@ -159,7 +159,7 @@ class Notifications:
             return [mine[each] for each in page.of(ids)]
 
     def get(self, account: Account, notification_id: int) -> Notification:
-        """Raises ApiError 404 where the account has none of that id."""
+        """The notification with an id. Raises ApiError 404 if the account has none."""
         found = self._by_account.get(account.id, {}).get(notification_id)
         if found is None or found.held:
             raise not_found()
@@ -175,7 +175,7 @@ class Notifications:
             self._by_account.pop(account.id, None)
 
     def requests(self, account: Account) -> dict[Account, list[Notification]]:
-        """The filtered notifications by sender, the latest sender first."""
+        """Filtered notifications by sender, latest sender first."""
         by_sender: dict[Account, list[Notification]] = {}
         with self._host.lock:
             for notification in sorted(self._of(account), key=lambda each: each.id, reverse=True):
@@ -184,7 +184,7 @@ class Notifications:
         return by_sender
 
     def accept(self, account: Account, sender: Account) -> None:
-        """Let a sender's filtered notifications through, these and later ones."""
+        """Accept a sender's request: show filtered and future notifications."""
         with self._host.lock:
             account.accepted.add(sender.id)
             for notification in self._of(account):

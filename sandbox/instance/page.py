@@ -1,6 +1,6 @@
-"""The instance's own web page: the timeline as threads, and a form to post from.
+"""Serves the web page of the instance: the timeline as threads, and a form to post.
 
-It shows what the account `you` may see, and posts as that account. Without JavaScript a reload shows what is new.
+It shows what the account `you` can see, and posts as that account. Without JavaScript, a reload shows new statuses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sandbox.instance.records import Account, Status
 from sandbox.instance.statuses import Draft
 
 MAX_THREADS = 50
-# Nothing from elsewhere, and no script but the page's own.
+# No external resources, and only the page's own script.
 POLICY = (
     "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
     "img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
@@ -33,7 +33,7 @@ POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A status on the page, and how deep in its thread it stands."""
+    """A status on the page, and its depth in the thread."""
 
     status: Status
     depth: int
@@ -41,7 +41,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the form shows, and what was wrong with it."""
+    """The values of the form, and its error."""
 
     text: str
     description: str = ""
@@ -49,7 +49,7 @@ class _Form:
 
 
 class Timeline:
-    """The page's routes over an instance."""
+    """The routes of the page."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -74,7 +74,7 @@ class Timeline:
         return self._page(request, _Form(prefill))
 
     async def _threads_only(self, request: Request) -> Response:
-        """The part of the page that changes; 304 while it is the same."""
+        """The changing part of the page; 304 if it has not changed."""
         html = self._threads_html(request)
         etag = f'"{hashlib.sha256(html.encode()).hexdigest()[:32]}"'
         if request.headers.get("if-none-match") == etag:
@@ -82,7 +82,7 @@ class Timeline:
         return HTMLResponse(html, headers={"ETag": etag, "Cache-Control": "no-cache"})
 
     async def _post(self, request: Request) -> Response:
-        """Post as `you`; a wrong input gets the page again, with the reason."""
+        """Post as `you`; invalid input shows the page again, with the error."""
         origin, you = request.headers.get("origin"), self._you
         if you is None or origin not in (None, str(request.base_url).rstrip("/")):
             return HTMLResponse("<!DOCTYPE html><title>403</title><p>Not from here.</p>", 403)
@@ -130,7 +130,7 @@ class Timeline:
             )
 
     def _threads(self, path: dict[str, object]) -> Iterator[list[Post]]:
-        """The threads that the address asks for, the one that began last first."""
+        """The threads that the URL selects, newest first."""
         n = 0
         for status in reversed(self._instance.statuses.all()):
             if n == MAX_THREADS:

@@ -1,4 +1,4 @@
-"""What the pages that people see are made of: templates, words in two languages, the choice of language."""
+"""Provides templates, texts in two languages, and language selection for the HTML pages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WORDS = {
 
 
 def language_of(request: Request) -> str:
-    """`?lang=`, else the first of the browser's languages that the page speaks, else English."""
+    """The language of the page: `?lang=`, else the browser's first supported language, else English."""
     wished = [request.query_params.get("lang", "")]
     ranked = []
     for part in request.headers.get("accept-language", "").split(","):
@@ -73,12 +73,12 @@ def language_of(request: Request) -> str:
 
 
 def clock_time(at: datetime) -> str:
-    """Hours and minutes on this machine, which is the reader's own."""
+    """Hours and minutes in the time zone of this machine."""
     return at.astimezone().strftime("%H:%M")
 
 
 def colour(name: str) -> str:
-    """A colour of its own for every account, dark enough for white letters."""
+    """The colour of an account, dark enough for white text."""
     hue = hashlib.sha256(name.encode()).digest()[0] / 256
     red, green, blue = colorsys.hls_to_rgb(hue, 0.36, 0.5)
     return f"rgb({red * 255:.0f} {green * 255:.0f} {blue * 255:.0f})"

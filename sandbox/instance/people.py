@@ -1,4 +1,4 @@
-"""The accounts that the sandbox starts with."""
+"""Creates the initial accounts of the sandbox."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 from sandbox.instance.instance import Instance
 
 BOT = "dokocos"
-YOU = "you"  # whom the web page posts as
+YOU = "you"  # the account of the web page
 NAMES = {BOT: "dokocos どこコス", "admin": "Admin", "alice": "Alice", "bob": "Bob", "chie": "ちえ", YOU: "You"}
 AGE = timedelta(days=365)
 
 
 def add_people(instance: Instance) -> dict[str, str]:
-    """Make the accounts, a year old each; name -> access token for everything."""
+    """Create the accounts, each a year old; returns name -> access token with all scopes."""
     created_at = instance.host.now() - AGE
     return {
         name: instance.add_account(name, display_name=shown, bot=name == BOT, created_at=created_at).token

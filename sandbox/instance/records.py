@@ -1,6 +1,6 @@
-"""The records of an instance: what a database would hold.
+"""Defines the records of an instance, as in a database.
 
-They are compared by identity and changed only under the instance's lock. Ids are numbers here, and strings in JSON.
+They are compared by identity and modified only under the instance's lock. Ids are numbers here, and strings in JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 
 VISIBILITIES = ("public", "unlisted", "private", "direct")
 
-# What happens to notifications of each kind: accept, filter or drop. These are the real server's defaults.
+# Policy for each kind of notification: accept, filter or drop. Defaults of the real server.
 DEFAULT_POLICY = {
     "for_not_following": "accept",
     "for_not_followers": "accept",
@@ -23,7 +23,7 @@ DEFAULT_POLICY = {
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """Somebody with a name here or, when `domain` is set, elsewhere."""
+    """A local account, or a remote one if `domain` is set."""
 
     id: int
     username: str
@@ -32,7 +32,7 @@ class Account:
     note: str
     bot: bool
     created_at: datetime
-    token: str = field(default="", repr=False)  # an access token for all that a user may do; "" for a remote account
+    token: str = field(default="", repr=False)  # access token with all user scopes; "" for a remote account
     suspended: bool = False
     following: set[int] = field(default_factory=set)
     blocking: set[int] = field(default_factory=set)
@@ -48,7 +48,7 @@ class Account:
 
 @dataclass(slots=True, eq=False)
 class Media:
-    """A media attachment, on its own until `status_id` is set."""
+    """A media attachment; not attached until `status_id` is set."""
 
     id: int
     account: Account
@@ -57,16 +57,16 @@ class Media:
     data: bytes = field(repr=False)
     description: str
     created_at: datetime
-    ready_at: float = 0.0  # on the instance's clock; before it, the attachment is being processed
+    ready_at: float = 0.0  # on the instance's clock; processed until then
     failed: bool = False
     status_id: int | None = None
     width: int | None = None
     height: int | None = None
     preview: bytes | None = field(
         default=None, repr=False
-    )  # None: made from `data` when asked for, or `data` itself where that fails
+    )  # None: made from `data` on request, or `data` itself if that fails
     preview_type: str = "image/jpeg"
-    url: str | None = None  # in place of the instance's own address of the file
+    url: str | None = None  # replaces the instance's own URL of the file
     remote_url: str | None = None
 
 
@@ -85,7 +85,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An access token; `account` is None for the app's own."""
+    """An access token; `account` is None for an app token."""
 
     id: int
     value: str = field(repr=False)
@@ -123,13 +123,13 @@ class Status:
 
 @dataclass(slots=True, eq=False)
 class Notification:
-    """Something that `account` is told about."""
+    """A notification for `account`."""
 
     id: int
     type: str  # mention, favourite, reblog, follow, ...
-    account: Account  # who is told
+    account: Account  # the recipient
     sender: Account
     created_at: datetime
     status: Status | None = None
     filtered: bool = False
-    held: bool = False  # its id is given out, but nobody sees it yet
+    held: bool = False  # it has an id, but is not visible yet

@@ -1,4 +1,4 @@
-"""Statuses: posting, threads, who sees what, deleting, editing, boosting."""
+"""Stores statuses: posting, threads, visibility, deleting, editing, boosting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPLY_TO_NOTHING = "The post you are trying to reply to does not appear to exist
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What somebody wants to post."""
+    """The content of a status to post."""
 
     text: str
     visibility: str = "public"
@@ -39,7 +39,7 @@ class _Remembered:
 
 
 class Statuses:
-    """The statuses of an instance: the one truth about visibility and threads."""
+    """The statuses of an instance, with the rules for visibility and threads."""
 
     def __init__(self, host: Host, accounts: Accounts, media: MediaStore, entities: Entities, hub: Hub) -> None:
         self._host = host
@@ -51,7 +51,7 @@ class Statuses:
         self._by_id: dict[int, Status] = {}
         self._replies: dict[int, list[int]] = {}
         self._keys: dict[tuple[int, str], _Remembered] = {}
-        self.revision = 0  # grows with each change
+        self.revision = 0  # increased by each change
 
     # Reading
 
@@ -59,33 +59,33 @@ class Statuses:
         return len(self._by_id)
 
     def all(self) -> list[Status]:
-        """Oldest first."""
+        """All statuses, oldest first."""
         with self._host.lock:
             return list(self._by_id.values())
 
     def of(self, account: Account) -> list[Status]:
-        """Oldest first."""
+        """The statuses of an account, oldest first."""
         return [status for status in self.all() if status.account is account]
 
     def find(self, status_id: int) -> Status | None:
         return self._by_id.get(status_id)
 
     def get(self, status_id: int, viewer: Account | None) -> Status:
-        """Raises ApiError 404 where there is none, or none that the viewer may see."""
+        """The status with an id. Raises ApiError 404 if it does not exist or is not visible to the viewer."""
         status = self._by_id.get(status_id)
         if status is None or not self.can_see(viewer, status):
             raise not_found()
         return status
 
     def get_own(self, status_id: int, account: Account) -> Status:
-        """Raises ApiError 404 for all but one's own."""
+        """The account's own status with an id. Raises ApiError 404 for any other."""
         status = self.get(status_id, account)
         if status.account is not account:
             raise not_found()
         return status
 
     def can_see(self, viewer: Account | None, status: Status) -> bool:
-        """Source: app/policies/status_policy.rb."""
+        """Whether the viewer may see a status. Source: app/policies/status_policy.rb."""
         author = status.account
         if viewer is author:
             return True
@@ -101,12 +101,12 @@ class Statuses:
         return None if status.in_reply_to_id is None else self._by_id.get(status.in_reply_to_id)
 
     def replies_to(self, status_id: int) -> list[Status]:
-        """Oldest first."""
+        """The direct replies to a status, oldest first."""
         with self._host.lock:
             return [self._by_id[each] for each in self._replies.get(status_id, [])]
 
     def ancestors(self, status: Status, viewer: Account | None) -> list[Status]:
-        """The thread above a status, its start first."""
+        """The visible statuses above a status in its thread, from the start."""
         with self._host.lock:
             found: list[Status] = []
             parent = self.parent_of(status)
@@ -116,7 +116,7 @@ class Statuses:
             return [each for each in reversed(found) if self.can_see(viewer, each)]
 
     def descendants(self, status: Status, viewer: Account | None) -> list[Status]:
-        """The thread below a status, each answer followed by the answers to it."""
+        """The visible statuses below a status, each reply followed by the replies to it."""
         with self._host.lock:
             found: list[Status] = []
             waiting = [status]
@@ -134,9 +134,9 @@ class Statuses:
             key: the Idempotency-Key.
 
         Raises:
-            ApiError: 404 for a parent that is gone, 422 for what is not valid, 503 where the first of two posts with
-                one key is still at work (4.6).
-            ServerFaultError: the key was seen before (4.6.0 to 4.6.5).
+            ApiError: 404 for a deleted parent, 422 for invalid content, 503 while another post with the same key is in
+                progress (4.6).
+            ServerFaultError: the key was used before (4.6.0 to 4.6.5).
         """
         with self._host.lock:
             parent = self._parent(account, draft)
@@ -164,10 +164,10 @@ class Statuses:
         return parent
 
     def _remembered(self, account: Account, key: str) -> Status | None:
-        """The status that was posted with a key.
+        """The status that was posted with a key, or None.
 
-        Source: app/services/post_status_service.rb. Up to 4.5 a key is written after the status, so that a repeat in
-        between posts again; from 4.6 a lock is held for that time.
+        Source: app/services/post_status_service.rb. Up to 4.5 a key is stored after the status, so a retry in between
+        posts again; from 4.6 a lock is held during this time.
         """
         remembered = self._keys.get((account.id, key))
         now = self._host.clock()
@@ -203,7 +203,7 @@ class Statuses:
         *,
         reblog: Status | None = None,
     ) -> Status:
-        """Post without any check."""
+        """Post without checks."""
         with self._host.lock:
             parsed = self._parse(draft.text)
             status = Status(
@@ -230,7 +230,7 @@ class Statuses:
             if parent is not None:
                 self._replies.setdefault(parent.id, []).append(status.id)
                 parent.n_replies += 1
-            self._spread(status, "update")
+            self._deliver(status, "update")
             return status
 
     def _parse(self, text: str) -> texts.Parsed:
@@ -242,8 +242,8 @@ class Statuses:
 
         return texts.parse(text, find, tag_base=f"{self._host.base_url}/tags/")
 
-    def _spread(self, status: Status, event: str) -> None:
-        """Tell whom it concerns: home timelines first, then those who are mentioned."""
+    def _deliver(self, status: Status, event: str) -> None:
+        """Deliver a status: first to home timelines, then to mentioned accounts."""
         self.revision += 1
         hearers = {self._accounts.get(each.id) for each in self._accounts.followers_of(status.account)} | {
             status.account
@@ -258,10 +258,10 @@ class Statuses:
                 self.notifications.add(mentioned, "mention", status.account, status)
 
     def edit(self, status: Status, draft: Draft, media: list[Media] | None) -> Status:
-        """Change text, warning, language and, where given, attachments; visibility and parent stay.
+        """Change text, content warning, language and, if given, attachments; visibility and parent are not changed.
 
         Raises:
-            ApiError: 422 for what is not valid.
+            ApiError: 422 for invalid content.
         """
         with self._host.lock:
             kept = status.media if media is None else media
@@ -278,11 +278,11 @@ class Statuses:
             for each in kept:
                 each.status_id = status.id
             status.edited_at = self._host.now()
-            self._spread(status, "status.update")
+            self._deliver(status, "status.update")
             return status
 
     def delete(self, status: Status, *, delete_media: bool = False) -> None:
-        """Remove a status, its boosts and what was told of it; its attachments can be used again unless told not to."""
+        """Delete a status, its boosts and notifications; its attachments can be reused unless `delete_media` is set."""
         with self._host.lock:
             self._by_id.pop(status.id, None)
             self.revision += 1
@@ -308,7 +308,7 @@ class Statuses:
             self.notifications.add(status.account, "favourite", account, status)
 
     def reblog(self, account: Account, status: Status) -> Status:
-        """Boost; boosting again gives the first boost. Raises ApiError 404 for what may not be boosted."""
+        """Boost a status; a second boost returns the first. Raises ApiError 404 if it may not be boosted."""
         with self._host.lock:
             if status.visibility not in ("public", "unlisted"):
                 raise not_found()

@@ -1,4 +1,4 @@
-"""Server-sent events: who listens, and what they are sent."""
+"""Sends server-sent events to open streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATHS = {"/api/v1/streaming/user": "user", "/api/v1/streaming/user/notification"
 
 
 class Subscription:
-    """One open stream. Events wait in a queue of the server's event loop."""
+    """An open stream; its events are queued in the server's event loop."""
 
     def __init__(self, token: Token, channels: frozenset[str]) -> None:
         self.token = token
@@ -33,7 +33,7 @@ class Subscription:
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     def put(self, frame: str | None) -> None:
-        """Send a frame, None to end the stream; from any thread."""
+        """Queue a frame, or None to end the stream; thread-safe."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, frame)
 
@@ -42,7 +42,7 @@ class Subscription:
 
 
 class Hub:
-    """Hands events to those who listen right now. Nothing is kept for those who do not."""
+    """Sends events to open streams; events are not stored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Hub:
             self._subscriptions.remove(subscription)
 
     def listeners(self, account: Account | None = None) -> int:
-        """How many streams are open, of one account or of all."""
+        """Number of open streams, of one account or of all."""
         return len(self._of(account))
 
     def _of(self, account: Account | None) -> list[Subscription]:
@@ -65,7 +65,7 @@ class Hub:
             return [each for each in self._subscriptions if account is None or each.token.account is account]
 
     def publish(self, account: Account, channel: str, event: str, payload: Any) -> None:
-        """Send an event to an account's streams that carry `channel`; a str payload goes as it is, all else as JSON."""
+        """Send an event to an account's streams with `channel`; a str payload is sent unchanged, others as JSON."""
         listening = [each for each in self._of(account) if channel in each.channels]
         if not listening:
             return
@@ -74,14 +74,14 @@ class Hub:
             subscription.put(f"event: {event}\ndata: {data}\n\n")
 
     def end(self, token: Token) -> None:
-        """End the streams of a token, as the server does when it is revoked."""
+        """Close the streams of a token, as the real server does when it is revoked."""
         for subscription in self._of(None):
             if subscription.token is token:
                 subscription.put(None)
 
 
 class _EventStream:
-    """The answer to an accepted stream request, as an ASGI app."""
+    """The response to a stream request, as an ASGI app."""
 
     def __init__(self, hub: Hub, subscription: Subscription, heartbeat_s: float) -> None:
         self.hub = hub
@@ -108,7 +108,7 @@ class _EventStream:
             self.hub.unsubscribe(self.subscription)
 
     async def _next(self, gone: asyncio.Future[None]) -> str | None:
-        """The next frame: an event, a heartbeat when none comes in time, None at the end."""
+        """The next frame: an event, a heartbeat after a timeout, or None at the end."""
         event = asyncio.ensure_future(self.subscription.get())
         waiting: set[asyncio.Future[Any]] = {event, gone}
         try:
@@ -121,7 +121,7 @@ class _EventStream:
 
 
 class Streaming:
-    """The streaming server: a process of its own in the real Mastodon, with errors worded in its own way."""
+    """The streaming server; in the real Mastodon a separate process with its own error texts."""
 
     def __init__(self, tokens: Tokens, hub: Hub, host: Host) -> None:
         self._tokens = tokens
@@ -145,7 +145,10 @@ class Streaming:
             return JSONResponse({"error": error.message}, error.status)
 
     def _subscription(self, request: Request) -> Subscription:
-        """Source: streaming/index.js: authenticationMiddleware, checkScopes, channelsForUserStream."""
+        """Check a request and subscribe.
+
+        Source: streaming/index.js: authenticationMiddleware, checkScopes, channelsForUserStream.
+        """
         if not self._host.settings.streaming:
             raise ApiError(404, "Not Found")
         name = PATHS.get(request.scope["path"])

@@ -1,4 +1,4 @@
-"""A status's text: who is mentioned, how it looks as HTML, and how long it counts."""
+"""Parses the text of a status: mentions, HTML, and length."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from html import escape as html_escape
 
 import regex
 
-URL_LENGTH = 23  # a link counts as this many characters, whatever its length
+URL_LENGTH = 23  # every link counts as this many characters
 SHOWN_URL_LENGTH = 30
 
-# Source: app/models/account.rb, tag.rb and lib/twitter-text of Mastodon, put more simply for links.
+# Source: app/models/account.rb, tag.rb and lib/twitter-text of Mastodon, simplified for links.
 _NAME = r"[a-z0-9_]+(?:[a-z0-9_.-]+[a-z0-9_]+)?"
 _PATTERN = re.compile(
     r"(?P<url>https?://[^\s<>\"]*[^\s<>\".,:;!?'()\]}、。」])"
@@ -34,24 +34,24 @@ class Mentioned:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a text says."""
+    """A parsed text."""
 
     html: str
-    mention_ids: tuple[int, ...]  # each account once, in order of appearance
+    mention_ids: tuple[int, ...]  # without duplicates, in order of appearance
     tags: tuple[str, ...]
 
 
 def escape(text: str) -> str:
-    """Text as it may stand in HTML, with the apostrophe as Rails writes it."""
+    """Escape text for HTML, with the apostrophe as in Rails."""
     return html_escape(text).replace("&#x27;", "&#39;")
 
 
 def parse(text: str, find: Callable[[str, str | None], Mentioned | None], *, tag_base: str) -> Parsed:
-    """Turn a text into the HTML that Mastodon makes of it.
+    """Convert a text to HTML as Mastodon does.
 
     Args:
-        find: from a user name and a host (None where none is written) to an account; None leaves the name as text.
-        tag_base: the address that a hashtag's name is put behind.
+        find: finds an account by user name and host (or None); if it returns None, the name stays plain text.
+        tag_base: URL prefix of hashtags.
     """
     mention_ids: dict[int, None] = {}
     tags: dict[str, None] = {}
@@ -75,7 +75,7 @@ def parse(text: str, find: Callable[[str, str | None], Mentioned | None], *, tag
 
 
 def count(text: str, spoiler_text: str = "") -> int:
-    """How many characters a status counts: grapheme clusters, links as 23 each, `@user@host` as `@user`."""
+    """The length of a status in grapheme clusters; a link counts as 23, `@user@host` as `@user`."""
 
     def shorten(match: re.Match[str]) -> str:
         if match["url"]:
@@ -86,7 +86,7 @@ def count(text: str, spoiler_text: str = "") -> int:
 
 
 def _paragraphs(html: str) -> str:
-    """Blank lines part paragraphs, other line ends become `<br />`; a text without words stays empty."""
+    """Make paragraphs at blank lines, and `<br />` at other line ends; empty text stays empty."""
     html = html.replace("\r\n", "\n").strip()
     if not html:
         return ""

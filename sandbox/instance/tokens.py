@@ -1,4 +1,4 @@
-"""Apps, authorization codes and access tokens."""
+"""Stores apps, authorization codes and access tokens."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sandbox.instance.host import Host
 from sandbox.instance.records import Account, App, Token
 
 ALL_SCOPES = ("read", "write", "follow", "push", "profile")
-# Source: app/models/concerns and doorkeeper's initializer of Mastodon: "follow" stands for these.
+# Source: app/models/concerns and doorkeeper's initializer of Mastodon: "follow" includes these.
 _FOLLOW = {f"{kind}:{what}" for kind in ("read", "write") for what in ("blocks", "follows", "mutes")}
 OUT_OF_BAND = "urn:ietf:wg:oauth:2.0:oob"
 CODE_TTL_S = 600
 
 
 def covers(scopes: Iterable[str], wanted: str) -> bool:
-    """Whether one of `scopes` allows what `wanted` names: "read" allows "read:accounts" too."""
+    """Whether one of `scopes` includes `wanted`: "read" includes "read:accounts"."""
     return any(scope in (wanted, wanted.split(":")[0]) or (scope == "follow" and wanted in _FOLLOW) for scope in scopes)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a user agreed to on the authorize page."""
+    """The user's consent on the authorization page."""
 
     app: App
     account: Account
@@ -37,7 +37,7 @@ class Grant:
 
 
 class Tokens:
-    """Who may do what."""
+    """The apps and tokens of an instance."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -66,7 +66,7 @@ class Tokens:
     def grant(
         self, app: App, account: Account, scopes: Iterable[str], redirect_uri: str, challenge: str | None = None
     ) -> str:
-        """An authorization code, good once and for ten minutes."""
+        """Create an authorization code, valid once and for ten minutes."""
         code = secrets.token_urlsafe(32)
         expires_at = self._host.clock() + CODE_TTL_S
         with self._host.lock:
@@ -74,7 +74,7 @@ class Tokens:
         return code
 
     def redeem(self, code: str, app: App, redirect_uri: str, verifier: str | None) -> Token | None:
-        """The token for a code; None where the code is unknown, used, too old or another's."""
+        """Exchange a code for a token; None if the code is unknown, used, expired or of another app."""
         with self._host.lock:
             grant = self._grants.pop(code, None)
             if grant is None or grant.app is not app or grant.redirect_uri != redirect_uri:
@@ -97,11 +97,11 @@ class Tokens:
             return token
 
     def find(self, value: str) -> Token | None:
-        """The token, or None where it is unknown or revoked."""
+        """The token, or None if it is unknown or revoked."""
         return None if value in self._revoked else self._tokens.get(value)
 
     def get(self, value: str) -> Token:
-        """Raises ApiError 401 as the real server words it."""
+        """The token. Raises ApiError 401 with the text of the real server."""
         token = self.find(value)
         if token is not None:
             return token
@@ -110,7 +110,7 @@ class Tokens:
         raise ApiError(401, words, {"WWW-Authenticate": realm})
 
     def revoke(self, value: str) -> Token | None:
-        """Returns the token that is good no more, None where it never was."""
+        """Revoke a token; returns it, or None if it was unknown."""
         with self._host.lock:
             self._revoked.add(value)
             return self._tokens.get(value)

@@ -1,1 +1,1 @@
-"""Tests of the benchmarks' harness; the figures themselves are taken by hand."""
+"""Tests of the benchmarks' code; the figures are measured by hand."""

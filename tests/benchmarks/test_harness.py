@@ -1,4 +1,4 @@
-"""`python -m benchmarks` lists, runs, shows a table and ends with one line of JSON."""
+"""`python -m benchmarks` lists and runs benchmarks, prints a table, and ends with a line of JSON."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_every_listed_benchmark_is_a_module_that_can_be_run() -> None:
         assert re.search(r"^def run\(", source.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_an_unknown_name_is_answered_with_those_there_are() -> None:
+def test_an_unknown_name_lists_the_known_names() -> None:
     outcome = CliRunner().invoke(harness.app, ["speed"], env={"COLUMNS": "200"})
     assert outcome.exit_code == 2
     assert "speed: no such benchmark" in outcome.stderr
@@ -55,7 +55,7 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
 
 
 @pytest.mark.parametrize(("rate", "met"), [(0.95, True), (0.5, False)])
-def test_the_last_line_is_json_and_the_exit_status_tells_a_missed_goal(
+def test_the_last_line_is_json_and_a_missed_goal_gives_exit_status_1(
     rate: float, met: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = use(monkeypatch, Result({"rate": rate, "kind": "x"}, (Goal("rate", at_least=0.9),)))
@@ -69,7 +69,7 @@ def test_the_last_line_is_json_and_the_exit_status_tells_a_missed_goal(
     assert calls[0]["quick"] is True
 
 
-def test_the_folder_of_a_run_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_folder_is_deleted_after_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = use(monkeypatch, Result({}))
     assert CliRunner().invoke(harness.app, ["made_up"]).exit_code == 0
     assert not calls[0]["work_dir"].exists()
@@ -81,15 +81,15 @@ def test_a_goal_is_met_between_its_bounds_and_nowhere_else(value: float, low: fl
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), "fast"])
-def test_a_figure_that_could_not_be_taken_meets_no_goal(value: Figure) -> None:
+def test_a_missing_figure_meets_no_goal(value: Figure) -> None:
     assert not Result({"x": value}, (Goal("x", at_most=1e9),)).met
     assert not Result({}, (Goal("x", at_most=1e9),)).met
 
 
-def test_one_image_takes_the_operations_that_vgg16_is_known_for() -> None:
+def test_the_operations_per_image_are_the_known_number_of_vgg16() -> None:
     assert gflop_per_image() == pytest.approx(30.69, abs=0.01)
 
 
-def test_the_ceiling_is_no_lower_than_one_product_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ceiling_is_at_least_that_of_one_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.features.MATRIX_SIDE", 64)
     assert images_per_s_ceiling("float32") > 0

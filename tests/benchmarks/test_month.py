@@ -1,4 +1,4 @@
-"""Nine simulated days: nothing is lost, the champion only gets better, admins hear what they need and no more."""
+"""Nine simulated days: no mention is lost, the champion only improves, and admins get only the messages they need."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from benchmarks import month
 
 
 @pytest.mark.slow
-def test_nine_days_of_scrapes_trainings_and_mentions_go_well(tmp_path: Path) -> None:
+def test_nine_days_of_scrapes_trainings_and_mentions_meet_all_goals(tmp_path: Path) -> None:
     result = month.run(quick=True, work_dir=tmp_path, say=lambda _: None)
     assert result.met, result.figures

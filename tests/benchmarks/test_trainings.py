@@ -1,4 +1,4 @@
-"""What is pure in the benchmarks of trainings: the reference recipe, its extrapolation, draws, chance."""
+"""Pure functions of the training benchmarks: the reference recipe, its extrapolation, draws, simulations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks import reference
 from benchmarks.calibration import errors_by_chance
-from benchmarks.imbalance import thin
+from benchmarks.imbalance import drop_every_second_member
 from benchmarks.retrain import grow
-from benchmarks.studio import Studio, drawn_anew, hang, seconds_of_steps
+from benchmarks.studio import Studio, create_gallery, seconds_of_steps, with_other_members
 from trainer.config import FeatureSettings, SplitSettings
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.manifest import Photo
@@ -29,7 +29,7 @@ def recipe() -> Any:
     return reference.build(load_keras(), 3)
 
 
-def test_the_reference_freezes_the_first_fifteen_layers_and_lets_block5_learn(recipe: Any) -> None:
+def test_the_reference_freezes_the_first_fifteen_layers_and_trains_block5(recipe: Any) -> None:
     assert [layer.name for layer in recipe.layers if layer.trainable and layer.count_params()][:3] == [
         "block5_conv1",
         "block5_conv2",
@@ -47,48 +47,48 @@ def test_the_reference_is_vgg16_under_one_hidden_layer_of_1024(recipe: Any) -> N
     assert recipe.compute_dtype == "float32"
 
 
-def test_the_reference_learns_by_sgd_at_a_low_rate(recipe: Any) -> None:
+def test_the_reference_uses_sgd_with_a_low_learning_rate(recipe: Any) -> None:
     assert recipe.optimizer.name.lower().startswith("sgd")
     assert float(recipe.optimizer.learning_rate) == pytest.approx(1e-4)
     assert recipe.optimizer.momentum == 0.9
 
 
-def test_the_reference_starts_from_the_weights_that_the_trainer_has(recipe: Any) -> None:
+def test_the_reference_starts_from_the_weights_of_the_trainer(recipe: Any) -> None:
     for name, arrays in load_weights(FeatureSettings(weights="random"), keras=load_keras()).items():
         for mine, theirs in zip(recipe.get_layer(name).get_weights(), arrays, strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_two_hundred_epochs_are_the_first_and_199_like_those_after_it() -> None:
+def test_200_epochs_take_the_first_plus_199_times_the_mean_of_later_ones() -> None:
     assert reference.whole_training_s([50.0, 10.0, 12.0]) == pytest.approx(50 + 199 * 11)
 
 
-def test_one_epoch_is_not_enough_to_extrapolate_from() -> None:
+def test_one_epoch_is_too_few_for_an_extrapolation() -> None:
     with pytest.raises(ValueError, match="two epochs"):
         reference.whole_training_s([50.0])
 
 
-def test_the_reference_finds_the_same_photos_in_the_same_splits(tmp_path: Path) -> None:
+def test_the_reference_gets_the_same_photos_in_the_same_splits(tmp_path: Path) -> None:
     items = []
     for number, (split, label) in enumerate([("train", "a"), ("train", "b"), ("holdout", "a"), ("validation", "b")]):
         path = tmp_path / f"{number}.jpeg"
         path.write_bytes(bytes([number]))
         items.append(Item(f"{number:064x}", path, label, "ab".index(label), "somebody", split))  # type: ignore[arg-type]
-    reference.hang(items, tmp_path / "recipe")
+    reference.link_photos(items, tmp_path / "recipe")
     for item in items:
         assert (tmp_path / "recipe" / item.split / item.label / item.path.name).read_bytes() == item.path.read_bytes()
     assert sum(path.is_file() for path in (tmp_path / "recipe").rglob("*")) == len(items)
 
 
-def test_a_gallery_that_is_hung_has_enough_whole_photos_of_each_label() -> None:
-    gallery = hang(30)
+def test_a_created_gallery_has_enough_intact_photos_per_label() -> None:
+    gallery = create_gallery(30)
     for label in gallery.labels:
         assert sum(photo.flaw is None for photo in gallery.photos(label)) >= 30
 
 
-def test_a_trainer_in_the_studio_knows_the_gallery_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_process_ignores_the_users_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_HEAD__SEED", "7")  # of whoever starts the benchmark
-    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
+    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
     settings = place.settings()
     site = settings.source.worldcosplay
     assert (site.base_url, site.image_hosts) == ("http://127.0.0.1:9", ("127.0.0.1",))
@@ -96,8 +96,8 @@ def test_a_trainer_in_the_studio_knows_the_gallery_alone(tmp_path: Path, monkeyp
     assert (settings.features.weights, settings.features.precision, settings.head.seed) == ("random", "float32", 0)
 
 
-def test_a_gallery_that_grows_brings_new_photos_by_old_members_and_new_ones(tmp_path: Path) -> None:
-    place = Studio(hang(10), "http://127.0.0.1:9", tmp_path, 10)
+def test_a_growing_gallery_has_new_photos_of_old_and_new_members(tmp_path: Path) -> None:
+    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10)
     before = {photo.photo_id for photo in place.gallery.photos()}
     members = {label: len(place.gallery.members(label)) for label in place.gallery.labels}
     assert grow(place, 4) == 12
@@ -166,9 +166,9 @@ def splits(listed: Sequence[Photo]) -> Dataset:
     return build_dataset(listed, split=SplitSettings(), data_dir=Path())
 
 
-def test_another_draw_holds_out_other_members_and_keeps_each_whole() -> None:
+def test_another_draw_has_other_holdout_members_and_does_not_divide_members() -> None:
     listed = photos(30)
-    first, second = (splits(drawn_anew(listed, turn)) for turn in (0, 1))
+    first, second = (splits(with_other_members(listed, turn)) for turn in (0, 1))
     assert first == splits(listed)
     assert {item.sha256 for item in first.split("holdout")} != {item.sha256 for item in second.split("holdout")}
     split_of = {item.sha256: item.split for item in second.items}
@@ -176,14 +176,14 @@ def test_another_draw_holds_out_other_members_and_keeps_each_whole() -> None:
         assert len({split_of[photo.sha256] for photo in listed[at : at + 3]}) == 1
 
 
-def test_the_rare_label_keeps_every_second_member_and_the_others_keep_all() -> None:
-    kept = thin(photos(10), "a")
+def test_only_the_rare_label_loses_every_second_member() -> None:
+    kept = drop_every_second_member(photos(10), "a")
     members = {photo.member_id for photo in kept}
     assert Counter(photo.label for photo in kept) == {"a": 15, "b": 30}
     assert {member for member in members if member and member.startswith("a")} == {f"a{n}" for n in range(0, 10, 2)}
 
 
-def test_a_perfectly_calibrated_head_shows_less_error_on_more_photos_and_none_where_it_is_certain() -> None:
+def test_the_simulated_error_is_smaller_for_more_photos_and_zero_for_certain_scores() -> None:
     rng = np.random.default_rng(0)
     scores = rng.dirichlet([1, 1, 1], size=4000).astype(np.float32)
     few, many = (errors_by_chance(part, n=50).mean() for part in (scores[:100], scores))

@@ -1,4 +1,4 @@
-"""What the tests of the instance share: people, their clients, a picture, and a reader of event streams."""
+"""Shared fixtures of the instance's tests: accounts, clients, a photo, and a reader of event streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Client = Callable[..., Any]
 
 @pytest.fixture
 def client(instance: Instance, instance_url: str) -> Iterator[Client]:
-    """From an account (and scopes) to a Mastodon.py client that acts for it."""
+    """Create a Mastodon.py client for an account (and scopes)."""
     sessions: list[requests.Session] = []
 
     def make(account: Account, *scopes: str) -> Any:
@@ -56,7 +56,7 @@ def photo() -> bytes:
 
 
 def picture(width: int, height: int, format_: str = "JPEG", **options: Any) -> bytes:
-    """A plain picture as a file."""
+    """An image file of one colour."""
     out = io.BytesIO()
     Image.new("RGB", (width, height), (200, 40, 60)).save(out, format_, **options)
     return out.getvalue()
@@ -77,7 +77,7 @@ class EventStream:
         return next((line for line in self._lines if line), None)
 
     def event(self) -> tuple[str, Any]:
-        """The next event's name and data, heartbeats passed over; ids are plain text, all else is JSON."""
+        """The next event's name and data, without heartbeats; ids are plain text, other data is JSON."""
         line = self.line()
         while line is not None and line.startswith(":"):
             line = self.line()
@@ -89,7 +89,7 @@ class EventStream:
 
 @contextmanager
 def listen(url: str, token: str, path: str = "user") -> Iterator[EventStream]:
-    """An open stream, past its first frame: what happens from now on arrives in it."""
+    """Open a stream and read its first frame; it then receives all new events."""
     address = f"{url}/api/v1/streaming/{path}"
     with requests.get(address, headers=bearer(token), stream=True, timeout=10) as response:
         assert response.status_code == 200

@@ -1,7 +1,7 @@
-"""The demo tells a good run from a bad one, and leaves nothing behind.
+"""The demo reports good and bad runs, and leaves no files or processes.
 
-Trainer and bot are stood in for by two small programs, run as child processes just as the real ones are; the fake bot
-speaks to the real instance over HTTP.
+Two small programs replace the trainer and the bot, and run as child processes like the real ones; the fake bot uses the
+real instance over HTTP.
 """
 
 import io
@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from sandbox import demo
-from sandbox.conversation import KINDS, Question, ask, kind_of, questions, what_is_missing
+from sandbox.conversation import KINDS, Question, ask, find_problems, kind_of, questions
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, add_people
 from sandbox.instance.people import BOT
@@ -28,7 +28,7 @@ print("fake trainer:", sys.argv[1], os.environ["DOKOCOS_SOURCE__WORLDCOSPLAY__BA
 sys.exit(3 if sys.argv[1] == os.environ.get("FAKE_FAILS") else 0)
 """
 
-# Answers as told, each mention once; on SIGTERM it leaves a note.
+# Answers each mention once; on SIGTERM it writes a file.
 FAKE_BOT = """
 import os, pathlib, re, signal, sys
 import requests
@@ -96,10 +96,10 @@ class Runner:
         return list(self._tmp_path.glob("dokocos-demo-*"))
 
 
-def test_a_run_in_which_every_answer_comes_ends_with_0_and_leaves_nothing(run: Runner) -> None:
+def test_a_run_with_all_answers_exits_with_0_and_leaves_no_files(run: Runner) -> None:
     assert run() == 0
     text = run.output.getvalue()
-    assert "All 6 expected answers came." in text
+    assert "All 6 answers are as expected." in text
     assert "@alice:\n  @dokocos which gallery" in text
     assert "      @dokocos → @alice:\n        Japan 60%" in text
     assert "[image 720 x " in text
@@ -114,15 +114,13 @@ def test_the_data_can_be_kept(run: Runner) -> None:
     assert "fake bot: starting" in (folder / "bot.log").read_text()
 
 
-def test_settings_of_whoever_starts_the_demo_do_not_reach_it(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_ignores_the_users_settings(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_SOURCE__WORLDCOSPLAY__BASE_URL", "https://example.org")
     monkeypatch.setenv("DOKOCOS_MASTODON__BASE_URL", "https://example.org")
     assert run() == 0
 
 
-def test_a_mention_without_an_answer_is_named_and_the_run_ends_with_1(
-    run: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_answer_is_reported_and_the_exit_status_is_1(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_IGNORES", "dan")
     monkeypatch.setattr(demo, "ANSWER_TIMEOUT_S", 0.5)
     assert run() == 1
@@ -130,23 +128,21 @@ def test_a_mention_without_an_answer_is_named_and_the_run_ends_with_1(
     assert "@alice: no answer" not in run.output.getvalue()
 
 
-def test_a_trainer_that_fails_ends_the_run_with_the_command_to_look_at(
-    run: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_trainer_ends_the_run_and_names_the_command(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAILS", "train")
     assert run() == 1
     assert "`python -m trainer train` ended with exit status 3" in run.output.getvalue().replace("\n", " ")
     assert run.left_behind == []
 
 
-def test_the_last_lines_of_a_bot_that_fails_are_shown(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_lines_of_a_failing_bot_are_shown(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAILS", "bot")
     assert run() == 1
     assert "fake bot: no model" in run.output.getvalue()
     assert "`python -m bot run` ended with exit status 1" in run.output.getvalue()
 
 
-def test_a_stop_while_people_watch_stops_the_bot_and_removes_the_data(packages: Path, tmp_path: Path) -> None:
+def test_a_stop_after_the_last_answer_stops_the_bot_and_deletes_the_data(packages: Path, tmp_path: Path) -> None:
     program = (
         "import pathlib, sys, tempfile; import sandbox.demo as demo\n"
         f"demo.PACKAGES = pathlib.Path({str(packages)!r}); tempfile.tempdir = {str(tmp_path)!r}\n"
@@ -162,7 +158,7 @@ def test_a_stop_while_people_watch_stops_the_bot_and_removes_the_data(packages: 
     with process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        assert any("Ctrl-C ends everything" in line for line in lines)
+        assert any("Press Ctrl-C to stop" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert process.returncode == 0
@@ -182,11 +178,11 @@ def question() -> Question:
     return Question("fumi", "これは？", "gallery", b"no photo", language="ja")
 
 
-def test_two_answers_are_one_too_many(instance: Instance, bot: Account, question: Question) -> None:
+def test_two_answers_to_one_question_are_a_problem(instance: Instance, bot: Account, question: Question) -> None:
     asked = ask(instance, question, bot)
     for _ in range(2):
         instance.post(bot, "@fumi 日本 60%", in_reply_to=asked, language="ja")
-    assert what_is_missing(instance, {question: asked}, bot) == ["@fumi: 2 answers came; expected one"]
+    assert find_problems(instance, {question: asked}, bot) == ["@fumi: 2 answers came; expected one"]
 
 
 @pytest.mark.parametrize(
@@ -197,18 +193,18 @@ def test_two_answers_are_one_too_many(instance: Instance, bot: Account, question
         ("Cure WorldCosplay", "ja", f"the answer is not {KINDS['gallery']}: 'Cure WorldCosplay'"),
     ],
 )
-def test_an_answer_has_to_be_of_its_kind_and_language(
+def test_an_answer_must_have_the_expected_kind_and_language(
     instance: Instance, bot: Account, question: Question, text: str, language: str, problem: str | None
 ) -> None:
     asked = ask(instance, question, bot)
     instance.post(bot, text, in_reply_to=asked, language=language)
-    assert what_is_missing(instance, {question: asked}, bot) == ([f"@fumi: {problem}"] if problem else [])
+    assert find_problems(instance, {question: asked}, bot) == ([f"@fumi: {problem}"] if problem else [])
 
 
-def test_an_answer_of_somebody_else_does_not_count(instance: Instance, bot: Account, question: Question) -> None:
+def test_an_answer_by_another_account_does_not_count(instance: Instance, bot: Account, question: Question) -> None:
     asked = ask(instance, question, bot)
     instance.post(instance.account("bob"), "@fumi 日本 60%", in_reply_to=asked, language="ja")
-    assert "no answer came" in what_is_missing(instance, {question: asked}, bot)[0]
+    assert "no answer came" in find_problems(instance, {question: asked}, bot)[0]
 
 
 def test_a_text_of_no_known_kind_is_none() -> None:

@@ -1,4 +1,4 @@
-"""The gallery's collection: who posts what, and what the pictures are."""
+"""The gallery's members and photos, and the images that are drawn."""
 
 import io
 from collections import Counter
@@ -50,12 +50,12 @@ def test_photos_come_newest_first_and_newer_ones_have_higher_ids(gallery: Galler
     assert [photo.created_at for photo in photos] == sorted((photo.created_at for photo in photos), reverse=True)
 
 
-def test_members_may_be_more_under_one_label_than_under_another() -> None:
+def test_labels_can_have_different_numbers_of_members() -> None:
     gallery = Gallery(labels=("a", "b", "c"), members_per_label={"a": 4, "b": 4, "c": 2})
     assert [len(gallery.members(label)) for label in gallery.labels] == [4, 4, 2]
 
 
-def test_an_upload_is_the_newest_photo_and_keeps_the_member_s_style() -> None:
+def test_an_upload_is_the_newest_photo_and_has_the_members_style() -> None:
     growing = Gallery(seed=3, members_per_label=2, photos_per_member=2)
     member = growing.join("japan")
     photo = growing.upload(member)
@@ -73,7 +73,7 @@ def test_a_gallery_grows_by_members_and_photos() -> None:
     assert gallery.photos("china") == (*reversed(new_photos), *old_photos)
 
 
-def test_a_near_duplicate_is_its_members_and_looks_almost_the_same() -> None:
+def test_a_near_duplicate_has_the_same_member_and_looks_almost_the_same() -> None:
     gallery = Gallery(members_per_label=3, photos_per_member=8, twin_share=0.4)
     twin = next(photo for photo in gallery.photos() if photo.twin_of is not None)
     original = gallery.photo(twin.twin_of or 0)
@@ -85,7 +85,7 @@ def test_a_near_duplicate_is_its_members_and_looks_almost_the_same() -> None:
     assert np.abs(a - b).mean() < 12
 
 
-def test_a_wrong_label_s_costume_follows_another_label() -> None:
+def test_the_costume_of_a_wrong_label_follows_another_label() -> None:
     gallery = Gallery(members_per_label=3, photos_per_member=8, wrong_share=1.0)
     assert all(photo.looks_like != photo.member.label for photo in gallery.photos())
 
@@ -101,7 +101,7 @@ def test_each_kind_of_broken_file_is_under_each_label(gallery: Gallery) -> None:
         assert {photo.flaw for photo in gallery.photos(label)} == {None, *FLAWS}
 
 
-def test_broken_files_are_broken_as_they_say(gallery: Gallery) -> None:
+def test_broken_files_have_the_named_flaw(gallery: Gallery) -> None:
     files = {photo.flaw: render(photo, width=350, height=600) for photo in gallery.photos()}
     with pytest.raises(OSError, match="truncated"):
         decoded(files["truncated"])
@@ -111,9 +111,7 @@ def test_broken_files_are_broken_as_they_say(gallery: Gallery) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(width=st.integers(10, 400), height=st.none() | st.integers(10, 600), index=st.integers(0, 30))
-def test_a_picture_fits_the_box_that_was_asked_for(
-    gallery: Gallery, width: int, height: int | None, index: int
-) -> None:
+def test_a_photo_fits_the_requested_size(gallery: Gallery, width: int, height: int | None, index: int) -> None:
     photo = sound(gallery.photos())[index]
     image = decoded(render(photo, width=width, height=height))
     assert image.format == "JPEG"
@@ -123,7 +121,7 @@ def test_a_picture_fits_the_box_that_was_asked_for(
 
 
 def photo_slack(photo: Photo) -> float:
-    """One pixel of width, in pixels of height, and one for rounding."""
+    """The height of one pixel of width, plus one for rounding."""
     return 1 / photo.aspect + 2
 
 
@@ -136,7 +134,7 @@ def test_an_icon_is_square(gallery: Gallery) -> None:
     assert decoded(render_square(sound(gallery.photos())[0], 100)).size == (100, 100)
 
 
-def test_a_fresh_photo_is_nobody_s_in_the_gallery(gallery: Gallery) -> None:
+def test_a_fresh_photo_is_not_in_the_gallery(gallery: Gallery) -> None:
     fresh = gallery.draw_fresh("japan", 1)
     assert decoded(fresh).size[0] == 720
     assert fresh == gallery.draw_fresh("japan", 1)
@@ -144,13 +142,13 @@ def test_a_fresh_photo_is_nobody_s_in_the_gallery(gallery: Gallery) -> None:
     assert fresh != gallery.draw_fresh("china", 1)
 
 
-def test_fresh_photos_leave_the_gallery_as_it_is() -> None:
+def test_fresh_photos_do_not_change_the_gallery() -> None:
     gallery, other = Gallery(seed=1, members_per_label=2), Gallery(seed=1, members_per_label=2)
     gallery.draw_fresh("japan", 1)
     assert gallery.grow("japan") == other.grow("japan")
 
 
-def test_a_label_shows_in_what_its_costumes_tend_to() -> None:
+def test_costumes_follow_the_tendency_of_their_label() -> None:
     gallery = Gallery(members_per_label=15, wrong_share=0)
     for index, label in enumerate(gallery.labels):
         worn = Counter(photo.scene.costume.dress.pattern for photo in gallery.photos(label))
@@ -159,11 +157,11 @@ def test_a_label_shows_in_what_its_costumes_tend_to() -> None:
 
 
 @given(st.integers(0, 35))
-def test_no_two_of_many_labels_tend_to_the_same(index: int) -> None:
+def test_no_two_of_many_labels_have_the_same_tendency(index: int) -> None:
     assert all(Tendency.of(other) != Tendency.of(index) for other in range(36) if other != index)
 
 
-def test_all_that_can_be_chosen_can_be_drawn() -> None:
+def test_every_possible_choice_can_be_drawn() -> None:
     assert set(_HEADGEAR) == set(HEADGEAR)
     assert set(_PROPS) == set(PROPS)
     assert set(MANNERS) == set(PATTERNS)

@@ -1,4 +1,4 @@
-"""The gallery's web site answers like Cure WorldCosplay, as far as a scraper can tell."""
+"""The gallery's web site answers a scraper like Cure WorldCosplay."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -46,7 +46,7 @@ def ids_on(page: dict[str, Any]) -> list[int]:
 
 
 def read_all(site: Site, limit: int) -> list[int]:
-    """Page after page, as long as there is a next one."""
+    """Read all pages."""
     seen: list[int] = []
     page: int | None = 1
     while page is not None:
@@ -57,7 +57,7 @@ def read_all(site: Site, limit: int) -> list[int]:
 
 
 @pytest.mark.parametrize("path", [JAPAN, JAPAN.removesuffix(".json"), f"/ja{JAPAN}", f"/en{JAPAN}"])
-def test_the_ending_may_be_left_out_and_a_language_put_before(site: Site, path: str) -> None:
+def test_the_file_extension_and_a_language_prefix_are_optional(site: Site, path: str) -> None:
     assert len(site.get(path).json()["list"]) == 16
 
 
@@ -66,7 +66,7 @@ def test_the_pager_mixes_numbers_and_strings_as_the_site_does(site: Site) -> Non
     assert pager == {"next_page": 4, "previous_page": 2, "current_page": "3", "indexes": [1, 2, "3", 4, 5]}
 
 
-def test_reading_page_after_page_gives_every_photo_once(site: Site, gallery: Gallery) -> None:
+def test_reading_all_pages_gives_every_photo_once(site: Site, gallery: Gallery) -> None:
     assert read_all(site, limit=7) == [photo.photo_id for photo in gallery.photos("japan")]
 
 
@@ -76,26 +76,26 @@ def test_a_page_past_the_end_is_empty(site: Site) -> None:
     assert answer["pager"]["next_page"] is None
 
 
-def test_a_page_holds_at_most_24(site: Site) -> None:
+def test_a_page_has_at_most_24_items(site: Site) -> None:
     assert len(site.get(JAPAN, params={"limit": 100}).json()["list"]) == 24
 
 
-def test_a_number_that_is_none_is_passed_over(site: Site) -> None:
+def test_an_invalid_number_is_ignored(site: Site) -> None:
     assert site.get(JAPAN, params={"limit": "many", "page": "-1"}).json()["pager"]["current_page"] == "1"
 
 
-def test_photos_that_arrive_while_one_reads_make_others_come_twice(site: Site, options: Options) -> None:
+def test_new_photos_while_reading_make_others_appear_twice(site: Site, options: Options) -> None:
     options.uploads_per_page = 2
     seen = read_all(site, limit=8)
     assert len(seen) > len(set(seen))
 
 
 @pytest.mark.parametrize("path", ["/api/regions/1/countries/2/photos.json", "/photo/1", "/member/1"])
-def test_what_is_unknown_is_404(site: Site, path: str) -> None:
+def test_unknown_paths_are_404(site: Site, path: str) -> None:
     assert site.get(path).status_code == 404
 
 
-def test_an_error_of_the_site_comes_with_200_and_no_photos(site: Site, options: Options) -> None:
+def test_a_site_error_has_status_200_and_no_photos(site: Site, options: Options) -> None:
     options.has_error = 1
     answer = site.get(JAPAN)
     assert answer.status_code == 200
@@ -103,14 +103,14 @@ def test_an_error_of_the_site_comes_with_200_and_no_photos(site: Site, options: 
     assert answer.json()["list"] == []
 
 
-def test_the_slim_shape_names_no_member(site: Site, options: Options) -> None:
+def test_the_slim_format_has_no_member(site: Site, options: Options) -> None:
     options.shape = "slim"
     (entry, *_) = site.get(JAPAN).json()["list"]
     assert set(entry) == {"photo"}
     assert {"id", "url", "subject", "sq150_url", "sq300_url", "viewable"} == set(entry["photo"])
 
 
-def test_the_full_shape_has_strings_for_some_numbers(site: Site) -> None:
+def test_the_full_format_has_strings_for_some_numbers(site: Site) -> None:
     (entry, *_) = site.get(JAPAN).json()["list"]
     assert set(entry) == {"character", "member", "photo"}
     assert isinstance(entry["photo"]["id"], int)
@@ -118,13 +118,13 @@ def test_the_full_shape_has_strings_for_some_numbers(site: Site) -> None:
     assert entry["member"]["national_flag_url"] == "/img/flags/jp.gif"
 
 
-def test_the_flat_shape_has_one_address(site: Site, options: Options) -> None:
+def test_the_flat_format_has_one_image_url(site: Site, options: Options) -> None:
     options.shape = "flat"
     (entry, *_) = site.get(JAPAN).json()["list"]
     assert set(entry) == {"id", "subject", "img_url", "tag_arr", "member"}
 
 
-def test_mixed_takes_the_three_shapes_in_turn(site: Site, options: Options) -> None:
+def test_mixed_alternates_the_three_formats(site: Site, options: Options) -> None:
     options.shape = "mixed"
     entries = site.get(JAPAN, params={"limit": 3}).json()["list"]
     assert [set(entry) & {"member", "photo"} for entry in entries] == [{"photo"}, {"member", "photo"}, {"member"}]
@@ -132,7 +132,7 @@ def test_mixed_takes_the_three_shapes_in_turn(site: Site, options: Options) -> N
 
 @pytest.mark.parametrize("shape", ["slim", "full", "flat", "mixed"])
 @pytest.mark.parametrize("relative", [False, True])
-def test_every_address_of_a_listing_leads_to_its_picture(
+def test_every_url_of_a_listing_returns_its_photo(
     site: Site, gallery: Gallery, options: Options, shape: Shape, relative: bool
 ) -> None:
     options.shape, options.relative_urls = shape, relative
@@ -151,7 +151,7 @@ def test_every_address_of_a_listing_leads_to_its_picture(
             assert answer.content.startswith(b"\xff\xd8\xff")
 
 
-def test_a_member_s_photo_is_not_found_under_another_member(site: Site, gallery: Gallery) -> None:
+def test_a_photo_is_not_found_under_another_member(site: Site, gallery: Gallery) -> None:
     photo = next(photo for photo in gallery.photos() if photo.flaw is None)
     own = f"/{photo.member.member_id}/{photo.letters}-175.jpg"
     assert site.get(own).status_code == 200
@@ -160,7 +160,7 @@ def test_a_member_s_photo_is_not_found_under_another_member(site: Site, gallery:
     assert site.get(own.replace("-175", "-0")).status_code == 404
 
 
-def test_html_in_place_of_an_image_says_that_it_is_html(site: Site, gallery: Gallery) -> None:
+def test_html_instead_of_an_image_has_the_content_type_of_html(site: Site, gallery: Gallery) -> None:
     photo = next(photo for photo in gallery.photos() if photo.flaw == "html")
     answer = site.get(f"/{photo.member.member_id}/{photo.letters}-350x600.jpg")
     assert answer.status_code == 200
@@ -175,7 +175,7 @@ def test_robots_txt_is_as_configured(site: Site, options: Options) -> None:
     assert site.get("/robots.txt").status_code == 404
 
 
-def test_pictures_can_ask_not_to_be_learned_from(site: Site, gallery: Gallery, options: Options) -> None:
+def test_photos_can_have_a_robots_tag(site: Site, gallery: Gallery, options: Options) -> None:
     photo = gallery.photos()[0]
     path = f"/{photo.member.member_id}/{photo.letters}-175.jpg"
     assert "x-robots-tag" not in site.get(path).headers
@@ -191,7 +191,7 @@ def test_the_pages_show_photos_and_their_members(site: Site, gallery: Gallery) -
     assert photo.letters in site.get("/").text
 
 
-def test_names_from_a_listing_are_no_markup_on_a_page(options: Options) -> None:
+def test_names_are_escaped_on_the_page(options: Options) -> None:
     gallery = Gallery(labels=("<b>", "plain"), members_per_label=1, photos_per_member=2)
     with serve(create_app(gallery, options)) as url:
         page = Site(url).get("/").text
@@ -199,7 +199,7 @@ def test_names_from_a_listing_are_no_markup_on_a_page(options: Options) -> None:
     assert "&lt;b&gt;" in page
 
 
-def test_labels_without_known_ids_get_ids_of_their_own() -> None:
+def test_labels_without_known_ids_get_new_ids() -> None:
     gallery = Gallery(labels=("maples", "birches", "oaks"), members_per_label=2, photos_per_member=3)
     with serve(create_app(gallery)) as url:
         for label, (region, country) in gallery.countries.items():
@@ -207,7 +207,7 @@ def test_labels_without_known_ids_get_ids_of_their_own() -> None:
             assert ids_on(answer) == [photo.photo_id for photo in gallery.photos(label)][:24]
 
 
-def test_the_site_can_be_told_to_misbehave(gallery: Gallery) -> None:
+def test_faults_can_be_set_on_the_site(gallery: Gallery) -> None:
     faults = Faults()
     faults.add(Fault(kind="answer", path=".*/photos.json", status=503, times=1))
     faults.add(Fault(kind="truncate", path=r"/\d+/.*"))

@@ -1,4 +1,4 @@
-"""Every fault that can be set is seen by a client as what it stands for."""
+"""Each fault has the described effect for a client."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ STATUSES = "/api/v1/statuses"
 
 @pytest.fixture(autouse=True)
 def _people(bot: Account, alice: Account) -> None:
-    """The faults need somebody to strike."""
+    """Create the accounts that send requests."""
 
 
 def post(url: str, account: Account, text: str = "hello") -> requests.Response:
     return requests.post(f"{url}{STATUSES}", data={"status": text}, headers=bearer(account.token), timeout=10)
 
 
-def test_an_answer_fault_strikes_as_often_as_told_and_stores_nothing(
+def test_an_answer_fault_applies_the_set_number_of_times_and_stores_nothing(
     instance: Instance, instance_url: str, bot: Account
 ) -> None:
     instance.faults.add(Fault(kind="answer", path=STATUSES, methods=("POST",), status=503, times=2))
@@ -53,7 +53,7 @@ def test_a_proxys_error_is_a_page_without_rate_limit_headers(
     assert not [name for name in answer.headers if "ratelimit" in name.lower()]
 
 
-def test_a_rate_limit_can_be_made_up(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_a_rate_limit_can_be_simulated(instance: Instance, instance_url: str, bot: Account) -> None:
     instance.faults.add(Fault(kind="rate_limit", seconds=30))
     answer = post(instance_url, bot)
     assert (answer.status_code, answer.json()) == (429, {"error": "Too many requests"})
@@ -61,7 +61,7 @@ def test_a_rate_limit_can_be_made_up(instance: Instance, instance_url: str, bot:
 
 
 @pytest.mark.parametrize(("kind", "n_stored"), [("cut", 0), ("store_then_cut", 1)])
-def test_a_cut_connection_gives_no_answer(
+def test_a_cut_connection_gives_no_response(
     instance: Instance, instance_url: str, bot: Account, kind: Any, n_stored: int
 ) -> None:
     instance.faults.add(Fault(kind=kind, path=STATUSES, times=1))
@@ -78,7 +78,7 @@ def test_a_status_can_be_stored_and_the_request_fail(instance: Instance, instanc
 
 
 @pytest.mark.parametrize(("kind", "n_stored"), [("delay", 0), ("store_then_delay", 1)])
-def test_a_late_answer_can_come_before_or_after_the_work(
+def test_a_delay_can_come_before_or_after_the_request_is_handled(
     instance: Instance, instance_url: str, bot: Account, kind: Any, n_stored: int
 ) -> None:
     instance.faults.add(Fault(kind=kind, path=STATUSES, seconds=30, times=1))
@@ -87,7 +87,7 @@ def test_a_late_answer_can_come_before_or_after_the_work(
     assert len(instance.statuses) == n_stored
 
 
-def test_a_delay_leaves_room_for_another_fault(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_a_delay_can_be_combined_with_another_fault(instance: Instance, instance_url: str, bot: Account) -> None:
     instance.faults.add(Fault(kind="delay", seconds=0), Fault(kind="answer", status=500, times=1))
     assert [post(instance_url, bot).status_code for _ in range(2)] == [500, 200]
 
@@ -112,13 +112,13 @@ def test_a_file_can_end_in_the_middle(instance: Instance, file_url: str) -> None
         requests.get(file_url, timeout=10)
 
 
-def test_a_page_can_come_instead_of_a_picture(instance: Instance, file_url: str) -> None:
+def test_an_html_page_can_replace_a_photo(instance: Instance, file_url: str) -> None:
     instance.faults.add(Fault(kind="html", path="/system/.*"))
     answer = requests.get(file_url, timeout=10)
     assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/html")
 
 
-def test_a_body_can_drip() -> None:
+def test_a_body_can_be_sent_slowly() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -135,7 +135,7 @@ def test_a_body_can_drip() -> None:
     assert slept == [0.25] * 4
 
 
-def test_a_body_can_have_no_end(instance: Instance, file_url: str, photo: bytes) -> None:
+def test_a_body_can_be_endless(instance: Instance, file_url: str, photo: bytes) -> None:
     instance.faults.add(Fault(kind="endless", path="/system/.*", bytes_per_s=1_000_000))
     with requests.get(file_url, stream=True, timeout=10) as answer:
         assert "content-length" not in answer.headers
@@ -143,13 +143,13 @@ def test_a_body_can_have_no_end(instance: Instance, file_url: str, photo: bytes)
     assert found == photo.ljust(100_000, b"\0")
 
 
-def test_a_file_can_be_somewhere_else(instance: Instance, file_url: str) -> None:
+def test_a_file_can_be_redirected(instance: Instance, file_url: str) -> None:
     instance.faults.add(Fault(kind="redirect", path="/system/.*", location="http://127.0.0.1:9/secret"))
     answer = requests.get(file_url, allow_redirects=False, timeout=10)
     assert (answer.status_code, answer.headers["location"]) == (302, "http://127.0.0.1:9/secret")
 
 
-def test_streams_can_be_refused_while_all_else_works(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_streams_can_be_refused_while_other_calls_work(instance: Instance, instance_url: str, bot: Account) -> None:
     instance.faults.add(Fault(kind="answer", path="/api/v1/streaming/.*", status=502, html=True))
     answer = requests.get(f"{instance_url}/api/v1/streaming/user?access_token={bot.token}", timeout=10)
     assert answer.status_code == 502
@@ -166,7 +166,7 @@ def test_open_streams_can_be_ended_or_cut(instance: Instance, instance_url: str,
             stream.line()
 
 
-def test_a_stalled_stream_stays_open_and_loses_what_happens(
+def test_a_stalled_stream_stays_open_and_loses_events(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     with listen(instance_url, bot.token) as stream:
@@ -179,7 +179,7 @@ def test_a_stalled_stream_stays_open_and_loses_what_happens(
         assert stream.event()[1]["status"]["content"].endswith(" heard</p>")
 
 
-def test_a_fault_of_the_body_leaves_event_streams_alone(
+def test_a_body_fault_does_not_apply_to_event_streams(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     instance.faults.add(Fault(kind="truncate"))
@@ -188,15 +188,15 @@ def test_a_fault_of_the_body_leaves_event_streams_alone(
         assert stream.event()[0] == "notification"
 
 
-def struck(seed: int) -> list[bool]:
+def chosen(seed: int) -> list[bool]:
     faults = Faults(seed=seed)
     faults.add(Fault(kind="cut", share=0.3))
-    return [bool(faults.strike("GET", "/")) for _ in range(1000)]
+    return [bool(faults.choose("GET", "/")) for _ in range(1000)]
 
 
-def test_a_share_is_drawn_by_the_seed() -> None:
-    assert struck(1) == struck(1) != struck(2)
-    assert 250 < sum(struck(1)) < 350
+def test_the_seed_determines_the_chosen_share() -> None:
+    assert chosen(1) == chosen(1) != chosen(2)
+    assert 250 < sum(chosen(1)) < 350
 
 
 def test_faults_can_be_set_read_and_cleared_over_http(instance_url: str, bot: Account) -> None:
@@ -221,9 +221,7 @@ def test_faults_can_be_set_read_and_cleared_over_http(instance_url: str, bot: Ac
         {"close_streams": "softly"},
     ],
 )
-def test_an_order_that_is_not_understood_is_refused(
-    instance: Instance, instance_url: str, orders: dict[str, Any]
-) -> None:
+def test_an_invalid_order_is_refused(instance: Instance, instance_url: str, orders: dict[str, Any]) -> None:
     answer = requests.post(f"{instance_url}/sandbox/faults", json=orders, timeout=10)
     assert answer.status_code == 422
     assert answer.json()["error"][0]["loc"]

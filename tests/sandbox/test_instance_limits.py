@@ -16,7 +16,7 @@ START = 1_780_000_000.25  # 2026-05-28T20:26:40.250Z
 
 
 class Server:
-    """An instance with small limits and a clock that is moved by hand."""
+    """An instance with small limits and a manual clock."""
 
     def __init__(self, **limits: RateLimit) -> None:
         self.now = START
@@ -41,7 +41,7 @@ def limited(**limits: RateLimit) -> pytest.MarkDecorator:
 
 
 @limited(token=RateLimit(2, 300))
-def test_each_answer_tells_what_remains_until_when(server: Server) -> None:
+def test_each_response_has_the_remaining_calls_and_the_reset_time(server: Server) -> None:
     answers = [server.call("GET", "notifications") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
@@ -73,20 +73,20 @@ def test_the_tokens_of_an_account_share_its_count(server: Server) -> None:
 
 
 @limited(token=RateLimit(9, 300), media=RateLimit(1, 1800))
-def test_uploads_have_a_limit_of_their_own(server: Server) -> None:
+def test_uploads_have_a_separate_limit(server: Server) -> None:
     answers = [server.call("POST", "media", files={"file": picture(20, 20)}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 429]
     assert server.call("GET", "notifications").headers["X-RateLimit-Remaining"] == "6"
 
 
 @limited(token=RateLimit(9, 300), paging=RateLimit(1, 900))
-def test_paging_has_a_limit_of_its_own(server: Server) -> None:
+def test_paging_has_a_separate_limit(server: Server) -> None:
     assert [server.call("GET", "notifications?min_id=1").status_code for _ in range(2)] == [200, 429]
     assert server.call("GET", "notifications").status_code == 200
 
 
 @limited(token=RateLimit(99, 300), statuses=RateLimit(1, 10800))
-def test_posts_have_a_limit_of_their_own_and_only_those_that_are_stored_count(server: Server) -> None:
+def test_posts_have_a_separate_limit_and_only_stored_ones_count(server: Server) -> None:
     refused = server.call("POST", "statuses", data={"status": ""})
     posted = server.call("POST", "statuses", data={"status": "hello"})
     late = server.call("POST", "statuses", data={"status": "hello again"})
@@ -95,14 +95,14 @@ def test_posts_have_a_limit_of_their_own_and_only_those_that_are_stored_count(se
 
 
 @limited(token=RateLimit(9, 300), deletes=RateLimit(1, 1800))
-def test_deletions_have_a_limit_of_their_own(server: Server) -> None:
+def test_deletions_have_a_separate_limit(server: Server) -> None:
     statuses = [server.instance.post(server.account, "x") for _ in range(2)]
     answers = [server.call("DELETE", f"statuses/{status.id}") for status in statuses]
     assert [answer.status_code for answer in answers] == [200, 429]
 
 
 @limited()
-def test_an_instance_can_be_without_limits(server: Server) -> None:
+def test_limits_can_be_turned_off(server: Server) -> None:
     assert not [name for name in server.call("GET", "notifications").headers if "ratelimit" in name.lower()]
 
 

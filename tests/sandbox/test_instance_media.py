@@ -1,4 +1,4 @@
-"""Uploads, what the server makes of them, and the files it serves."""
+"""Uploads, their processing, and the served files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fetch(url: str) -> requests.Response:
     return requests.get(url, timeout=10)
 
 
-def test_a_picture_is_done_in_the_request(client: Client, bot: Account, photo: bytes) -> None:
+def test_an_image_is_processed_during_the_request(client: Client, bot: Account, photo: bytes) -> None:
     media = client(bot).media_post(photo, "image/jpeg", description="a red field")
     assert (media.type, media.description) == ("image", "a red field")
     assert (media.meta.original.width, media.meta.original.height) == (120, 80)
@@ -35,7 +35,7 @@ def test_a_picture_is_done_in_the_request(client: Client, bot: Account, photo: b
     assert Image.open(io.BytesIO(small.content)).size == (120, 80)
 
 
-def test_a_large_picture_is_made_smaller_and_loses_its_exif(client: Client, bot: Account) -> None:
+def test_a_large_image_is_scaled_down_and_loses_its_exif(client: Client, bot: Account) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     media = client(bot).media_post(picture(4000, 3000, exif=exif), "image/jpeg")
@@ -49,7 +49,7 @@ def test_a_large_picture_is_made_smaller_and_loses_its_exif(client: Client, bot:
     ("format_", "content_type"),
     [("PNG", "image/png"), ("WEBP", "image/webp"), ("AVIF", "image/jpeg"), ("HEIF", "image/jpeg")],
 )
-def test_each_kind_of_picture_is_served_as_the_real_server_does(
+def test_each_image_format_is_served_as_by_the_real_server(
     client: Client, bot: Account, format_: str, content_type: str
 ) -> None:
     media = client(bot).media_post(picture(64, 48, format_), "application/octet-stream")
@@ -65,7 +65,9 @@ def test_each_kind_of_picture_is_served_as_the_real_server_does(
         (picture(9000, 4000, "PNG"), "9000x4000 images are not supported"),
     ],
 )
-def test_what_is_no_picture_or_too_large_is_refused(client: Client, bot: Account, data: bytes, problem: str) -> None:
+def test_a_file_that_is_not_an_image_or_too_large_is_refused(
+    client: Client, bot: Account, data: bytes, problem: str
+) -> None:
     with pytest.raises(MastodonAPIError) as caught:
         client(bot).media_post(data, "image/jpeg")
     assert caught.value.args[1] == 422
@@ -83,7 +85,7 @@ def test_too_long_a_description_is_refused(client: Client, bot: Account, photo: 
     assert caught.value.args[1] == 422
 
 
-def test_an_animated_gif_becomes_a_film_with_a_still_picture(client: Client, instance_url: str, bot: Account) -> None:
+def test_an_animated_gif_becomes_a_video_with_a_preview(client: Client, instance_url: str, bot: Account) -> None:
     answer = requests.post(
         f"{instance_url}/api/v2/media", files={"file": animation()}, headers=bearer(bot.token), timeout=10
     )
@@ -95,7 +97,7 @@ def test_an_animated_gif_becomes_a_film_with_a_still_picture(client: Client, ins
     assert Image.open(io.BytesIO(fetch(media.preview_url).content)).format == "JPEG"
 
 
-def test_a_slow_server_says_202_then_206_then_200(
+def test_a_slow_server_responds_202_then_206_then_200(
     instance_url: str, instance: Instance, bot: Account, photo: bytes
 ) -> None:
     now = [1_780_000_000.0]
@@ -126,14 +128,14 @@ def test_processing_can_fail(instance_url: str, instance: Instance, bot: Account
     assert (posted.status_code, answer.status_code) == (202, 422)
 
 
-def test_v1_waits_until_it_is_done(instance_url: str, instance: Instance, bot: Account, photo: bytes) -> None:
+def test_v1_waits_until_processing_is_done(instance_url: str, instance: Instance, bot: Account, photo: bytes) -> None:
     instance.settings = dataclasses.replace(instance.settings, media_processing_s=60)
     answer = requests.post(f"{instance_url}/api/v1/media", files={"file": photo}, headers=bearer(bot.token), timeout=10)
     assert answer.status_code == 200
     assert answer.json()["url"]
 
 
-def test_an_attachment_is_used_once(client: Client, bot: Account, photo: bytes) -> None:
+def test_an_attachment_can_be_used_once(client: Client, bot: Account, photo: bytes) -> None:
     api = client(bot)
     media = api.media_post(photo, "image/jpeg")
     assert api.media_update(media.id, description="later").description == "later"
@@ -145,13 +147,15 @@ def test_an_attachment_is_used_once(client: Client, bot: Account, photo: bytes) 
         api.media(media.id)
 
 
-def test_nobody_attaches_what_another_uploaded(client: Client, bot: Account, alice: Account, photo: bytes) -> None:
+def test_uploads_of_another_account_cannot_be_attached(
+    client: Client, bot: Account, alice: Account, photo: bytes
+) -> None:
     media = client(alice).media_post(photo, "image/jpeg")
     with pytest.raises(MastodonAPIError):
         client(bot).status_post("x", media_ids=[media])
 
 
-def test_an_upload_is_thrown_away_after_a_day(client: Client, instance: Instance, bot: Account, photo: bytes) -> None:
+def test_an_unused_upload_expires_after_a_day(client: Client, instance: Instance, bot: Account, photo: bytes) -> None:
     now = [1_780_000_000.0]
     instance.host.clock = lambda: now[0]
     media = client(bot).media_post(photo, "image/jpeg")
@@ -160,7 +164,7 @@ def test_an_upload_is_thrown_away_after_a_day(client: Client, instance: Instance
         client(bot).media(media.id)
 
 
-def test_at_most_four_files_are_attached(client: Client, bot: Account, photo: bytes) -> None:
+def test_at_most_four_files_can_be_attached(client: Client, bot: Account, photo: bytes) -> None:
     api = client(bot)
     media = [api.media_post(photo, "image/jpeg") for _ in range(5)]
     with pytest.raises(MastodonAPIError) as caught:
@@ -180,9 +184,7 @@ def test_any_bytes_can_be_attached_in_process(client: Client, instance: Instance
     assert fetch(shown.preview_url).status_code == 200
 
 
-def test_type_address_and_still_picture_can_be_chosen(
-    client: Client, instance: Instance, alice: Account, photo: bytes
-) -> None:
+def test_type_url_and_preview_can_be_chosen(client: Client, instance: Instance, alice: Account, photo: bytes) -> None:
     film = instance.attach(alice, b"film", "video/mp4", preview=photo)
     elsewhere = instance.attach(alice, b"", url="http://127.0.0.1:9/internal.jpg")
     unknown = instance.attach(alice, photo, type="unknown", remote_url="https://remote.example/a.jpg")

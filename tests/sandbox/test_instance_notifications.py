@@ -15,7 +15,7 @@ def mention(instance: Instance, alice: Account, n: int) -> None:
         instance.post(alice, f"@dokocos {number}")
 
 
-def test_ids_are_numbers_in_strings_and_gain_a_digit(
+def test_ids_are_strings_of_numbers_and_get_one_more_digit(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     mention(instance, alice, 7)
@@ -23,7 +23,7 @@ def test_ids_are_numbers_in_strings_and_gain_a_digit(
     assert [each["id"] for each in found] == ["101", "100", "99", "98", "97", "96", "95"]
 
 
-def test_min_id_walks_a_gap_page_by_page(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_min_id_reads_a_gap_page_by_page(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
     mention(instance, alice, 90)
     cursor, seen = 95, []
     while page := client(bot).notifications(types=["mention"], min_id=cursor, limit=40):
@@ -32,7 +32,7 @@ def test_min_id_walks_a_gap_page_by_page(client: Client, instance: Instance, bot
     assert seen == list(range(96, 185))
 
 
-def test_since_id_loses_the_middle_of_a_long_gap(
+def test_since_id_skips_the_older_part_of_a_long_gap(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     mention(instance, alice, 90)
@@ -40,13 +40,15 @@ def test_since_id_loses_the_middle_of_a_long_gap(
     assert [int(each.id) for each in page] == list(range(184, 144, -1))
 
 
-def test_a_page_holds_40_or_at_most_80(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_a_page_has_40_by_default_and_at_most_80(
+    client: Client, instance: Instance, bot: Account, alice: Account
+) -> None:
     mention(instance, alice, 90)
     api = client(bot)
     assert (len(api.notifications()), len(api.notifications(limit=500))) == (40, 80)
 
 
-def test_link_headers_lead_through_all_pages(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_link_headers_give_all_pages(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
     mention(instance, alice, 7)
     api = client(bot)
     first = api.notifications(types=["mention"], limit=3)
@@ -56,7 +58,7 @@ def test_link_headers_lead_through_all_pages(client: Client, instance: Instance,
     assert [int(each.id) for each in api.fetch_previous(first)] == [102]
 
 
-def test_types_choose_and_exclude(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_types_can_be_selected_and_excluded(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
     mention(instance, alice, 1)
     instance.follow(alice, bot)
     api = client(bot)
@@ -75,12 +77,12 @@ def test_deleting_a_mention_deletes_its_notification(
         client(bot).notifications(id=notification.id)
 
 
-def test_mentioning_oneself_tells_nobody(client: Client, instance: Instance, bot: Account) -> None:
+def test_mentioning_oneself_gives_no_notification(client: Client, instance: Instance, bot: Account) -> None:
     instance.post(bot, "@dokocos it is me")
     assert client(bot).notifications() == []
 
 
-def test_an_edit_that_adds_a_mention_tells_once(
+def test_an_edit_that_adds_a_mention_notifies_once(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     status = instance.post(alice, "hello")
@@ -126,7 +128,7 @@ def test_a_private_answer_to_a_private_mention_is_not_filtered(
     assert len(client(bot).notifications()) == 1
 
 
-def test_private_mentions_of_those_one_follows_are_not_filtered(
+def test_private_mentions_by_followed_accounts_are_not_filtered(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     client(bot).account_follow(alice.id)
@@ -134,7 +136,7 @@ def test_private_mentions_of_those_one_follows_are_not_filtered(
     assert len(client(bot).notifications(types=["mention"])) == 1
 
 
-def test_the_policy_can_let_private_mentions_in(
+def test_the_policy_can_accept_private_mentions(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     client(bot).update_notifications_policy(for_private_mentions="accept")
@@ -165,7 +167,7 @@ def test_a_request_can_be_dismissed(client: Client, instance: Instance, bot: Acc
     assert api.notifications() == []
 
 
-def test_the_right_to_read_notifications_is_asked_for(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_reading_notifications_needs_its_scope(instance: Instance, instance_url: str, bot: Account) -> None:
     answers = [
         requests.get(f"{instance_url}/api/v1/notifications", headers=bearer(instance.token(bot, scope)), timeout=10)
         for scope in ("read:statuses", "read:notifications")
@@ -174,7 +176,9 @@ def test_the_right_to_read_notifications_is_asked_for(instance: Instance, instan
     assert answers[0].json() == {"error": "This action is outside the authorized scopes"}
 
 
-def test_who_is_muted_tells_nothing(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_a_muted_account_gives_no_notifications(
+    client: Client, instance: Instance, bot: Account, alice: Account
+) -> None:
     client(bot).account_mute(alice.id)
     mention(instance, alice, 1)
     assert client(bot).notifications() == []

@@ -1,4 +1,4 @@
-"""Logging an app in: by a code pasted by hand, by redirect, and everything that must be refused."""
+"""App login by a pasted code and by redirect, and all requests that must be refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(url: str, redirect_uri: str = CALLBACK, scopes: str = "read write")
 
 
 def approve(url: str, app: Any, **changes: str) -> requests.Response:
-    """Press the button on the authorize page, as `you`."""
+    """Press the button on the authorization page, as `you`."""
     asked = {"client_id": app["client_id"], "redirect_uri": app["redirect_uris"][0], "scope": "read", "state": "s"}
     form = {**asked, "account": "you", "decision": "approve", **changes}
     return requests.post(f"{url}/oauth/authorize", data=form, allow_redirects=False, timeout=10)
@@ -71,7 +71,7 @@ def test_mastodon_py_logs_in_by_a_code_pasted_by_hand(instance_url: str, tmp_pat
         assert token in token_file.read_text()
 
 
-def test_a_redirect_brings_the_code_and_the_state(instance_url: str) -> None:
+def test_the_redirect_has_the_code_and_the_state(instance_url: str) -> None:
     app = register(instance_url)
     answer = approve(instance_url, app)
     assert answer.status_code == 302
@@ -81,12 +81,12 @@ def test_a_redirect_brings_the_code_and_the_state(instance_url: str) -> None:
     assert (token["token_type"], token["scope"]) == ("Bearer", "read")
 
 
-def test_a_no_brings_no_code(instance_url: str) -> None:
+def test_a_denied_authorization_gives_no_code(instance_url: str) -> None:
     answer = approve(instance_url, register(instance_url), decision="deny")
     assert parse_qs(urlsplit(answer.headers["location"]).query)["error"] == ["access_denied"]
 
 
-def test_a_code_is_good_once(instance_url: str) -> None:
+def test_a_code_can_be_used_once(instance_url: str) -> None:
     app = register(instance_url)
     code = code_of(approve(instance_url, app))
     answers = [redeem(instance_url, app, code) for _ in range(2)]
@@ -94,18 +94,18 @@ def test_a_code_is_good_once(instance_url: str) -> None:
     assert answers[1].json()["error"] == "invalid_grant"
 
 
-def test_a_code_is_good_for_its_own_app_only(instance_url: str) -> None:
+def test_a_code_is_valid_for_its_own_app_only(instance_url: str) -> None:
     code = code_of(approve(instance_url, register(instance_url)))
     assert redeem(instance_url, register(instance_url), code).status_code == 400
 
 
-def test_a_code_is_good_for_its_own_redirect_only(instance_url: str) -> None:
+def test_a_code_is_valid_for_its_own_redirect_uri_only(instance_url: str) -> None:
     app = register(instance_url, f"{CALLBACK}\n{CALLBACK}/2")
     code = code_of(approve(instance_url, app))
     assert redeem(instance_url, app, code, redirect_uri=f"{CALLBACK}/2").status_code == 400
 
 
-def test_a_code_is_good_for_ten_minutes(instance: Instance, instance_url: str) -> None:
+def test_a_code_is_valid_for_ten_minutes(instance: Instance, instance_url: str) -> None:
     app = register(instance_url)
     now = [1_780_000_000.0]
     instance.host.clock = lambda: now[0]
@@ -140,13 +140,13 @@ def test_a_code_with_a_challenge_needs_its_verifier(instance_url: str) -> None:
         ({"account": "nobody"}, 422),
     ],
 )
-def test_an_authorization_that_does_not_fit_the_app_is_refused(
+def test_an_authorization_that_does_not_match_the_app_is_refused(
     instance_url: str, changes: dict[str, str], status: int
 ) -> None:
     assert approve(instance_url, register(instance_url), **changes).status_code == status
 
 
-def test_an_app_gets_a_token_of_its_own_that_is_nobody(instance_url: str) -> None:
+def test_an_app_token_has_no_account(instance_url: str) -> None:
     app = register(instance_url)
     form = {name: app[name] for name in ("client_id", "client_secret")}
     token = requests.post(
@@ -159,7 +159,7 @@ def test_an_app_gets_a_token_of_its_own_that_is_nobody(instance_url: str) -> Non
     assert (answer.status_code, answer.json()) == (422, {"error": "This method requires an authenticated user"})
 
 
-def test_a_revoked_token_is_refused_in_the_real_words(instance_url: str) -> None:
+def test_a_revoked_token_is_refused_with_the_real_error(instance_url: str) -> None:
     app = register(instance_url)
     token = redeem(instance_url, app, code_of(approve(instance_url, app))).json()["access_token"]
     form = {"client_id": app["client_id"], "client_secret": app["client_secret"], "token": token}
@@ -169,7 +169,7 @@ def test_a_revoked_token_is_refused_in_the_real_words(instance_url: str) -> None
     assert (answer.status_code, answer.json()) == (401, {"error": "The access token was revoked"})
 
 
-def test_nobody_revokes_a_token_of_another_app(instance_url: str, you: Account) -> None:
+def test_a_token_of_another_app_cannot_be_revoked(instance_url: str, you: Account) -> None:
     app = register(instance_url)
     form = {"client_id": app["client_id"], "client_secret": app["client_secret"], "token": you.token}
     assert requests.post(f"{instance_url}/oauth/revoke", data=form, timeout=10).status_code == 403
@@ -183,27 +183,27 @@ def test_no_token_or_a_wrong_one_is_401(instance_url: str, token: str) -> None:
     assert "invalid_token" in answer.headers["www-authenticate"]
 
 
-def test_a_scope_covers_what_lies_below_it(client: Client, you: Account) -> None:
+def test_a_scope_includes_its_sub_scopes(client: Client, you: Account) -> None:
     assert client(you, "read").me().acct == "you"
     assert client(you, "profile").me().acct == "you"
     assert client(you, "write:statuses").status_post("hello").id
 
 
-def test_a_disabled_account_is_told_so(instance_url: str, you: Account) -> None:
+def test_a_disabled_account_gets_an_error(instance_url: str, you: Account) -> None:
     you.suspended = True
     address = f"{instance_url}/api/v1/accounts/verify_credentials"
     answer = requests.get(address, headers=bearer(you.token), timeout=10)
     assert (answer.status_code, answer.json()) == (403, {"error": "Your login is currently disabled"})
 
 
-def test_mastodon_py_knows_a_bad_token(client: Client, instance: Instance, you: Account) -> None:
+def test_mastodon_py_recognises_a_bad_token(client: Client, instance: Instance, you: Account) -> None:
     api = client(you)
     instance.revoke(api.access_token)
     with pytest.raises(MastodonUnauthorizedError):
         api.me()
 
 
-def test_an_app_name_is_no_markup_on_the_page(instance_url: str) -> None:
+def test_an_app_name_is_escaped_on_the_page(instance_url: str) -> None:
     app = requests.post(
         f"{instance_url}/api/v1/apps",
         data={"client_name": "<script>alert(1)</script>", "redirect_uris": CALLBACK},

@@ -1,4 +1,4 @@
-"""The instance's web page: threads, languages, posting, and that nothing on it becomes markup."""
+"""The instance's web page: threads, languages, posting, and escaping."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sections(html: str) -> list[str]:
     return re.findall(r'<section class="post[^"]*" id="s(\d+)"', html)
 
 
-def test_a_thread_stands_together_and_the_newest_comes_first(
+def test_threads_are_grouped_and_the_newest_is_first(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     first = instance.post(alice, "@dokocos first")
@@ -35,13 +35,13 @@ def test_a_thread_stands_together_and_the_newest_comes_first(
 
 
 @pytest.mark.usefixtures("you")
-def test_the_page_shows_what_you_may_see_and_no_more(instance: Instance, instance_url: str, alice: Account) -> None:
+def test_the_page_shows_only_statuses_visible_to_you(instance: Instance, instance_url: str, alice: Account) -> None:
     shown = instance.post(alice, "@you psst", visibility="direct")
     instance.post(alice, "for followers", visibility="private")
     assert sections(page(instance_url)) == [str(shown.id)]
 
 
-def test_a_status_and_an_account_have_pages_of_their_own(
+def test_statuses_and_accounts_have_their_own_pages(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     question, other = instance.post(alice, "@dokocos hi"), instance.post(alice, "something else")
@@ -63,14 +63,14 @@ def test_a_status_and_an_account_have_pages_of_their_own(
         ("/?lang=xx", "ja", "ja"),
     ],
 )
-def test_the_language_is_the_readers(instance_url: str, path: str, accept: str, language: str) -> None:
+def test_the_page_uses_the_browsers_language(instance_url: str, path: str, accept: str, language: str) -> None:
     html = page(instance_url, path, **{"Accept-Language": accept})
     assert f'<html lang="{language}">' in html
     assert ("まだ投稿がありません" in html) == (language == "ja")
 
 
 @pytest.mark.usefixtures("you")
-def test_nothing_that_people_write_becomes_markup(instance: Instance, instance_url: str, photo: bytes) -> None:
+def test_user_input_is_escaped(instance: Instance, instance_url: str, photo: bytes) -> None:
     attack = "<img src=x onerror=alert(1)>\"'>"
     mallory = instance.add_account("mallory", display_name=attack)
     media = instance.attach(mallory, photo, description=attack)
@@ -83,7 +83,7 @@ def test_nothing_that_people_write_becomes_markup(instance: Instance, instance_u
 
 
 @pytest.mark.usefixtures("you")
-def test_the_page_may_load_nothing_from_elsewhere(instance_url: str) -> None:
+def test_the_page_loads_no_external_resources(instance_url: str) -> None:
     answer = requests.get(instance_url, timeout=10)
     assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
     nonce = re.search(r"'nonce-([^']+)'", answer.headers["content-security-policy"])
@@ -92,7 +92,7 @@ def test_the_page_may_load_nothing_from_elsewhere(instance_url: str) -> None:
     assert not re.findall(r'(?:src|href)="(?!/|\?|data:,|http://127\.0\.0\.1)', answer.text)
 
 
-def test_a_newcomer_posts_a_photo_to_the_bot(instance: Instance, instance_url: str, bot: Account, you: Account) -> None:
+def test_a_photo_can_be_posted_to_the_bot(instance: Instance, instance_url: str, bot: Account, you: Account) -> None:
     assert ">@dokocos which gallery does this look like?</textarea>" in page(instance_url)
     answer = requests.post(
         f"{instance_url}/?lang=ja",
@@ -106,7 +106,7 @@ def test_a_newcomer_posts_a_photo_to_the_bot(instance: Instance, instance_url: s
     assert answer.text.count('alt="赤い絵"') == 2
 
 
-def test_a_post_that_is_refused_keeps_what_was_written(instance: Instance, instance_url: str, you: Account) -> None:
+def test_a_refused_post_keeps_the_input(instance: Instance, instance_url: str, you: Account) -> None:
     files = {"photos": ("a.jpg", b"no picture")}
     answer = requests.post(instance_url, data={"text": "my words"}, files=files, timeout=10)
     assert answer.status_code == 422
@@ -128,9 +128,7 @@ def test_without_the_account_you_there_is_no_form(instance_url: str) -> None:
     assert requests.post(instance_url, data={"text": "x"}, timeout=10).status_code == 403
 
 
-def test_what_is_new_is_fetched_only_when_there_is_something(
-    instance: Instance, instance_url: str, alice: Account
-) -> None:
+def test_new_statuses_are_sent_only_if_there_are_any(instance: Instance, instance_url: str, alice: Account) -> None:
     first = requests.get(f"{instance_url}/threads", timeout=10)
     again = {"If-None-Match": first.headers["etag"]}
     assert requests.get(f"{instance_url}/threads", headers=again, timeout=10).status_code == 304
@@ -139,7 +137,7 @@ def test_what_is_new_is_fetched_only_when_there_is_something(
     assert (changed.status_code, sections(changed.text)) == (200, [str(status.id)])
 
 
-def test_a_warning_hides_text_and_pictures_until_opened(
+def test_a_content_warning_hides_text_and_photos_until_opened(
     instance: Instance, instance_url: str, alice: Account, photo: bytes
 ) -> None:
     instance.post(alice, "hidden", spoiler_text="Fake blood", attachments=[instance.attach(alice, photo)])

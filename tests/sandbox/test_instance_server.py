@@ -1,4 +1,4 @@
-"""Running an app on loopback: where it listens, and how it stops."""
+"""The server of an app on loopback: its address, and how it stops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def app_saying(text: str) -> Starlette:
     return Starlette(routes=[Route("/", answer)])
 
 
-def test_it_listens_on_loopback_alone() -> None:
+def test_it_listens_on_loopback_only() -> None:
     with serve(app_saying("hello")) as url:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
         assert requests.get(url, timeout=10).text == "hello"
@@ -43,7 +43,7 @@ def test_two_servers_run_side_by_side() -> None:
         assert [requests.get(url, timeout=10).text for url in (one, two)] == ["one", "two"]
 
 
-def test_after_the_stop_nobody_answers_and_the_port_can_be_taken_again() -> None:
+def test_after_the_stop_the_port_is_closed_and_can_be_reused() -> None:
     with serve(app_saying("first")) as url:
         requests.get(url, timeout=10)
     with pytest.raises(requests.ConnectionError):
@@ -53,7 +53,7 @@ def test_after_the_stop_nobody_answers_and_the_port_can_be_taken_again() -> None
         assert requests.get(url, timeout=10).text == "second"
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_a_used_port_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):  # noqa: SIM117
         with serve(app_saying("x"), port=taken.getsockname()[1]):
             pass
@@ -96,9 +96,7 @@ def sandbox() -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_prints_where_everything_is_and_stops_on_a_signal(
-    sandbox: subprocess.Popen[str], number: signal.Signals
-) -> None:
+def test_serve_prints_the_urls_and_stops_on_a_signal(sandbox: subprocess.Popen[str], number: signal.Signals) -> None:
     with sandbox:
         assert sandbox.stdout is not None
         found = json.loads(sandbox.stdout.readline())

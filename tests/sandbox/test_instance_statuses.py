@@ -14,7 +14,7 @@ from tests.sandbox.conftest import Client, bearer
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A manual clock."""
 
     def __init__(self) -> None:
         self.now = 1_780_000_000.0
@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def test_a_reply_stands_in_its_thread(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
+def test_a_reply_is_in_its_thread(client: Client, instance: Instance, bot: Account, alice: Account) -> None:
     api = client(bot)
     question = instance.post(alice, "@dokocos which gallery?")
     reply = api.status_post("@alice Japan", in_reply_to_id=question.id, visibility="unlisted", language="en")
@@ -35,7 +35,7 @@ def test_a_reply_stands_in_its_thread(client: Client, instance: Instance, bot: A
     assert instance.replies_to(question) == instance.statuses_of(bot)
 
 
-def test_answers_are_counted_while_they_are_there(
+def test_replies_are_counted_until_they_are_deleted(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     question = instance.post(alice, "hi")
@@ -45,7 +45,7 @@ def test_answers_are_counted_while_they_are_there(
     assert client(bot).status(question.id).replies_count == 1
 
 
-def test_a_thread_lists_each_answer_before_the_next(client: Client, instance: Instance, bot: Account) -> None:
+def test_a_thread_is_listed_depth_first(client: Client, instance: Instance, bot: Account) -> None:
     start = instance.post(bot, "1")
     first = instance.post(bot, "2", in_reply_to=start)
     instance.post(bot, "4", in_reply_to=start)
@@ -60,7 +60,7 @@ def test_a_json_body_is_read_like_a_form(instance_url: str, bot: Account) -> Non
     assert (posted["content"], posted["visibility"], posted["sensitive"]) == ("<p>hello</p>", "private", True)
 
 
-def test_an_answer_to_a_deleted_status_is_refused_in_the_real_words(
+def test_a_reply_to_a_deleted_status_is_refused_with_the_real_error(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     question = instance.post(alice, "@dokocos hi")
@@ -77,14 +77,14 @@ def test_an_answer_to_a_deleted_status_is_refused_in_the_real_words(
         (" ", "Validation failed: Text can't be blank"),
     ],
 )
-def test_a_text_that_is_not_valid_is_refused(client: Client, bot: Account, text: str, problem: str) -> None:
+def test_an_invalid_text_is_refused(client: Client, bot: Account, text: str, problem: str) -> None:
     with pytest.raises(MastodonAPIError) as caught:
         client(bot).status_post(text)
     assert caught.value.args[1] == 422
     assert caught.value.args[3] == problem
 
 
-def test_a_text_at_the_limit_is_taken(client: Client, bot: Account) -> None:
+def test_a_text_at_the_limit_is_accepted(client: Client, bot: Account) -> None:
     text = "x" * 470 + " https://example.com/" + "y" * 300 + " @a👨‍👩‍👧"
     assert client(bot).status_post(text).id
 
@@ -116,7 +116,7 @@ def test_visibility_decides_who_sees_a_status(
     assert seen == seen_by
 
 
-def test_who_is_blocked_sees_nothing_and_tells_nothing(
+def test_a_blocked_account_sees_nothing_and_gives_no_notifications(
     client: Client, instance: Instance, bot: Account, alice: Account
 ) -> None:
     status = instance.post(alice, "hello")
@@ -150,7 +150,7 @@ def post_twice(version: str, *, lag_s: float = 0, later_s: float = 0) -> tuple[I
 
 
 @pytest.mark.parametrize("version", ["4.5.15", "4.6.6", "4.7.0"])
-def test_a_repeated_key_is_answered_with_the_first_status(version: str) -> None:
+def test_a_repeated_key_returns_the_first_status(version: str) -> None:
     instance, answers = post_twice(version, later_s=3599)
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["id"] == answers[1].json()["id"]
@@ -158,7 +158,7 @@ def test_a_repeated_key_is_answered_with_the_first_status(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["4.6.0", "4.6.5", "4.6.5+glitch"])
-def test_a_repeated_key_is_answered_500_by_the_versions_that_do(version: str) -> None:
+def test_a_repeated_key_gets_500_from_affected_versions(version: str) -> None:
     instance, answers = post_twice(version, later_s=3599)
     assert [answer.status_code for answer in answers] == [200, 500]
     assert answers[1].headers["content-type"].startswith("text/html")
@@ -171,19 +171,19 @@ def test_a_key_is_forgotten_after_an_hour() -> None:
     assert len(instance.statuses) == 2
 
 
-def test_a_repeat_while_the_first_is_at_work_posts_twice_up_to_4_5() -> None:
+def test_a_repeat_during_the_first_post_posts_twice_up_to_4_5() -> None:
     instance, answers = post_twice("4.5.15", lag_s=5, later_s=1)
     assert [answer.status_code for answer in answers] == [200, 200]
     assert len(instance.statuses) == 2
 
 
-def test_a_repeat_while_the_first_is_at_work_gets_503_from_4_6() -> None:
+def test_a_repeat_during_the_first_post_gets_503_from_4_6() -> None:
     instance, answers = post_twice("4.6.5", lag_s=5, later_s=1)
     assert [answer.status_code for answer in answers] == [200, 503]
     assert len(instance.statuses) == 1
 
 
-def test_a_deleted_status_leaves_its_text_its_attachments_and_its_answers(
+def test_deleting_a_status_keeps_its_text_attachments_and_replies(
     client: Client, instance: Instance, alice: Account, photo: bytes
 ) -> None:
     api = client(alice)
@@ -195,7 +195,7 @@ def test_a_deleted_status_leaves_its_text_its_attachments_and_its_answers(
     assert api.status_post("again", media_ids=[media]).media_attachments[0].id == media.id
 
 
-def test_nobody_deletes_or_edits_what_another_posted(
+def test_statuses_of_another_account_cannot_be_deleted_or_edited(
     client: Client, instance: Instance, alice: Account, bot: Account
 ) -> None:
     status = instance.post(alice, "mine")
@@ -205,7 +205,7 @@ def test_nobody_deletes_or_edits_what_another_posted(
     assert instance.status(status).text == "mine"
 
 
-def test_an_edit_changes_the_text_and_tells_when(client: Client, instance: Instance, alice: Account) -> None:
+def test_an_edit_changes_the_text_and_sets_edited_at(client: Client, instance: Instance, alice: Account) -> None:
     status = instance.post(alice, "befor")
     client(alice).status_update(status.id, "before")
     edited = client(alice).status(status.id)
@@ -213,7 +213,7 @@ def test_an_edit_changes_the_text_and_tells_when(client: Client, instance: Insta
     assert edited.edited_at is not None
 
 
-def test_a_boost_is_a_status_of_its_own_and_tells_the_author(
+def test_a_boost_is_a_separate_status_and_notifies_the_author(
     client: Client, instance: Instance, alice: Account, bot: Account
 ) -> None:
     status = instance.post(alice, "look")
@@ -226,7 +226,7 @@ def test_a_boost_is_a_status_of_its_own_and_tells_the_author(
     assert instance.statuses_of(bot) == []
 
 
-def test_several_statuses_are_read_at_once_and_the_missing_left_out(
+def test_several_statuses_can_be_read_at_once_without_the_missing_ones(
     client: Client, instance: Instance, alice: Account
 ) -> None:
     first, second = instance.post(alice, "1"), instance.post(alice, "2", visibility="direct")
@@ -235,7 +235,7 @@ def test_several_statuses_are_read_at_once_and_the_missing_left_out(
     assert [int(each.id) for each in client(stranger).statuses(ids)] == [first.id]
 
 
-def test_what_does_not_exist_is_404_in_json(instance_url: str, bot: Account) -> None:
+def test_unknown_ids_and_routes_are_404_in_json(instance_url: str, bot: Account) -> None:
     for path, problem in (
         ("statuses/17", "Record not found"),
         ("statuses/x", "Record not found"),
@@ -252,14 +252,14 @@ def test_settings_can_change_while_it_runs(client: Client, instance: Instance, b
         client(bot).status_post("123456")
 
 
-def test_a_fault_of_the_server_is_json_for_those_who_ask_for_json(instance_url: str, bot: Account) -> None:
+def test_a_server_error_is_json_if_json_is_accepted(instance_url: str, bot: Account) -> None:
     headers = bearer(bot.token) | {"Idempotency-Key": "k", "Accept": "application/json"}
     for _ in range(2):
         answer = requests.post(f"{instance_url}/api/v1/statuses", data={"status": "x"}, headers=headers, timeout=10)
     assert answer.json() == {"status": 500, "error": "Internal Server Error"}
 
 
-def test_mastodon_py_turns_it_into_its_own_error(client: Client, bot: Account) -> None:
+def test_mastodon_py_raises_its_own_error_for_it(client: Client, bot: Account) -> None:
     api = client(bot)
     api.status_post("x", idempotency_key="k")
     with pytest.raises(MastodonInternalServerError):

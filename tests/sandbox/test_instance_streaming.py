@@ -1,4 +1,4 @@
-"""Server-sent events, as a raw client and as Mastodon.py see them."""
+"""Server-sent events, received by a raw client and by Mastodon.py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_edits_and_deletions_of_a_mention_arrive(
         assert stream.event() == ("delete", str(status.id))
 
 
-def test_a_home_timeline_holds_own_and_followed_statuses(
+def test_a_home_timeline_has_own_and_followed_statuses(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     instance.follow(bot, alice)
@@ -49,7 +49,7 @@ def test_a_home_timeline_holds_own_and_followed_statuses(
         assert [stream.event()[1]["id"] for _ in range(2)] == [str(followed.id), str(own.id)]
 
 
-def test_the_notification_stream_carries_nothing_else(
+def test_the_notification_stream_has_only_notifications(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     with listen(instance_url, bot.token, "user/notification") as stream:
@@ -58,7 +58,7 @@ def test_the_notification_stream_carries_nothing_else(
         assert stream.event()[0] == "notification"
 
 
-def test_a_token_without_the_right_to_notifications_gets_the_timeline_only(
+def test_a_token_without_the_notifications_scope_gets_the_timeline_only(
     instance: Instance, instance_url: str, bot: Account, alice: Account
 ) -> None:
     with listen(instance_url, instance.token(bot, "read:statuses")) as stream:
@@ -67,16 +67,14 @@ def test_a_token_without_the_right_to_notifications_gets_the_timeline_only(
         assert stream.event()[0] == "update"
 
 
-def test_what_happened_before_is_not_sent_again(
-    instance: Instance, instance_url: str, bot: Account, alice: Account
-) -> None:
+def test_past_events_are_not_sent(instance: Instance, instance_url: str, bot: Account, alice: Account) -> None:
     instance.post(alice, "@dokocos early")
     with listen(instance_url, bot.token) as stream:
         instance.post(alice, "@dokocos late")
         assert stream.event()[1]["status"]["content"].endswith(" late</p>")
 
 
-def test_silence_is_filled_with_heartbeats(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_an_idle_stream_has_heartbeats(instance: Instance, instance_url: str, bot: Account) -> None:
     instance.settings = dataclasses.replace(instance.settings, heartbeat_s=0.01)
     with listen(instance_url, bot.token) as stream:
         assert [stream.line() for _ in range(3)] == [":thump"] * 3
@@ -91,14 +89,14 @@ def test_silence_is_filled_with_heartbeats(instance: Instance, instance_url: str
         ("", {}, 400, "Unknown channel requested"),
     ],
 )
-def test_a_stream_is_refused_in_the_real_words(
+def test_a_stream_is_refused_with_the_real_error(
     instance_url: str, path: str, headers: dict[str, str], status: int, error: str
 ) -> None:
     answer = requests.get(f"{instance_url}/api/v1/streaming/{path}", headers=headers, timeout=10)
     assert (answer.status_code, answer.json()) == (status, {"error": error})
 
 
-def test_a_stream_needs_the_right_to_read(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_a_stream_needs_the_read_scope(instance: Instance, instance_url: str, bot: Account) -> None:
     token = instance.token(bot, "write")
     answer = requests.get(f"{instance_url}/api/v1/streaming/user?access_token={token}", timeout=10)
     assert (answer.status_code, answer.json()["error"]) == (401, "Access token does not have the required scopes")
@@ -114,18 +112,18 @@ def test_a_revoked_token_ends_the_stream_cleanly_and_then_is_refused(
     assert answer.status_code == 401
 
 
-def test_a_server_can_be_without_streaming(instance: Instance, instance_url: str, bot: Account) -> None:
+def test_streaming_can_be_turned_off(instance: Instance, instance_url: str, bot: Account) -> None:
     instance.settings = dataclasses.replace(instance.settings, streaming=False)
     answer = requests.get(f"{instance_url}/api/v1/streaming/user?access_token={bot.token}", timeout=10)
     assert answer.status_code == 404
 
 
-def test_the_streaming_server_says_that_it_is_well(instance_url: str) -> None:
+def test_the_streaming_server_has_a_health_check(instance_url: str) -> None:
     assert requests.get(f"{instance_url}/api/v1/streaming/health", timeout=10).text == "OK"
 
 
 class Listener(StreamListener):  # type: ignore[misc]
-    """Lets the test wait for what happens on a stream of Mastodon.py."""
+    """Lets a test wait for events of a Mastodon.py stream."""
 
     def __init__(self) -> None:
         self.connected = threading.Event()
@@ -139,7 +137,7 @@ class Listener(StreamListener):  # type: ignore[misc]
 
 
 def stream_until_it_ends(api: Any, listener: Listener) -> tuple[threading.Thread, list[BaseException | None]]:
-    """Run the blocking call in a thread; the list gets the exception that it raised, None for a normal return."""
+    """Run the blocking call in a thread; the list gets its exception, or None for a normal return."""
     ended: list[BaseException | None] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""A status's text as HTML, and how long it counts."""
+"""The HTML of a status text, and its length."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_mentions_are_found_where_mastodon_finds_them(text: str, ids: tuple[int,
     assert parsed(text).mention_ids == ids
 
 
-def test_a_mention_looks_as_on_the_real_server() -> None:
+def test_a_mention_has_the_html_of_the_real_server() -> None:
     assert parsed("@dokocos hi").html == (
         '<p><span class="h-card" translate="no"><a href="http://x/@dokocos" class="u-url mention">'
         "@<span>dokocos</span></a></span> hi</p>"
@@ -75,18 +75,18 @@ def test_lines_and_paragraphs_are_kept() -> None:
     assert parsed("a\nb\n\nc").html == "<p>a<br />b</p><p>c</p>"
 
 
-def test_a_long_link_is_shown_short() -> None:
+def test_a_long_link_is_shortened() -> None:
     html = parsed("https://example.com/a/very/long/path/indeed").html
     assert 'class="ellipsis">example.com/a/very/long/path/i<' in html
     assert 'href="https://example.com/a/very/long/path/indeed"' in html
 
 
-def test_hashtags_are_found_but_numbers_are_none() -> None:
+def test_hashtags_are_found_but_numbers_are_not_hashtags() -> None:
     assert parsed("#NoBot #2026 #コスプレ").tags == ("nobot", "コスプレ")
 
 
 @given(st.text())
-def test_no_text_becomes_markup_of_its_own(text: str) -> None:
+def test_text_is_always_escaped(text: str) -> None:
     html = parsed(text).html
     tags = {name.lower() for name in re.findall(r"</?(\w+)", html)}
     assert tags <= {"p", "br", "a", "span"}

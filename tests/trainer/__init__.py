@@ -1,1 +1,1 @@
-"""Tests of the trainer, from settings to versions that can serve."""
+"""Tests of the trainer, from settings to a served version."""

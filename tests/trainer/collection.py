@@ -1,4 +1,4 @@
-"""A small collection of photos that a head can tell apart by colour, and settings that train on it in a second."""
+"""Creates a few photos that a head can classify by colour, and settings for a training in a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = ("brazil", "china", "japan")
 
 
 def paint_photos(folder: Path, *, per_label: int = 24, seed: int = 0, labels: tuple[str, ...] = LABELS) -> None:
-    """Noise in blocks with a little more of one colour for each label; no two photos look alike."""
+    """Draw block noise with a little more of one colour per label; no two photos are similar."""
     rng = np.random.default_rng(seed)
     for index, label in enumerate(labels):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def paint_photos(folder: Path, *, per_label: int = 24, seed: int = 0, labels: tu
 
 
 def settings_for(folder: Path, data_dir: Path, **sections: dict[str, Any]) -> Settings:
-    """Settings that use the shallowest layer of a random VGG16 and a linear head; `sections` override single keys."""
+    """Settings with the first layer of a random VGG16 and a linear head; `sections` override single keys."""
     quick: dict[str, dict[str, Any]] = {
         "source": {"kind": "folder", "folder": {"path": folder}},
         "split": {"min_photos_per_label": 10, "near_duplicate_bits": 0},
@@ -51,7 +51,7 @@ def settings_for(folder: Path, data_dir: Path, **sections: dict[str, Any]) -> Se
 
 
 class Silent:
-    """A watcher that only remembers the steps, and can fail at one."""
+    """A watcher that records the steps, and can fail at one."""
 
     def __init__(self, fail_at: str = "") -> None:
         self.steps: list[str] = []

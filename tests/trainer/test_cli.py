@@ -1,4 +1,4 @@
-"""`python -m trainer` as people call it: its output, its exit status, and errors that are one clear line."""
+"""The command line of `python -m trainer`: output, exit status, and errors in one line."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def config_file(folder: Path, data_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A config file, and what the first `train` with it printed."""
+    """A config file, and the result of the first `train` with it."""
     folder = tmp_path_factory.mktemp("cli")
     paint_photos(folder / "photos")
     config = config_file(folder / "photos", folder / "data")
@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """Three versions, of which the first two served."""
+    """Three versions; the first two have been champions."""
     found = Registry(tmp_path)
     truth = np.arange(30) % 3
     report = evaluate(
@@ -96,7 +96,7 @@ def test_a_wrong_option_is_a_usage_error() -> None:
         (("models",), {"DOKOCOS_HEAD__SEED": "-1"}, "error: environment variable DOKOCOS_HEAD__SEED: head.seed"),
         (("--config", "/nowhere.yaml", "models"), {}, "error: /nowhere.yaml: no such file"),
         (("promote", "2020-01-01-1"), {}, "error: 2020-01-01-1: no such version; there are: none yet"),
-        (("rollback",), {}, "error: there is no champion before this one"),
+        (("rollback",), {}, "error: there is no previous champion"),
     ],
 )
 def test_an_error_is_one_line_without_a_traceback(
@@ -108,31 +108,33 @@ def test_an_error_is_one_line_without_a_traceback(
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_train_does_all_that_is_missing_and_says_what_came_of_it(
+def test_train_runs_all_missing_steps_and_prints_the_result(
     trained: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     config, found = trained
     assert found.returncode == 0, found.stderr
     for words in (
-        "Photos to learn from",
+        "Photos for training",
         "on held-out members",
         "balanced accuracy 0.",
-        "majority class instead: 0.33",
-        "colour histogram instead: 0.",
-        "on the photos it learned from: ",
-        "The same training under other seeds",
+        "baseline majority class: 0.33",
+        "baseline colour histogram: 0.",
+        "on the training photos: ",
+        "The same training with other seeds",
         "is the champion now: it is the first version",
         "report.html",
-        "VGG16 had seeded random weights: fine for demos and tests, not for real answers",
+        "VGG16 has random weights: good for demos and tests, not for real answers",
     ):
         assert words in found.stdout
-    assert "seeded random weights" in found.stderr
+    assert "random weights" in found.stderr
     assert "features total=72" in found.stderr
     (run,) = Journal(config.with_suffix("")).runs()
     assert (run.command, run.gentle, run.ended) == ("train", False, "done")
 
 
-def test_a_trained_version_is_listed_and_judged_again(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_trained_version_is_listed_and_can_be_evaluated_again(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     config, _ = trained
     listed = trainer("models", config=config)
     assert "brazil, china, japan" in listed.stdout
@@ -151,7 +153,7 @@ def test_versions_are_promoted_and_rolled_back_by_hand(registry: Registry, tmp_p
     assert [reign.version for reign in registry.history()] == [first, second, third, second]
 
 
-def test_models_shows_when_each_served_and_which_is_damaged(registry: Registry, tmp_path: Path) -> None:
+def test_models_shows_times_as_champion_and_damaged_versions(registry: Registry, tmp_path: Path) -> None:
     first, second, third = registry.names()
     (registry.folder / third / "head.npz").unlink()
     found = trainer("models", DOKOCOS_DATA_DIR=str(tmp_path))
@@ -162,7 +164,7 @@ def test_models_shows_when_each_served_and_which_is_damaged(registry: Registry, 
     assert "head.npz: is missing" in found.stdout
 
 
-def test_models_fits_into_a_terminal_however_many_labels_there_are(registry: Registry, tmp_path: Path) -> None:
+def test_models_fits_into_a_terminal_with_any_number_of_labels(registry: Registry, tmp_path: Path) -> None:
     labels = tuple(f"label {number}" for number in range(300))
     metrics = registry.load(registry.names()[0]).metrics
     registry.add(replace(FACTS_OF_ALL, labels=labels), metrics, fill)
@@ -173,14 +175,12 @@ def test_models_fits_into_a_terminal_however_many_labels_there_are(registry: Reg
     assert all(len(line) <= 80 and line[-1] in "┓┃┩│┘" for line in found.stdout.splitlines()[1:-1])
 
 
-def test_before_the_first_version_models_says_what_to_do(tmp_path: Path) -> None:
+def test_models_without_a_version_says_what_to_do(tmp_path: Path) -> None:
     assert "python -m trainer train" in trainer("models", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_told_to_stop_ends_in_order_and_says_so_in_a_line(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_a_stopped_run_exits_cleanly_with_one_line(tmp_path: Path, number: signal.Signals, code: int) -> None:
     def stop(exchange: Exchange) -> None:
         process.send_signal(number)
         exchange.server.over.wait(60)
@@ -202,12 +202,12 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_says_so_in_a_line(
         out, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert out == ""
-    assert err == "stopped; what was finished is kept, and the same command goes on from there\n"
+    assert err == "stopped; finished work is kept, and the same command continues from there\n"
     (run,) = Journal(tmp_path).runs()
     assert (run.step, run.ended) == ("scrape", "interrupted")
 
 
-def test_labels_are_shown_as_they_are_where_the_terminal_can(tmp_path: Path) -> None:
+def test_labels_are_shown_unchanged_if_the_terminal_can_encode_them(tmp_path: Path) -> None:
     paint_photos(tmp_path / "photos", per_label=1, labels=("[dogs]", ":smile:", "日本"))
     config = config_file(tmp_path / "photos", tmp_path / "data")
     found = trainer("scrape", config=config, PYTHONIOENCODING="utf-8")
@@ -219,7 +219,7 @@ def test_labels_are_shown_as_they_are_where_the_terminal_can(tmp_path: Path) -> 
     assert " ?? " in poor.stdout
 
 
-def test_a_registry_that_cannot_be_read_is_told_before_the_work(
+def test_an_unreadable_registry_is_an_error_before_the_training(
     trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     shutil.copytree(trained[0].with_suffix(""), tmp_path / "data")
@@ -232,16 +232,16 @@ def test_a_registry_that_cannot_be_read_is_told_before_the_work(
     assert len(Registry(tmp_path / "data").names()) == 1
 
 
-def test_two_trainings_at_a_time_are_one_too_many(tmp_path: Path) -> None:
+def test_a_second_training_at_the_same_time_is_refused(tmp_path: Path) -> None:
     with session(tmp_path, "train"):
         found = trainer("features", DOKOCOS_DATA_DIR=str(tmp_path))
         at_work = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
     assert found.returncode == 1
-    assert found.stderr.startswith("error: another training is running")
+    assert found.stderr.startswith("error: another training is at work")
     assert "`train` is running" in at_work
 
 
-def test_the_lock_of_a_process_that_died_does_not_stay(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     code = "import os, sys; from pathlib import Path; from trainer.lock import only_one\n"
     code += "with only_one(Path(sys.argv[1]), 'training'): os.kill(os.getpid(), 9)"
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], cwd=ROOT)
@@ -251,7 +251,7 @@ def test_the_lock_of_a_process_that_died_does_not_stay(tmp_path: Path) -> None:
             pass
 
 
-def test_a_run_after_a_sudden_end_says_so_first(tmp_path: Path) -> None:
+def test_a_run_after_a_crash_explains_the_crash_first(tmp_path: Path) -> None:
     code = "import os, sys; from pathlib import Path; from trainer.training.session import session\n"
     code += (
         "with session(Path(sys.argv[1]), 'train') as run:\n    run.journal.step('features'); os.kill(os.getpid(), 9)"
@@ -262,9 +262,9 @@ def test_a_run_after_a_sudden_end_says_so_first(tmp_path: Path) -> None:
     assert 'in the step "features"' in next_run.stderr
     assert next_run.stderr.splitlines()[-1].startswith("error: there are no photos yet")
     doctor = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
-    assert "suddenly" in doctor
+    assert "crashed" in doctor
     assert "features --gentle" in " ".join(doctor.split())
-    assert "not seen: power supply" in doctor
+    assert "not checked: power supply" in doctor
 
 
 def test_the_journal_is_json_lines(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -1,1 +1,1 @@
-"""How good a version is and whether it may serve; NumPy alone, no Keras, no disk."""
+"""Evaluates versions and decides on promotion, with NumPy only: no Keras, no disk access."""

@@ -1,8 +1,8 @@
-"""Computes a report from labels and scores: figures on held-out members, with intervals.
+"""Computes an evaluation report from labels and scores: metrics on the holdout, with confidence intervals.
 
-Pooled accuracy hides a dead class, so it never stands alone: recall and precision of each class, balanced accuracy and
-macro F1 stand beside it, each with an interval. The photos of one member are alike, so the bootstrap draws members, not
-photos; photos drawn one by one would make the intervals too narrow.
+Pooled accuracy hides a class that is never predicted. So the report also has recall and precision of each class,
+balanced accuracy and macro F1, each with an interval. Photos of one member are similar, so the bootstrap resamples
+members: resampling photos would make the intervals too narrow.
 
 Source of the intervals: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), percentile method.
 """
@@ -23,13 +23,13 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
-BOOTSTRAP_SEED = 0  # the same photos and scores have the same intervals, whatever seed the head had
-CHUNK = 500  # bootstrap samples at a time; bounds the memory
+BOOTSTRAP_SEED = 0  # fixed: the same photos and scores give the same intervals, for any seed of the head
+CHUNK = 500  # bootstrap samples computed at a time, to limit memory
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A share, 0..1, with the interval that the bootstrap gives it; None where nothing was there to count."""
+    """A metric, 0..1, with its bootstrap interval; None where no photo counts."""
 
     value: float | None
     low: float | None
@@ -38,7 +38,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
-    """One label's figures on the holdout."""
+    """Metrics of one label on the holdout."""
 
     label: str
     n_photos: int
@@ -49,16 +49,16 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How good a head is.
+    """Metrics of a head on the holdout.
 
     Attributes:
         n_photos, n_members: of the holdout.
         accuracy: pooled.
-        confusion: (k, k) photos; a row for each true label, a column for each answer.
-        expected_calibration_error: 0..1, of the best scores.
-        coverage: share of the photos with an answer at or above the threshold; `answered_accuracy` is theirs.
-        train_accuracy: balanced, of the photos it learned from; far above the holdout's, the head overfits.
-        baselines: balanced accuracy of simpler ways to answer.
+        confusion: (k, k) numbers of photos; true labels in rows, predicted labels in columns.
+        expected_calibration_error: 0..1, of the highest scores.
+        coverage: share of the photos whose best score reaches the threshold; `answered_accuracy` is their accuracy.
+        train_accuracy: balanced accuracy on the training photos; much higher than on the holdout means overfitting.
+        baselines: balanced accuracy of simpler classifiers.
     """
 
     classes: tuple[ClassReport, ...]
@@ -75,7 +75,7 @@ class Report:
     baselines: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Nested dicts and lists of plain values."""
+        """The report as nested dicts and lists of JSON values."""
         return asdict(self)
 
 
@@ -90,14 +90,14 @@ def evaluate(
     train_accuracy: float | None = None,
     baselines: dict[str, float] | None = None,
 ) -> Report:
-    """Judge scores.
+    """Compute the metrics of scores.
 
     Args:
         scores: (n, k) of the holdout's photos.
-        class_indexes: (n,) what they are.
-        groups: (n,) the member, or the near-duplicate family, of each.
+        class_indexes: (n,) true classes.
+        groups: (n,) the member, or the near-duplicate group, of each photo.
         labels: k names.
-        threshold: below it an answer is "not sure".
+        threshold: a lower best score means "not sure".
     """
     answers = scores.argmax(axis=1)
     table = member_tables(class_indexes, answers, groups, n_classes=len(labels))
@@ -142,17 +142,17 @@ def evaluate(
 
 
 def balanced_accuracy(class_indexes: Indexes, answers: Indexes) -> float:
-    """Mean recall over the classes that are there, 0..1."""
+    """Mean recall over the classes that have photos, 0..1."""
     return float(np.mean([(answers[class_indexes == index] == index).mean() for index in np.unique(class_indexes)]))
 
 
 def member_tables(
     class_indexes: Indexes, answers: Indexes, groups: Sequence[str], *, n_classes: int, n_answers: int | None = None
 ) -> Indexes:
-    """(members, n_classes, n_answers): each member's own confusion matrix, true labels in rows.
+    """The confusion matrix of each member, (members, n_classes, n_answers), true labels in rows.
 
     Args:
-        n_answers: where more answers are possible than there are classes; None: as many.
+        n_answers: number of possible answers, if more than classes; None means `n_classes`.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     tables = np.zeros((len(names), n_classes, n_answers or n_classes), dtype=np.int64)
@@ -161,13 +161,13 @@ def member_tables(
 
 
 def resample(tables: Indexes, *, n: int, seed: int = BOOTSTRAP_SEED) -> Doubles:
-    """Confusion matrices of `n` bootstrap samples, each of as many members as there are, drawn with replacement.
+    """Confusion matrices of `n` bootstrap samples of the members, drawn with replacement.
 
-    Members are drawn within their label, so that no sample lacks a class that the holdout has; a member counts for the
-    label that most of their photos have.
+    The samples are stratified by label, so that each has all classes of the holdout. The label of a member is the one
+    that most of their photos have.
 
     Args:
-        tables: (members, ...) counts; whatever stands behind the first axis is summed over the members drawn.
+        tables: (members, ...) counts; summed over the first axis for the members drawn.
 
     Returns:
         (n, ...) float64.
@@ -187,7 +187,7 @@ def resample(tables: Indexes, *, n: int, seed: int = BOOTSTRAP_SEED) -> Doubles:
 
 
 def recalls(confusion: Doubles) -> Doubles:
-    """(..., k, k or more) confusion matrices -> (..., k) recall of each class; nan where it has no photo."""
+    """Recall of each class: (..., k, k or more) confusion matrices -> (..., k); nan for a class without photos."""
     diagonal = np.diagonal(confusion, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall: Doubles = diagonal / confusion.sum(axis=-1)
@@ -195,7 +195,7 @@ def recalls(confusion: Doubles) -> Doubles:
 
 
 def _figures(confusion: Doubles | Indexes) -> dict[str, Doubles]:
-    """(n, k, k) confusion matrices -> every figure, (n,) or (n, k); nan where there is nothing to count."""
+    """All metrics of (n, k, k) confusion matrices, each (n,) or (n, k); nan where no photo counts."""
     diagonal = np.diagonal(confusion, axis1=1, axis2=2)
     true, answered = confusion.sum(axis=2), confusion.sum(axis=1)
     recall = recalls(np.asarray(confusion, dtype=np.float64))
@@ -213,7 +213,7 @@ def _figures(confusion: Doubles | Indexes) -> dict[str, Doubles]:
 
 
 def _mean(shares: Doubles) -> Doubles:
-    """(n, k) -> (n,): over the classes that are there; nan where none is."""
+    """Mean over the classes without nan, (n, k) -> (n,); nan where all are nan."""
     there = ~np.isnan(shares)
     counted = there.sum(axis=1)
     total = np.where(there, shares, 0).sum(axis=1)

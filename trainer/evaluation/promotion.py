@@ -1,9 +1,8 @@
-"""Decides whether a challenger replaces the champion, on the same photos.
+"""Decides whether a challenger replaces the champion, by evaluating both on the same photos.
 
-Both answer today's holdout; members are drawn again and again, and in each draw both are judged on the same members.
-The challenger takes over only if the whole `evaluate.confidence` interval of what it gains lies above zero, and if no
-class loses more than `evaluate.max_class_loss`. With 95% confidence, one of forty challengers that are just as good as
-the champion takes over by chance.
+Both classify the current holdout. A paired bootstrap resamples its members, and evaluates both on each sample. The
+challenger is promoted only if the `evaluate.confidence` interval of its gain is above zero, and if no class loses more
+than `evaluate.max_class_loss`. With 95% confidence, one of forty equally good challengers is promoted by chance.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Doubles = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
 
 
-MIN_MEMBERS = 3  # of each label; draws from fewer are so alike that anything looks sure
+MIN_MEMBERS = 3  # per label; with fewer, the samples are too similar for a useful interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,11 @@ class Verdict:
     """Whether the challenger replaces the champion, and why.
 
     Attributes:
-        reasons: sentences; the first is the decisive one.
-        gain: balanced accuracy of the challenger less the champion's, -1..1; `gain_low` and `gain_high` are the ends
-            of its interval. None where there was no champion to compare with.
-        class_gains: label -> recall gained, below 0 where it was lost.
-        n_photos: that both were judged on.
+        reasons: texts; the first is the decisive one.
+        gain: balanced accuracy of the challenger minus the champion's, -1..1, with the interval `gain_low` to
+            `gain_high`. None when there is no champion.
+        class_gains: label -> gain in recall; negative is a loss.
+        n_photos: number of photos that both were evaluated on.
     """
 
     promoted: bool
@@ -46,7 +45,7 @@ class Verdict:
     n_photos: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The verdict as a dict of JSON values."""
         return asdict(self)
 
 
@@ -59,13 +58,13 @@ def compare(
     labels: Sequence[str],
     settings: EvaluateSettings,
 ) -> Verdict:
-    """Judge a challenger.
+    """Compare a challenger with the champion.
 
     Args:
-        champion: (n,) the class indexes that it answers for the holdout's photos; k for a label that is none of these.
-        challenger: (n,) those of the other, for the same photos.
-        class_indexes: (n,) what the photos are.
-        groups: (n,) whose they are.
+        champion: (n,) the class indexes that it predicts for the holdout; k for a label that is not in `labels`.
+        challenger: (n,) the same for the challenger.
+        class_indexes: (n,) true classes.
+        groups: (n,) the member of each photo.
         labels: k names.
     """
     tables = np.stack(
@@ -83,10 +82,10 @@ def compare(
     class_gains = {label: float(value) for label, value in zip(labels, gains, strict=True) if not np.isnan(value)}
     interval = f"{100 * gain:+.1f} points ({settings.confidence:.0%} interval {100 * low:+.1f} to {100 * high:+.1f})"
     allowed = f"{100 * settings.max_class_loss:.1f}"
-    objections = [f"not surely better: balanced accuracy changes by {interval}"] if low <= 0 else []
+    objections = [f"not clearly better: balanced accuracy changes by {interval}"] if low <= 0 else []
     n_members = (tables.sum(axis=(2, 3)) > 0).sum(axis=0)
     objections += [
-        f"the holdout has photos of {n} members of {label}, {MIN_MEMBERS} are needed to be sure"
+        f"too few members of {label} in the holdout: {n}, at least {MIN_MEMBERS} are needed"
         for label, n in zip(labels, n_members, strict=True)
         if n < MIN_MEMBERS
     ]
@@ -102,5 +101,5 @@ def compare(
 
 
 def _class_gains(confusion: Doubles) -> Doubles:
-    """(n, k, 2, k + 1) confusion matrices of both -> (n, k) recall gained."""
+    """Gain in recall: (n, k, 2, k + 1) confusion matrices of both -> (n, k)."""
     return recalls(confusion[:, :, 1]) - recalls(confusion[:, :, 0])

@@ -1,8 +1,8 @@
 """Calibrates scores by temperature and doubt, chooses the "not sure" threshold, and computes the curves that show both.
 
-A temperature alone has one answer to two questions. Some photos bear a label that nothing in them shows, however many
-photos a head learns from; a few of these among the surest answers cost so much likelihood that the temperature makes
-all other scores too low. So a share of the photos is doubted: they may be anything, and the temperature fits the rest.
+A temperature alone is not enough. Some photos show nothing of their label, and no training helps. A few of these with
+high scores cost so much likelihood that the fitted temperature makes all other scores too low. So a second parameter,
+the doubt, is the share of photos that may have any label; the temperature fits the others.
 
 Source of the temperature: Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 """
@@ -22,7 +22,7 @@ Indexes = npt.NDArray[np.int64]
 TEMPERATURES = (0.05, 20.0)
 MAX_DOUBT = 0.5
 N_BINS = 10
-MIN_ANSWERS = 10  # a precision of fewer answers says nothing
+MIN_ANSWERS = 10  # the precision of fewer answers is too noisy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Threshold:
 
     Attributes:
         value: 0..1.
-        precision: of the answers at or above it, on the photos it was chosen on.
+        precision: of the answers at or above it, on the photos used to choose it.
         coverage: their share of all photos.
-        reached: whether the precision asked for was reached; where not, this is the most precise threshold there is.
+        reached: whether the target precision was reached; if not, this is the threshold with the highest precision.
     """
 
     value: float
@@ -44,11 +44,11 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What makes scores of logits: (1 - doubt) * softmax(logits / temperature) + doubt / k.
+    """Turns logits into scores: (1 - doubt) * softmax(logits / temperature) + doubt / k.
 
     Attributes:
         temperature: above 0.
-        doubt: 0..1, the share of the photos of which logits tell nothing.
+        doubt: 0..1, the share of photos whose logits say nothing about the label.
     """
 
     temperature: float
@@ -57,7 +57,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Photos whose best score lies in one interval: what was said, and what was true of it."""
+    """Mean score and accuracy of the photos whose best score is in one interval."""
 
     mean_score: float
     accuracy: float
@@ -65,11 +65,11 @@ class ReliabilityBin:
 
 
 def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
-    """The calibration with the smallest negative log-likelihood: the best doubt, each with its best temperature.
+    """Fit the calibration with the lowest negative log-likelihood: the best doubt, each with its best temperature.
 
     Args:
-        logits: (n, k), of photos that the head was not fitted on.
-        class_indexes: (n,) what they are.
+        logits: (n, k), of photos that the head was not trained on.
+        class_indexes: (n,) true classes.
     """
     rows = np.arange(len(logits))
     n_classes = logits.shape[1]
@@ -79,7 +79,7 @@ def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
         scaled -= scaled.max(axis=1, keepdims=True)
         log_shares = scaled[rows, class_indexes] - np.log(np.exp(scaled).sum(axis=1))
-        with np.errstate(divide="ignore"):  # the logarithm of no doubt is -inf, as it should be
+        with np.errstate(divide="ignore"):  # log(0) = -inf is correct for a doubt of 0
             return float(-np.logaddexp(np.log1p(-doubt) + log_shares, np.log(doubt / n_classes)).mean())
 
     def best(doubt: float) -> Any:
@@ -93,13 +93,13 @@ def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
 
 
 def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision: float) -> Threshold:
-    """The smallest threshold above which answers are right as often as asked for.
+    """The lowest threshold at which the answers reach the target precision.
 
-    It is never below the lowest score of these photos: of answers less sure than any of them nothing is known.
+    It is at least the lowest best score of these photos: nothing is known about lower scores.
 
     Args:
         scores: (n, k), of validation photos.
-        class_indexes: (n,) what they are.
+        class_indexes: (n,) true classes.
         target_precision: 0..1.
     """
     values, precisions, coverages = coverage_curve(scores, class_indexes)
@@ -115,7 +115,7 @@ def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision
 
 
 def coverage_curve(scores: Floats, class_indexes: Indexes) -> tuple[Floats, Floats, Floats]:
-    """What each possible threshold would give, from the highest to the lowest.
+    """Precision and coverage of each possible threshold, from the highest to the lowest.
 
     Returns:
         thresholds, precision of the answers at or above each, and their share of all photos; each (m,), m <= n.
@@ -131,7 +131,7 @@ def coverage_curve(scores: Floats, class_indexes: Indexes) -> tuple[Floats, Floa
 
 
 def reliability(scores: Floats, class_indexes: Indexes) -> tuple[ReliabilityBin, ...]:
-    """Ten intervals of the best score, those without photos left out."""
+    """Mean score and accuracy in ten intervals of the best score; intervals without photos are omitted."""
     best = scores.max(axis=1)
     right = scores.argmax(axis=1) == class_indexes
     bins = np.minimum((best * N_BINS).astype(int), N_BINS - 1)
@@ -142,6 +142,6 @@ def reliability(scores: Floats, class_indexes: Indexes) -> tuple[ReliabilityBin,
 
 
 def expected_calibration_error(scores: Floats, class_indexes: Indexes) -> float:
-    """Mean distance between score and accuracy over the intervals, weighted by their photos; 0 is perfect."""
+    """Mean difference of score and accuracy over the intervals, weighted by number of photos; 0 is perfect."""
     bins = reliability(scores, class_indexes)
     return float(sum(part.n_photos * abs(part.mean_score - part.accuracy) for part in bins) / len(scores))

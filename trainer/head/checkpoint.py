@@ -1,7 +1,7 @@
-"""Checkpoints of a long fit, so that kill -9 costs the work of a few seconds.
+"""Saves checkpoints of a long fit, so that a crash or kill -9 loses only a few seconds of work.
 
-Arrays and figures stand in one file that changes in one step. It is written every few seconds, less often where writing
-takes long, so that it costs a few percent of the time at most. A file of another fit, or a damaged one, counts as none.
+Arrays and figures are in one file that is replaced atomically. It is written every few seconds, or less often if
+writing is slow, so that it takes a few percent of the time at most. A damaged file, or one of another fit, is ignored.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Arrays = dict[str, npt.NDArray[Any]]
 Json = dict[str, Any]
 
 EVERY_S = 5.0
-LARGEST_SHARE = 1 / 30  # of the time that may go into writing
+LARGEST_SHARE = 1 / 30  # of the total time that may be spent on writing
 FIGURES = "figures"
 
 
 class Checkpoint:
-    """One fit's file."""
+    """The checkpoint file of one fit."""
 
     def __init__(self, path: Path, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing is read or written yet.
+        """Store the arguments; nothing is read or written yet.
 
         Args:
             path: of the file.
-            key: names all that decides what the fit comes to; a file with another key is of another fit.
+            key: identifies everything that determines the result of the fit; a file with another key is ignored.
             clock: seconds.
         """
         self._path = path
@@ -46,7 +46,7 @@ class Checkpoint:
         self._took_s = 0.0
 
     def load(self) -> tuple[Arrays, Json] | None:
-        """Arrays and figures as they were written last; None where there are none of this fit."""
+        """The arrays and figures that were written last; None when there is no checkpoint of this fit."""
         try:
             with self._path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 figures: Json = json.loads(str(file[FIGURES]))
@@ -55,19 +55,19 @@ class Checkpoint:
                 return {name: file[name] for name in file.files if name != FIGURES}, figures
         except FileNotFoundError:
             return None
-        except Exception as error:  # zipfile and NumPy raise whatever they like about a damaged file
+        except Exception as error:  # zipfile and NumPy raise many exception types for a damaged file
             logger.warning("checkpoint not readable file=%s reason=%s; starting over", self._path, error)
             return None
 
     def is_due(self) -> bool:
-        """Whether it is time to write again."""
+        """Whether it is time to write the next checkpoint."""
         return self._clock() - self._written_at >= max(EVERY_S, self._took_s / LARGEST_SHARE)
 
     def write(self, arrays: Mapping[str, npt.NDArray[Any]], figures: Json) -> None:
         """Replace the checkpoint.
 
         Raises:
-            StorageError: the disk is full; what was written before is untouched.
+            StorageError: the disk is full; the previous checkpoint is unchanged.
         """
         started = self._clock()
         content: dict[str, Any] = {**arrays, FIGURES: np.array(json.dumps({"key": self._key, **figures}))}

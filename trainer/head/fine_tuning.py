@@ -1,12 +1,11 @@
 """Fine-tunes VGG16's block5 together with the head, at a low learning rate.
 
-It starts from VGG16's own block5 and the converged head, reads block4's maps from the disk as it needs them, and is
-kept only if validation is clearly better than with the head alone. An epoch is a row of batches that are learned from,
-then one of batches of validation; after any of them the work can be cut off and goes on from the last checkpoint, to
-the same bits.
+It starts from VGG16's own block5 and the converged head, and reads block4's maps from disk. The result is kept only if
+the validation loss is clearly lower than with the head alone. An epoch runs all training batches, then all validation
+batches. After an interruption at any batch, the fit resumes from the last checkpoint and gives bit-identical results.
 
-How low a rate has to be depends on the weights and on the photos: 0.00001 suits some, and ruins others in one epoch.
-So an epoch after which validation is no better is taken back, and from there it goes on at a quarter of the rate.
+The best learning rate depends on the weights and the photos: 0.00001 works for some and ruins others in one epoch. So
+an epoch that does not improve validation is rolled back, and the next one uses a quarter of the rate.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ from trainer.vgg16.weights import Convolution
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 3  # epochs in a row that are taken back before it stops
+PATIENCE = 3  # rolled-back epochs in a row before it stops
 SLOWER = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Views of photos.
+    """Views of photos, with features and classes.
 
     Attributes:
-        keys: n pairs of a photo's SHA-256 and the view's name.
-        features: (n, d) as the backbone gives them with VGG16's own block5.
+        keys: n pairs (SHA-256 of a photo, name of a view).
+        features: (n, d), computed with VGG16's own block5.
         class_indexes: (n,).
     """
 
@@ -54,7 +53,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class TunedEpoch:
-    """The losses of one epoch in nats; the training loss is the mean over its batches."""
+    """Losses of one epoch, in nats; the training loss is the mean over its batches."""
 
     train_loss: float
     validation_loss: float
@@ -66,11 +65,11 @@ class Tuning:
     """The result of fine-tuning.
 
     Attributes:
-        block5, head: of the best epoch; those that it began with where no epoch was better.
-        before: validation loss and accuracy that it began with.
-        history: one entry an epoch.
-        best_epoch: the place in `history` with the lowest validation loss; None where that is not lower than before.
-        gain: of the best epoch, on validation.
+        block5, head: of the best epoch; the initial ones if no epoch was better.
+        before: initial validation loss and accuracy.
+        history: one entry per epoch.
+        best_epoch: index in `history` of the lowest validation loss; None if it is not lower than before.
+        gain: of the best epoch, on the validation split.
     """
 
     block5: dict[str, Convolution]
@@ -82,20 +81,20 @@ class Tuning:
 
     @property
     def is_kept(self) -> bool:
-        """Whether validation is clearly better."""
+        """Whether the validation loss is clearly lower."""
         return self.best_epoch is not None and self.gain.is_clear
 
-    def in_words(self) -> str:
-        """The outcome, and the figures that decided it."""
+    def describe(self) -> str:
+        """The result in words, with the figures that decided it."""
         lowest = min((epoch.validation_loss for epoch in self.history), default=float("nan"))
-        came_to = (
-            f"validation loss {self.before[0]:.4f} before, {lowest:.4f} at best in {len(self.history)} epochs; "
-            f"gain {self.gain.mean:.4f} nats a photo, standard error {self.gain.error:.4f}"
+        figures = (
+            f"validation loss {self.before[0]:.4f} before, lowest {lowest:.4f} in {len(self.history)} epochs; "
+            f"gain {self.gain.mean:.4f} nats per photo, standard error {self.gain.error:.4f}"
         )
-        return f"block5 fine-tuned and kept: {came_to}" if self.is_kept else f"block5 left as it was: {came_to}"
+        return f"block5 fine-tuned and kept: {figures}" if self.is_kept else f"fine-tuned block5 discarded: {figures}"
 
     def as_json(self) -> Json:
-        """For metrics.json."""
+        """The values for metrics.json."""
         return {
             "kept": self.is_kept,
             "validation_loss_before": self.before[0],
@@ -119,17 +118,17 @@ def fine_tune(
 ) -> Tuning:
     """Fine-tune block5 and a head that was fitted on the backbone's features.
 
-    The same photos, settings and start give the same bits on the same machine, interrupted or not; no global seed is
-    touched.
+    The same photos, settings and initial weights give bit-identical results on the same machine, interrupted or not; no
+    global seed is changed.
 
     Args:
         backbone: with VGG16's own weights; not changed.
-        train: each view of a photo is a row of its own.
-        validation: each photo once, in the view that photos are judged by.
+        train: one row per view of a photo.
+        validation: one row per photo, in the view used for prediction.
         maps: block4's, of all rows.
-        checkpoint: the file that work goes on from, if it is of this same work. It is left in place at the end, and
-            gives the same answer at once when asked again.
-        progress: called with (batches done, batches at most), when it starts and after each batch.
+        checkpoint: resumed from, if it belongs to the same fit. It is kept at the end, so a second call returns the
+            same result at once.
+        progress: called with (batches done, maximum), at the start and after each batch.
 
     Raises:
         StorageError: the disk is full, or a map cannot be read.
@@ -139,18 +138,18 @@ def fine_tune(
     found = kept.load()
     if found is not None:
         fit.restore(*found)
-        logger.info("fine-tuning goes on batch=%d of=%d", fit.done, fit.total)
+        logger.info("fine-tuning resumed batch=%d of=%d", fit.done, fit.total)
     progress(fit.done, fit.total)
-    while not fit.is_over:
-        fit.work()
-        if kept.is_due() or fit.is_over:
+    while not fit.is_finished:
+        fit.run_batch()
+        if kept.is_due() or fit.is_finished:
             kept.write(*fit.snapshot())
         progress(fit.done, fit.total)
     return fit.result()
 
 
 def _key(head: Head, backbone: Backbone, train: Rows, validation: Rows, settings: HeadSettings) -> str:
-    """A name for everything that decides the result."""
+    """Hash of everything that determines the result."""
     keras = load_keras()
     facts = [
         [backbone.key, keras.__version__, keras.config.backend(), head.labels, settings.model_dump(mode="json")],
@@ -164,7 +163,7 @@ def _key(head: Head, backbone: Backbone, train: Rows, validation: Rows, settings
 
 
 class _Network:
-    """Block5 and the layers of a head as one network, with its optimizer."""
+    """Block5 and the head as one Keras model, with its optimizer."""
 
     def __init__(self, head: Head, backbone: Backbone, settings: HeadSettings) -> None:
         keras = load_keras()
@@ -181,7 +180,7 @@ class _Network:
             or [np.empty(0, dtype=np.int64)]
         )
         earlier = keras.Input((len(self._earlier),), dtype="float32")
-        output = (self._joined(keras, earlier, backbone.layers) - head.mean) / head.scale
+        output = (self._feature_vector(keras, earlier, backbone.layers) - head.mean) / head.scale
         self._dense: list[Any] = []
         self._draws: list[Any] = []
         for number, (kernel, bias) in enumerate(head.layers):
@@ -200,8 +199,8 @@ class _Network:
         self._model.compile(optimizer=self._optimizer, loss=loss, jit_compile=False)
         self._optimizer.build(self._model.trainable_variables)
 
-    def _joined(self, keras: Any, earlier: Any, layers: Sequence[str]) -> Any:
-        """The feature vector: block5's columns from its maps, the others as they come in."""
+    def _feature_vector(self, keras: Any, earlier: Any, layers: Sequence[str]) -> Any:
+        """Build the feature vector: block5's columns from its maps, the other columns from the input."""
         parts, start = [], 0
         for name, columns in zip(layers, feature_columns(layers), strict=True):
             width = columns.stop - columns.start
@@ -214,30 +213,30 @@ class _Network:
 
     @property
     def weights(self) -> list[Any]:
-        """Keras' variables of block5 and of the head's layers."""
+        """The Keras variables of block5 and of the head."""
         weights: list[Any] = self._model.weights
         return weights
 
     @property
     def variables(self) -> list[Any]:
-        """The weights, and all else that the next step depends on: the optimizer's state, and dropout's draws."""
+        """All state that the next step depends on: weights, optimizer and dropout seed."""
         return [*self.weights, *self._optimizer.variables, *self._draws]
 
     @property
     def head(self) -> Head:
-        """The head as it is now."""
+        """The current head."""
         arrays = [[np.array(array) for array in dense.get_weights()] for dense in self._dense]
         return replace(self._start, layers=tuple((kernel, bias) for kernel, bias in arrays))
 
-    def learn(self, maps: Floats, features: Floats, class_indexes: Indexes, weights: Floats) -> float:
-        """One step; the batch's weighted loss before it."""
+    def train_batch(self, maps: Floats, features: Floats, class_indexes: Indexes, weights: Floats) -> float:
+        """Train on one batch; returns its weighted loss before the step."""
         self._model.reset_metrics()
         maps = maps.reshape(-1, *self.block5.map_shape)
         inputs = [maps, features[:, self._earlier]] if len(self._earlier) else maps
         result = self._model.train_on_batch(inputs, class_indexes, sample_weight=weights, return_dict=True)
         return float(result["loss"])
 
-    def slow_down(self) -> None:
+    def reduce_learning_rate(self) -> None:
         """Reset the optimizer and lower its learning rate."""
         rate = SLOWER * float(self._optimizer.learning_rate)
         for variable in self._optimizer.variables:
@@ -245,20 +244,20 @@ class _Network:
         self._optimizer.learning_rate = rate
 
     def logits(self, maps: Floats, features: Floats) -> Floats:
-        """(n, k) for n rows, n at most BATCH."""
+        """Logits (n, k) of n <= BATCH rows."""
         return self.head.logits(self.block5.features(features, maps))
 
 
 @dataclass(slots=True)
 class _State:
-    """The progress of a stage, without the network's variables.
+    """The progress of a fit, without the variables of the network.
 
     Attributes:
-        batch: of the epoch, the next one; those of validation are counted on from those that are learned from.
-        train_loss: of the epoch's batches so far, in total.
-        logits: (m, k) of validation, filled in while an epoch ends.
-        best_logits: those of the best epoch; of the start, before there is one.
-        best: the network's weights after the best epoch; empty before there is one.
+        batch: the next batch of the epoch; validation batches come after training batches.
+        train_loss: sum over the epoch's batches so far.
+        logits: (m, k) of the validation split, filled in by its batches.
+        best_logits: of the best epoch; initially those before fine-tuning.
+        best: the weights after the best epoch; empty if there is none yet.
     """
 
     logits: Floats
@@ -272,7 +271,7 @@ class _State:
 
 
 class _Fit:
-    """A network on its way."""
+    """A fit that runs batch by batch and can be saved and resumed."""
 
     def __init__(
         self, head: Head, backbone: Backbone, train: Rows, validation: Rows, maps: FeatureCache, settings: HeadSettings
@@ -293,35 +292,35 @@ class _Fit:
 
     @property
     def done(self) -> int:
-        """Batches that are done, of both kinds."""
+        """Number of batches done, training and validation."""
         return self._state.epoch * self._n_batches + self._state.batch
 
     @property
     def total(self) -> int:
-        """Batches at most."""
+        """Maximum number of batches."""
         return self._settings.fine_tune_max_epochs * self._n_batches
 
     @property
-    def is_over(self) -> bool:
-        """Whether the last epoch is done, or several in a row were taken back."""
+    def is_finished(self) -> bool:
+        """Whether the last epoch is done, or PATIENCE epochs in a row were rolled back."""
         state = self._state
         best = -1 if state.best_epoch is None else state.best_epoch
         return state.epoch == self._settings.fine_tune_max_epochs or state.epoch - 1 - best >= PATIENCE
 
-    def work(self) -> None:
-        """Do one batch, and end the epoch with its last one."""
+    def run_batch(self) -> None:
+        """Run one batch; the last one ends the epoch."""
         state = self._state
         if state.batch < self._n_steps:
-            self._learn(self._order[state.batch])
+            self._train_batch(self._order[state.batch])
         else:
             start = (state.batch - self._n_steps) * BATCH
-            self._judge(slice(start, start + BATCH))
+            self._evaluate_batch(slice(start, start + BATCH))
         state.batch += 1
         if state.batch == self._n_batches:
             self._end_epoch()
 
     def snapshot(self) -> tuple[Arrays, Json]:
-        """All that `restore` needs."""
+        """The arrays and figures that `restore` needs."""
         state = self._state
         arrays: Arrays = {"logits": state.logits, "best_logits": state.best_logits}
         arrays |= {f"best_{number}": array for number, array in enumerate(state.best)}
@@ -331,7 +330,7 @@ class _Fit:
         return arrays, {**{name: getattr(state, name) for name in names}, "history": history}
 
     def restore(self, arrays: Arrays, figures: Json) -> None:
-        """Go on from a snapshot."""
+        """Continue from a snapshot."""
         history = [TunedEpoch(**epoch) for epoch in figures["history"]]
         best = [arrays[f"best_{number}"] for number in range(sum(name.startswith("best_") for name in arrays) - 1)]
         self._state = _State(
@@ -341,7 +340,7 @@ class _Fit:
         self._order = self._draw_order()
 
     def result(self) -> Tuning:
-        """What it came to."""
+        """The result so far, with the weights of the best epoch."""
         state = self._state
         _assign(self._network.weights, state.best or self._start)
         return Tuning(
@@ -354,19 +353,19 @@ class _Fit:
         )
 
     def _draw_order(self) -> list[Indexes]:
-        """The epoch's batches of rows, by its number alone; filled up, as each new shape is compiled."""
+        """Row indexes of the epoch's batches, seeded by its number; padded, because each new shape is compiled."""
         rng = np.random.default_rng([self._settings.seed, self._state.epoch])
         order = np.resize(rng.permutation(len(self._train.keys)), self._n_steps * BATCH)
         return np.split(order, self._n_steps)
 
-    def _learn(self, places: Indexes) -> None:
+    def _train_batch(self, places: Indexes) -> None:
         train = self._train
         maps = self._maps.load_rows([train.keys[place] for place in places])
-        self._state.train_loss += self._network.learn(
+        self._state.train_loss += self._network.train_batch(
             maps, train.features[places], train.class_indexes[places], self._row_weights[places]
         )
 
-    def _judge(self, places: slice) -> None:
+    def _evaluate_batch(self, places: slice) -> None:
         maps = self._maps.load_rows(self._validation.keys[places])
         self._state.logits[places] = self._network.logits(maps, self._validation.features[places])
 
@@ -380,13 +379,13 @@ class _Fit:
             state.best = _values(self._network.weights)
         else:
             _assign(self._network.weights, state.best or self._start)
-            self._network.slow_down()
+            self._network.reduce_learning_rate()
         state.epoch, state.batch, state.train_loss = state.epoch + 1, 0, 0.0
         self._order = self._draw_order()
 
 
 def _values(variables: Sequence[Any]) -> list[Any]:
-    """Copies, as arrays."""
+    """Copies of variables as arrays."""
     return [np.array(variable.numpy()) for variable in variables]
 
 

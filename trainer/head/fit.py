@@ -24,12 +24,12 @@ from trainer.vgg16.backend import load_keras
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_SCALE = 1e-6  # a feature that never varies is not blown up
+SMALLEST_SCALE = 1e-6  # avoids dividing by almost zero for a constant feature
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one pass over the training features came to; losses in nats, accuracies in 0..1."""
+    """Losses (nats) and accuracies (0..1) of one epoch."""
 
     train_loss: float
     train_accuracy: float
@@ -55,19 +55,19 @@ class FittedHead:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """By how much a loss became lower, in nats a photo, and the standard error of that."""
+    """Decrease of a loss in nats per photo, and its standard error."""
 
     mean: float
     error: float
 
     @property
     def is_clear(self) -> bool:
-        """More than two standard errors: chance alone often makes a loss a little lower."""
+        """Whether the gain is more than two standard errors; a smaller one may be chance."""
         return self.mean > 2 * self.error
 
 
 def gain(logits: Floats, before: Floats, class_indexes: Indexes) -> Gain:
-    """How much better (n, k) logits answer than those before, for the same photos."""
+    """Decrease of the cross-entropy from (n, k) logits `before` to `logits`, for the same photos."""
     gains = _cross_entropy(before, class_indexes) - _cross_entropy(logits, class_indexes)
     return Gain(float(gains.mean()), float(gains.std() / np.sqrt(len(gains))))
 
@@ -85,22 +85,22 @@ def fit_head(
 ) -> FittedHead:
     """Fit a head.
 
-    The same arrays and settings give the same head, bit for bit, on the same machine; no global seed is touched.
+    The same arrays and settings give a bit-identical head on the same machine; no global seed is changed.
 
     Args:
-        features: (n, n_views, d); each view of a photo is a training row of its own.
+        features: (n, n_views, d); each view of a photo is one training row.
         class_indexes: (n,) in 0..k-1, each label at least once.
-        validation_features: (m, d), the view that photos are judged by.
+        validation_features: (m, d), of the view used for prediction.
         validation_class_indexes: (m,).
         labels: k names in the order of the class indexes.
         groups: (n,) the member of each photo; None: each photo is of its own.
         progress: called after each step with (steps done, steps at most): strengths of the penalty, then epochs.
 
     Raises:
-        ModelError: shapes do not fit, or values are not finite.
+        ModelError: a value is not finite, or a class has no photo.
     """
     if not (_is_finite(features) and _is_finite(validation_features)):
-        raise ModelError("features hold values that are not finite; delete data_dir/features and compute them again")
+        raise ModelError("features contain values that are not finite; delete data_dir/features and compute them again")
     n_photos, n_views, n_features = features.shape
     rows = Rows(
         features=features.reshape(n_photos * n_views, n_features),
@@ -166,7 +166,7 @@ def _fit_hidden(
     best, best_loss, best_epoch = empty, np.inf, 0
     history: list[Epoch] = []
     for epoch in range(settings.max_epochs):
-        order = np.resize(rng.permutation(n_rows), n_steps * batch_size)  # filled up, as each new shape is compiled
+        order = np.resize(rng.permutation(n_rows), n_steps * batch_size)  # padded, because each new shape is compiled
         for batch in np.split(order, n_steps):
             standardised = empty.standardise(rows.features[batch])
             model.train_on_batch(standardised, rows.class_indexes[batch], sample_weight=rows.weights[batch])
@@ -190,7 +190,7 @@ def _is_finite(features: Floats) -> bool:
 
 
 def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
-    """(d,) mean and standard deviation, without a second copy of the rows."""
+    """Mean and standard deviation, each (d,), computed in chunks to save memory."""
     total = np.zeros(rows.shape[1])
     squares = np.zeros(rows.shape[1])
     for start in range(0, len(rows), CHUNK):
@@ -204,14 +204,14 @@ def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
 
 
 def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSettings) -> Floats:
-    """(k,) what a row of each class counts; with balance "weights" all classes count the same in total.
+    """Weight (k,) of a row of each class; with balance "weights" all classes have the same total weight.
 
     Raises:
         ModelError: a class has no row.
     """
     counts = np.bincount(class_indexes, minlength=n_classes)
     if counts.min() == 0:
-        raise ModelError(f"class {int(counts.argmin())} has no training photo")
+        raise ModelError(f"class {int(counts.argmin())} has no training photo; add photos of it")
     if settings.balance == "none":
         return np.ones(n_classes, dtype=np.float32)
     weights: Floats = (counts.sum() / (n_classes * counts)).astype(np.float32)
@@ -242,14 +242,14 @@ def _build(keras: Any, n_features: int, n_classes: int, n_steps: int, settings: 
 
 
 def judge(logits: Floats, class_indexes: Indexes) -> tuple[float, float]:
-    """Balanced cross-entropy in nats, so that a rare class counts in early stopping too, and pooled accuracy."""
+    """Balanced cross-entropy in nats (so that rare classes count in early stopping), and pooled accuracy."""
     losses = _cross_entropy(logits, class_indexes)
     by_class = [losses[class_indexes == index].mean() for index in np.unique(class_indexes)]
     return float(np.mean(by_class)), float((logits.argmax(axis=1) == class_indexes).mean())
 
 
 def _cross_entropy(logits: Floats, class_indexes: Indexes) -> Floats:
-    """(n,) in nats."""
+    """Cross-entropy of each row, (n,) in nats."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses: Floats = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), class_indexes]
     return losses

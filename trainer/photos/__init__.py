@@ -1,1 +1,1 @@
-"""Photo files and which of them we hold: decoding, duplicates, manifest, splits."""
+"""Photo files: decoding, duplicates, the manifest of stored photos, splits."""

@@ -1,13 +1,13 @@
-"""Sorts the manifest's photos into train, validation and holdout; no member and no near-duplicate is in two.
+"""Assigns photos to train, validation and holdout, so that no member and no near-duplicate is in two splits.
 
-- All photos of a member stay in one split, which a hash of the member decides: new photos never move old ones.
-- A photo without a member goes with the photo it is nearly the same as, or else by a hash of its own.
-- A photo that is nearly the same as an earlier one in another split is left out. So is every photo that is nearly the
-  same as one with another label: one of the two labels is wrong, and nobody knows which.
-- While a label has photos of a few members only, a new member goes to a split that has none of the label yet, once the
-  split's share of the members comes to one. This looks back only, so later photos do not change it either.
-- A source that brings its own split keeps it; of two splits with nearly the same photo, holdout keeps it, then
-  validation. Where it brings no validation or no holdout, that share of its training photos is split off as above.
+- All photos of a member are in one split, chosen by a hash of the member: new photos never move old ones.
+- A photo without a member joins the split of its near-duplicate; if it has none, its own hash decides.
+- A near-duplicate of an earlier photo in another split is excluded. Near-duplicates with different labels are all
+excluded: one of the labels is wrong, and it is unknown which.
+- While a label has few members, a new member goes to a split without photos of the label, as soon as the split's share
+of the members is at least one. Only earlier photos count, so later photos do not change this either.
+- Splits given by the source are kept; of near-duplicates in two splits, holdout keeps its photo, then validation. A
+missing validation or holdout split is taken from the source's training photos, as above.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from trainer.photos.manifest import Photo
 
 Split = Literal["train", "validation", "holdout"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
-# Which split keeps a photo that is in two of a source's own splits.
+# The split that keeps a photo when the source has it in two splits.
 KEEPS_FIRST: dict[str | None, int] = {"holdout": 0, "validation": 1, "train": 2, None: 0}
 
-EPSILON = 1e-9  # a fifth of five is one
+EPSILON = 1e-9  # 0.2 * 5 must count as 1
 
 OTHER_SPLIT = "nearly the same as a photo in another split"
 OTHER_LABEL = "nearly the same as a photo with another label"
@@ -37,12 +37,12 @@ OTHER_LABEL = "nearly the same as a photo with another label"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A photo as training sees it.
+    """A photo with its class and split.
 
     Attributes:
-        path: of the file, absolute or relative to the working folder.
-        class_index: the label's place in `Dataset.labels`.
-        group: the member, or the family of near-duplicates, whose photos stay together.
+        path: of the file, absolute or relative to the working directory.
+        class_index: index of the label in `Dataset.labels`.
+        group: the member, or the group of near-duplicates; its photos stay in one split.
     """
 
     sha256: str
@@ -58,9 +58,9 @@ class Dataset:
     """Labelled photos in three splits.
 
     Attributes:
-        labels: sorted; a label's place is its class index.
+        labels: sorted; the index of a label is its class index.
         items: in the order of admission.
-        excluded: (sha256, reason) of photos that are left out, in the order of admission.
+        excluded: (sha256, reason) of excluded photos, in the order of admission.
     """
 
     labels: tuple[str, ...]
@@ -75,20 +75,20 @@ class Dataset:
 def build_dataset(
     photos: Iterable[Photo], *, split: SplitSettings, data_dir: Path, labels: Collection[str] = ()
 ) -> Dataset:
-    """Sort photos into splits.
+    """Assign photos to splits.
 
     Args:
-        photos: in the order of admission. More photos at the end move none of those before them to another split.
-        data_dir: what a photo's relative path starts from.
-        labels: those that must be there; more may be.
+        photos: in the order of admission. Photos added at the end do not move earlier ones to another split.
+        data_dir: base of relative photo paths.
+        labels: required labels; there may be more.
 
     Raises:
-        DatasetError: a label has too few photos, or none in one of the splits; it says how many are missing.
+        DatasetError: a label has too few photos, or none in one of the splits; the message says how many are missing.
     """
     listed = list(photos)
     neighbours = find_neighbours([photo.phash for photo in listed], max_bits=split.near_duplicate_bits)
     places = _places(listed, neighbours, split)
-    conflicting = _with_two_labels(listed, neighbours)
+    conflicting = _with_conflicting_labels(listed, neighbours)
     names = tuple(sorted({photo.label for photo in listed} | set(labels)))
     indexes = {name: index for index, name in enumerate(names)}
     items: list[Item] = []
@@ -107,10 +107,10 @@ def build_dataset(
 
 
 def _places(photos: Sequence[Photo], neighbours: Neighbours, settings: SplitSettings) -> list[tuple[str, Split] | None]:
-    """(group, split) of each photo; None for one that would be in two splits at once."""
+    """(group, split) of each photo; None for one that would be in two splits."""
     splitter = _Splitter(settings, own={photo.split for photo in photos})
     places: list[tuple[str, Split] | None] = [None] * len(photos)
-    placed: dict[int, tuple[int, str, Split]] = {}  # distinct hash -> (turn, group, split) of its earliest photo
+    placed: dict[int, tuple[int, str, Split]] = {}  # perceptual hash -> (order, group, split) of its first photo
     order = sorted(range(len(photos)), key=lambda at: KEEPS_FIRST[photos[at].split])
     for turn, at in enumerate(order):
         photo, number = photos[at], int(neighbours.ids[at])
@@ -131,7 +131,7 @@ class _Splitter:
     """Assigns groups to splits, one after another; later photos do not move earlier ones."""
 
     def __init__(self, settings: SplitSettings, *, own: Collection[str | None]) -> None:
-        """`own`: the splits that the source brings along, None among them for photos without one."""
+        """`own`: the splits given by the source; None stands for photos without one."""
         holdout = 0.0 if "holdout" in own else settings.holdout
         validation = 0.0 if "validation" in own else settings.validation
         self._shares: dict[Split, float] = {
@@ -143,21 +143,21 @@ class _Splitter:
         self._n_groups: defaultdict[str, Counter[Split]] = defaultdict(Counter)
 
     def choose(self, group: str, photo: Photo) -> Split:
-        """The split for a photo of a group."""
+        """Choose the split for a photo of a group."""
         if photo.split == "holdout":
             return "holdout"
         if photo.split == "validation":
             return "validation"
-        split = self._splits.get(group) or self._for_new(group, photo.label)
+        split = self._splits.get(group) or self._split_for_new_group(group, photo.label)
         return split if self._shares[split] else "train"
 
     def settle(self, group: str, label: str, split: Split) -> None:
-        """Record that a photo's group is in a split from now on."""
+        """Record the split of a group."""
         if group not in self._splits:
             self._splits[group] = split
             self._n_groups[label][split] += 1
 
-    def _for_new(self, group: str, label: str) -> Split:
+    def _split_for_new_group(self, group: str, label: str) -> Split:
         by_hash = self._by_hash(group)
         had = self._n_groups[label]
         n_groups = had.total() + 1
@@ -171,8 +171,8 @@ class _Splitter:
         return "validation" if at < self._shares["holdout"] + self._shares["validation"] else "train"
 
 
-def _with_two_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int]:
-    """The indexes of photos that have a near-duplicate with another label."""
+def _with_conflicting_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int]:
+    """Indexes of photos that have a near-duplicate with another label."""
     labels: defaultdict[int, set[str]] = defaultdict(set)
     numbers: list[int] = neighbours.ids.tolist()
     for number, photo in zip(numbers, photos, strict=True):
@@ -185,7 +185,7 @@ def _with_two_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int
 def _check(labels: Sequence[str], items: Sequence[Item], settings: SplitSettings) -> None:
     if len(labels) < 2:
         held = f"there are photos of {labels[0]} only" if labels else "there are no photos"
-        raise DatasetError(f"{held}; two labels are needed at least. Run `python -m trainer scrape`")
+        raise DatasetError(f"{held}; at least two labels are needed. Run `python -m trainer scrape`")
     n_photos = Counter(item.label for item in items)
     wanted = settings.min_photos_per_label
     few = [
@@ -204,6 +204,6 @@ def _check(labels: Sequence[str], items: Sequence[Item], settings: SplitSettings
         n_groups = Counter(label for label, _ in {(item.label, item.group) for item in items})
         members = ", ".join(f"{label}: {n_groups[label]}" for label in labels)
         raise DatasetError(
-            f"each split needs photos of each label: {'; '.join(empty)}. Photos of one member, and nearly the same "
-            f"photos, stay in one split (members by label: {members}); gather photos of more members"
+            f"each split needs photos of each label: {'; '.join(empty)}. Photos of one member, and "
+            f"near-duplicates, stay in one split (members by label: {members}); add photos of more members"
         )

@@ -1,25 +1,26 @@
 """Decodes photos and makes the square views for VGG16; training and serving both use it.
 
-Every failure of every library, for any bytes, comes out as `ImageError` with one of these reasons:
+For any bytes, every library error becomes an `ImageError` with one of these reasons:
 
     empty               no bytes at all
     not_an_image        HTML, SVG, text, PDF, a video, ...
-    unsupported         an image, of a format or a kind of pixel that is not decoded here
+    unsupported         an image in a format or pixel type that is not decoded
     truncated           the end is missing
     damaged             the bytes contradict the format
     too_large           more bytes than images.max_bytes
-    too_many_pixels     more pixels than images.max_pixels; said by the header, before memory is spent
+    too_many_pixels     more pixels than images.max_pixels, according to the header, before decoding
     too_small           a side shorter than images.min_side_px
     animated_too_long   more frames or pages than images.max_frames
     too_heavy           decoding ran out of memory
 
-Decisions someone may question:
+Design decisions:
 
-- Transparency is laid on white, as most software does that turns such a picture into a JPEG; training photos are JPEGs.
+- Transparent pixels become white, as when most software saves a JPEG; training photos are JPEGs.
 - Samples of 16 bits keep their upper eight: Pillow reads 16-bit colour so, and 16-bit grey follows it here.
-- Embedded colour profiles are not applied: at 224 px they change little, and they open one more parser to strangers.
-- Of an animation, or of a file with pages, the first picture counts.
-- Half a picture is not judged: `LOAD_TRUNCATED_IMAGES` stays off.
+- Embedded colour profiles are not applied: at 224 px they change little, and they would expose one more parser to
+untrusted data.
+- Only the first frame or page of a file is used.
+- Truncated files are rejected: `LOAD_TRUNCATED_IMAGES` stays off.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the slack that lies before the square
+_SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the excess length that is before the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) 
     """Decode one photo, turned as its EXIF says.
 
     Args:
-        data: the file's bytes; nothing about them is trusted.
-        limits: checked before memory is spent.
+        data: the file's bytes; untrusted.
+        limits: checked before decoding.
         side_px: when only views of this side are wanted, a large JPEG is decoded at a half, quarter or eighth of its
             size, with both sides still at least twice `side_px`; None: at full size.
 
@@ -107,7 +108,7 @@ def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) 
         (h, w, 3) uint8, RGB, writable.
 
     Raises:
-        ImageError: for whatever reason; the module's docstring lists them.
+        ImageError: the bytes cannot be decoded; the module docstring lists the reasons.
     """
     return np.array(_decode(data, limits, side_px=side_px))
 
@@ -115,11 +116,11 @@ def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) 
 def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
     """One square view of a photo.
 
-    `whole` is the whole photo, squashed into the square: cropping would cut off heads, shoes and props of a portrait
-    photo, padding would spend two fifths of each pass on bars whose width gives the orientation away; pooled features
-    bear the squashing, and the recipe that is compared with does the same. `mirror` is `whole`, mirrored exactly.
-    `top`, `middle` and `bottom` are the largest squares at these places of a portrait photo; at the left, in the
-    middle and at the right of a landscape one; all three the whole of a square one.
+    `whole` is the whole photo, resized to the square without keeping its proportions. Cropping would cut off heads,
+    shoes and props of a portrait photo. Padding would spend two fifths of each pass on bars, whose width reveals the
+    orientation. Pooled features tolerate the distortion, and the reference recipe does the same. `mirror` is `whole`,
+    mirrored exactly. `top`, `middle` and `bottom` are the largest squares at these positions of a portrait photo; of a
+    landscape photo, at the left, in the middle and at the right; of a square photo, all of it.
 
     Args:
         rgb: (h, w, 3) uint8.
@@ -154,7 +155,7 @@ def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px
 
 
 def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height: int) -> Pixels:
-    """The whole photo in its own proportions, as large as fits into a box; never enlarged.
+    """The whole photo scaled down to fit a box; proportions are kept, and it is never enlarged.
 
     Returns:
         (h, w, 3) uint8 with h <= max_height and w <= max_width.
@@ -187,18 +188,18 @@ def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image
         return _turn(_to_rgb(image), _orientation(image))
     except ImageError:
         raise
-    except Exception as error:  # the libraries raise whatever they like: KeyError, struct.error, SystemError, ...
+    except Exception as error:  # the libraries raise many types: KeyError, struct.error, SystemError, ...
         raise _explain(error, data) from error
 
 
 @cache
 def _register_heif() -> None:
-    """Thumbnails off: an embedded one may show another picture than the photo."""
+    """Register HEIF without thumbnails: an embedded one may differ from the photo."""
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 def check_bytes(data: bytes, limits: ImageSettings) -> None:
-    """Refuse what can be refused before a library parses the bytes.
+    """Check everything that can be checked before a library parses the bytes.
 
     Raises:
         ImageError: "empty", "too_large", and for some formats "too_many_pixels", "damaged".
@@ -228,7 +229,7 @@ def _check_pixels(width: int, height: int, limits: ImageSettings) -> None:
 
 def _check_size(image: Image.Image, limits: ImageSettings) -> None:
     _check_pixels(*image.size, limits)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, however little of it is picture
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded whole, even if little of it is used
         tags = image.tag_v2
         _check_pixels(tags.get(TiffImagePlugin.TILEWIDTH, 1), tags.get(TiffImagePlugin.TILELENGTH, 1), limits)
     if min(image.size) < limits.min_side_px:
@@ -248,11 +249,11 @@ def _check_frames(image: Image.Image, limits: ImageSettings) -> None:
 
 
 def _has_frame(image: Image.Image, index: int) -> bool:
-    """Whether there is a frame number `index`, from 0, without decoding any."""
+    """Whether frame `index` (from 0) exists, without decoding it."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return getattr(image, "n_frames", 1) > index
     try:
-        image.seek(index)  # `n_frames` would walk all pages, which takes hours for a file made to do so
+        image.seek(index)  # `n_frames` would visit all pages, which takes hours for a malicious file
     except EOFError:
         return False
     finally:
@@ -277,7 +278,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 when there is none or it cannot be read: a photo is not refused for that."""
+    """The EXIF orientation, 1 to 8; 1 when it is missing or unreadable: that is no reason to refuse a photo."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
@@ -291,7 +292,7 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
-    """Each box is resampled once: `mirror` shares it with `whole`, and the three squares of a square photo are one."""
+    """Make the views; equal boxes are resampled once (`mirror` and `whole`, the squares of a square photo)."""
     boxes = [view_box(image.size, name) for name in names]
     resized = {
         box: np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
@@ -301,7 +302,7 @@ def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
 
 
 def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what a view shows of a photo."""
+    """Left, top, right and bottom of the part of a photo that a view shows."""
     if name not in VIEWS:
         raise ValueError(f"{name!r} is no view; known: {', '.join(VIEWS)}")
     width, height = size
@@ -313,7 +314,7 @@ def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
 
 
 def _explain(error: Exception, data: bytes) -> ImageError:
-    """Turns what a library raised into what is wrong with the file and what to do about it."""
+    """Turn a library's error into an `ImageError` that says what is wrong with the file and what to do."""
     kind, about = filetype.family(data), f"{len(data):,} bytes"
     if isinstance(error, MemoryError):
         return ImageError(f"decoding the {kind} ({about}) takes too much memory; scale it down", reason="too_heavy")

@@ -1,7 +1,7 @@
-"""The SQLite file of the photos held and refused, with their sources and reasons.
+"""The SQLite database of stored and refused photos, with their sources and the reasons.
 
-A row is written only after its file is complete on disk, each change is one transaction, and the order of rows is the
-order of admission, which the splits depend on.
+A row is written after its file is complete on disk. Each change is one transaction. Rows are in the order of admission,
+which determines the splits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.errors import StorageError
 from trainer.files import storage_error
 
 FILE_NAME = "manifest.sqlite3"
-# Each entry takes the file one format version further; entries are only ever added.
+# Each entry migrates the file to the next format version. Never change an entry, only add new ones.
 MIGRATIONS = (
     """
     CREATE TABLE photos (
@@ -81,18 +81,18 @@ Values = Sequence[object] | Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo that we hold.
+    """A stored photo.
 
     Attributes:
-        sha256: of the file, 64 hex digits; a source has no two photos with the same.
+        sha256: of the file, 64 hex digits; unique within the source.
         photo_id: unique within the source.
-        member_id: who posted it; None where the source has no members.
-        path: of the file; relative to data_dir, or absolute for a photo that is used in place.
-        width: in pixels, turned as the photo's EXIF says; so is `height`.
-        phash: perceptual hash, 64 hex digits, that is 256 bits.
-        split: "train", "validation" or "holdout" where the source brings its own split.
-        fetched_at: when its bytes were read; aware, UTC.
-        flag: the country code that the source showed beside the member.
+        member_id: the member who posted it; None if the source has no members.
+        path: of the file; relative to data_dir, or absolute if the photo is used in place.
+        width: in pixels, after the EXIF rotation; same for `height`.
+        phash: perceptual hash, 64 hex digits (256 bits).
+        split: "train", "validation" or "holdout" if the source defines splits.
+        fetched_at: when its bytes were read; aware datetime, UTC.
+        flag: the country code that the source shows for the member.
     """
 
     sha256: str
@@ -114,14 +114,14 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A photo that is not held, and why.
+    """A photo that was refused, and why.
 
     Attributes:
-        reason: one or two words, for counting.
-        detail: the whole story.
-        sha256: of the bytes, when there were any.
-        final: it is not tried again.
-        attempts: how often it was refused by now.
+        reason: a few words, used for counting.
+        detail: the full error message.
+        sha256: of the bytes; None if there were none.
+        final: the photo is not fetched again.
+        attempts: how often it was refused so far.
     """
 
     source: str
@@ -172,8 +172,8 @@ class Manifest:
         """Add a photo whose file is complete; an earlier refusal of it is deleted.
 
         Raises:
-            StorageError: it could not be written.
-            sqlite3.IntegrityError: its source has a photo with its sha256 or its id already.
+            StorageError: the row could not be written.
+            sqlite3.IntegrityError: the source already has a photo with this sha256 or id.
         """
         with self._transaction():
             self._add(photo)
@@ -196,12 +196,12 @@ class Manifest:
             self._refuse(refusal)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Record why a photo is not held; replaces an earlier refusal of it."""
+        """Record why a photo was refused; replaces an earlier refusal of it."""
         with self._transaction():
             self._refuse(refusal)
 
     def forget(self, source: str, kind: Kind, id_: str, *, now: datetime) -> None:
-        """Delete a photo, or all photos of a member, and refuse them from now on; the caller deletes their files."""
+        """Delete a photo, or all photos of a member, and block them; the caller deletes their files."""
         column = "photo_id" if kind == "photo" else "member_id"
         with self._transaction():
             self._db.execute(
@@ -231,12 +231,12 @@ class Manifest:
         )
 
     def labels(self, source: str) -> set[str]:
-        """All labels under which a source listed photos, refused ones included."""
+        """All labels of a source's photos, including refused ones."""
         query = "SELECT label FROM photos WHERE source = ? UNION SELECT label FROM refusals WHERE source = ?"
         return {label for (label,) in self._rows(query, (source, source))}
 
     def refusals(self, source: str | None = None) -> Iterator[Refusal]:
-        """All refusals, the oldest first, or those of one source."""
+        """All refusals, or those of one source, oldest first."""
         return self._select_refusals("? IS NULL OR source = ?", source, source)
 
     def refusal(self, source: str, photo_id: str) -> Refusal | None:
@@ -247,12 +247,12 @@ class Manifest:
         return list(self._select_refusals("source = ? AND sha256 = ?", source, sha256))
 
     def clear_refusals(self, source: str) -> None:
-        """Drop all refusals of a source, so that each photo is looked at again."""
+        """Delete all refusals of a source, so that each photo is examined again."""
         with self._transaction():
             self._db.execute("DELETE FROM refusals WHERE source = ?", (source,))
 
     def knows(self, source: str, photo_id: str, *, member_id: str | None = None, image_url: str = "") -> Known | None:
-        """Why a listed photo need not be fetched: held under this id or URL, refused for good, or forgotten."""
+        """Why a listed photo is not fetched: held under this id or URL, finally refused, or forgotten; else None."""
         found: Known | None = self._value(
             """
             SELECT CASE
@@ -269,12 +269,12 @@ class Manifest:
         return found
 
     def next_page(self, source: str, label: str) -> int | None:
-        """From which page on a listing was never read; 1 when it is new, None when nothing is expected there."""
+        """The first page of a listing that was never read; 1 for a new listing, None if no more pages are expected."""
         rows = list(self._rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
         return rows[0][0] if rows else 1
 
     def set_next_page(self, source: str, label: str, number: int | None) -> None:
-        """Remember from which page on a listing was never read; None: nothing is expected there."""
+        """Store the first page of a listing that was never read; None if no more pages are expected."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
 
@@ -334,18 +334,18 @@ class Manifest:
         version = self._value("PRAGMA user_version")
         if version > len(MIGRATIONS):
             raise StorageError(
-                f"{self.path}: has format {version}, this program knows {len(MIGRATIONS)}; use the newer program again"
+                f"{self.path}: has format {version}, this program knows {len(MIGRATIONS)}; update this program"
             )
         for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
             self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raises StorageError for errors of SQLite and of the file system, with advice."""
+        """Turn errors of SQLite and of the file system into StorageError, with advice."""
         try:
             yield
         except sqlite3.IntegrityError:
-            raise  # a fault of ours
+            raise  # a bug
         except sqlite3.DatabaseError as error:
             raise StorageError(f"{self.path}: {_advice(error)}") from error
         except OSError as error:
@@ -353,7 +353,7 @@ class Manifest:
 
 
 def _as_text(value: object) -> object:
-    """A value as SQLite keeps it."""
+    """A value as stored in SQLite."""
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, Path) else value
@@ -367,7 +367,7 @@ def _advice(error: sqlite3.DatabaseError) -> str:
         return "is in use by another process; nothing was changed. Wait for it to end and run it again"
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
         return (
-            f"is damaged ({error}); put it back from a backup, or move it away and run `python -m trainer scrape`, "
-            "which gathers the photos again"
+            f"is damaged ({error}); restore a backup, or move it away and run `python -m trainer scrape`, "
+            "which fetches the photos again"
         )
-    return f"cannot be read or written ({error}); nothing was changed. Look at the disk, whether it is full or damaged"
+    return f"cannot be read or written ({error}); nothing was changed. Check whether the disk is full or damaged"

@@ -1,8 +1,8 @@
-"""Finished versions on disk, and the history of champions.
+"""Stores finished versions on disk, and the history of champions.
 
-A version is one folder, written beside its place and moved there whole; SHA256SUMS holds it together, and nothing is
-loaded from a folder that does not match it. registry.json tells the champion and its history; it changes in one step,
-under a lock. A champion that is missing or damaged is replaced by the one before it, loudly.
+A version is one folder, written under a temporary name and then renamed. Its files are loaded only if they match its
+SHA256SUMS. registry.json records the champion and the history; it is replaced atomically, under a lock. If the champion
+is missing or damaged, the previous one serves instead, and this is logged as an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.vgg16.weights import Convolution, load_block5
 logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
-# Each entry takes a file's content one format version further; entries are only ever added.
+# Each entry migrates a file's content to the next format version. Never change an entry, only add new ones.
 VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "tuned": None},  # before block5 could be fine-tuned
 )
@@ -46,23 +46,23 @@ Kind = Literal["promotion", "rollback", "fallback"]
 
 @dataclass(frozen=True, slots=True)
 class VersionFacts:
-    """The facts of a version, enough to serve it and to train it again.
+    """The data needed to serve a version and to train it again.
 
     Attributes:
         labels: in the order of the scores.
-        weights: of the backbone: "imagenet", "random" or the path of a file; `weights_seed` for random ones.
+        weights: of the backbone: "imagenet", "random" (with `weights_seed`) or the path of a file.
         fingerprint: SHA-256 over the backbone's weights.
-        layers: whose pooled outputs the head sees, in order.
-        view: the view that photos are judged by.
-        precision: that the features were computed in.
-        threshold: the best score below which the answer is "not sure".
-        temperature: of the head's softmax; inside the head already, as the rest of its calibration is.
-        n_photos: learned from, all splits; `photos.txt` lists those of train and validation.
+        layers: their pooled outputs are the head's input, in this order.
+        view: the view used for prediction.
+        precision: of the features' computation.
+        threshold: if the best score is lower, the answer is "not sure".
+        temperature: of the head's softmax; for information, as the head stores its own calibration.
+        n_photos: in all splits; `photos.txt` lists those of train and validation.
         created_at: ISO 8601, UTC.
         libraries: name -> version.
-        settings: of the trainer, whole.
-        tuned: SHA-256 over block5's weights where they were fine-tuned: block5.npz holds them; None where VGG16's own
-            serve. `fingerprint` is of VGG16's own either way.
+        settings: all settings of the trainer.
+        tuned: SHA-256 over the fine-tuned weights of block5 (in block5.npz); None if block5 was not fine-tuned.
+            `fingerprint` is always that of VGG16's own weights.
     """
 
     labels: tuple[str, ...]
@@ -84,11 +84,11 @@ class VersionFacts:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A finished version whose files match their recorded hashes.
+    """A finished version; its files match their hashes.
 
     Attributes:
-        name: like "2026-11-23-1"; names sort by time when compared by `version_order`.
-        metrics: the report's figures, as JSON holds them.
+        name: like "2026-11-23-1"; `version_order` sorts names by time.
+        metrics: the report as JSON values.
     """
 
     name: str
@@ -97,18 +97,18 @@ class Version:
     metrics: Json
 
     def block5(self) -> dict[str, Convolution] | None:
-        """The weights that take the place of VGG16's own in block5; None where they were left. Raises ModelError."""
+        """The fine-tuned weights of block5; None if it was not fine-tuned. Raises ModelError."""
         return load_block5(self.folder / BLOCK5) if self.facts.tuned else None
 
 
 @dataclass(frozen=True, slots=True)
-class Reign:
-    """A period in which one version served.
+class Period:
+    """A period in which one version was the champion.
 
     Attributes:
-        since, until: ISO 8601, UTC; `until` is None for the one that serves now.
-        reason: why it came to serve.
-        kind: whether it took over from the one before, or came back because that one was rolled back or is damaged.
+        since, until: ISO 8601, UTC; `until` is None for the current champion.
+        reason: why it became the champion.
+        kind: promoted, returned by a rollback, or returned because a later champion is damaged.
     """
 
     version: str
@@ -119,13 +119,13 @@ class Reign:
 
 
 def version_order(name: str) -> tuple[str, int]:
-    """Sorts names as they came: the tenth of a day after the ninth."""
+    """Sort key for version names, oldest first: the tenth of a day comes after the ninth."""
     day, _, number = name.rpartition("-")
     return day, int(number)
 
 
 class Registry:
-    """The versions in data_dir, safe for several processes."""
+    """The versions in data_dir; several processes may use it at the same time."""
 
     def __init__(self, data_dir: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.folder = data_dir / "versions"
@@ -140,10 +140,10 @@ class Registry:
         return sorted((path.name for path in self.folder.iterdir() if NAME.fullmatch(path.name)), key=version_order)
 
     def load(self, name: str) -> Version:
-        """Read a version, every file checked against its recorded hash.
+        """Load a version and check every file against its hash.
 
         Raises:
-            ModelError: there is no such version, or a file of it is missing, changed or of a later format.
+            ModelError: there is no such version, or one of its files is missing, changed or in a newer format.
         """
         folder = self.folder / name
         if not NAME.fullmatch(name) or not folder.is_dir():
@@ -160,41 +160,41 @@ class Registry:
             raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
 
     def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
-        """Add a version: the files that `write` makes, facts and metrics; complete or not at all.
+        """Add a version atomically: facts, metrics and the files that `write` creates.
 
         Args:
-            facts: into version.json.
-            metrics: into metrics.json; JSON values only.
-            write: is given the folder, and fills it.
+            facts: saved as version.json.
+            metrics: saved as metrics.json; JSON values only.
+            write: called with the folder to write files into.
 
         Raises:
-            StorageError: the disk is full; no version was made.
+            StorageError: the disk is full; no version was added.
         """
         with only_one(self._lock, "change of the registry", wait=True):
             name = self._next_name()
-            beside = self.folder / f"{UNFINISHED}{name}"
+            temporary = self.folder / f"{UNFINISHED}{name}"
             try:
                 for leftover in self.folder.glob(f"{UNFINISHED}*"):
                     shutil.rmtree(leftover)
-                beside.mkdir(parents=True)
-                write(beside)
-                _write_json(beside / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
-                _write_json(beside / METRICS, metrics)
-                lines = [f"{_sha256(path)}  {path.relative_to(beside)}\n" for path in _files(beside)]
-                write_file(beside / SUMS, lambda file: file.write("".join(lines).encode()))
-                for path in _files(beside):
+                temporary.mkdir(parents=True)
+                write(temporary)
+                _write_json(temporary / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
+                _write_json(temporary / METRICS, metrics)
+                lines = [f"{_sha256(path)}  {path.relative_to(temporary)}\n" for path in _files(temporary)]
+                write_file(temporary / SUMS, lambda file: file.write("".join(lines).encode()))
+                for path in _files(temporary):
                     _sync_file(path)
-                beside.replace(self.folder / name)
+                temporary.replace(self.folder / name)
                 sync_folder(self.folder)
             except OSError as error:
-                raise storage_error(beside, error) from error
+                raise storage_error(temporary, error) from error
             finally:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
         logger.info("version saved name=%s", name)
         return self.load(name)
 
-    def history(self) -> list[Reign]:
-        """The champions in order, oldest first; the last one serves now.
+    def history(self) -> list[Period]:
+        """All champions, oldest first; the last one is the current champion.
 
         Raises:
             ModelError: registry.json cannot be read.
@@ -202,7 +202,7 @@ class Registry:
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             entries = _upgraded(content, REGISTRY_MIGRATIONS, self._file)
-            return [Reign(**entry) for entry in entries["history"]]
+            return [Period(**entry) for entry in entries["history"]]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -211,17 +211,17 @@ class Registry:
             ) from error
 
     def champion_name(self) -> str | None:
-        """The version that shall serve, unchecked; None while there is none. Raises ModelError as `history`."""
+        """The champion's name, without checking its files; None if there is none. Raises ModelError as `history`."""
         history = self.history()
         return history[-1].version if history else None
 
     def champion(self) -> Version | None:
-        """The version that serves: the champion or, where that is missing or damaged, the latest before it that is not.
+        """Load the champion; if it is missing or damaged, the latest intact champion before it.
 
-        Such a change is logged as an error, and kept in the history where that can be written.
+        A fallback is logged as an error and recorded in the history, if that can be written.
 
         Raises:
-            ModelError: there were champions, and none of them is whole.
+            ModelError: all champions are missing or damaged.
         """
         faults: dict[str, str] = {}
         for name in reversed(_succession(self.history())):
@@ -229,60 +229,60 @@ class Registry:
                 version = self.load(name)
             except ModelError as error:
                 faults[name] = str(error)
-                logger.error("champion set aside name=%s reason=%s", name, error)
+                logger.error("champion not loadable name=%s reason=%s", name, error)
                 continue
             if faults:
                 logger.error("an earlier champion serves instead name=%s", name)
-                self._note_fallback(version, faults)
+                self._record_fallback(version, faults)
             return version
         if faults:
-            raise ModelError("no champion is whole: " + "; ".join(faults.values()))
+            raise ModelError("all champions are missing or damaged: " + "; ".join(faults.values()))
         return None
 
     def promote(self, name: str, *, reason: str) -> Version:
         """Make a version the champion.
 
         Raises:
-            ModelError: it is missing or damaged; the champion stays.
-            StorageError: the disk is full; the champion stays.
+            ModelError: it is missing or damaged; the champion is unchanged.
+            StorageError: the disk is full; the champion is unchanged.
         """
         version = self.load(name)
         with only_one(self._lock, "change of the registry", wait=True):
-            self._enthrone(name, reason, "promotion")
+            self._set_champion(name, reason, "promotion")
         return version
 
     def rollback(self, *, reason: str = "rolled back by hand") -> Version:
-        """Make the champion before this one the champion again; twice goes two back.
+        """Make the previous champion the champion again; a second call goes back one more.
 
         Raises:
-            ModelError: there is none, or it is damaged; the champion stays.
-            StorageError: the disk is full; the champion stays.
+            ModelError: there is none, or it is damaged; the champion is unchanged.
+            StorageError: the disk is full; the champion is unchanged.
         """
         with only_one(self._lock, "change of the registry", wait=True):
             succession = _succession(self.history())
             if len(succession) < 2:
-                raise ModelError("there is no champion before this one; `python -m trainer models` shows the versions")
+                raise ModelError("there is no previous champion; `python -m trainer models` lists the versions")
             version = self.load(succession[-2])
-            self._enthrone(version.name, reason, "rollback")
+            self._set_champion(version.name, reason, "rollback")
         return version
 
-    def _note_fallback(self, version: Version, faults: dict[str, str]) -> None:
-        """Record a fallback in the history, unless another champion was made meanwhile."""
+    def _record_fallback(self, version: Version, faults: dict[str, str]) -> None:
+        """Record a fallback in the history, unless the champion has changed since."""
         try:
             with only_one(self._lock, "change of the registry", wait=True):
                 if self.champion_name() in faults:
-                    self._enthrone(version.name, "; ".join(faults.values()), "fallback")
+                    self._set_champion(version.name, "; ".join(faults.values()), "fallback")
         except StorageError as error:
-            logger.error("the change of champion could not be kept reason=%s", error)
+            logger.error("the change of champion could not be recorded reason=%s", error)
 
-    def _enthrone(self, name: str, reason: str, kind: Kind) -> None:
-        """Write the history on; the lock is held."""
+    def _set_champion(self, name: str, reason: str, kind: Kind) -> None:
+        """Append a champion to the history; the caller holds the lock."""
         history = self.history()
         if history and history[-1].version == name:
             return
         now = self._now().isoformat(timespec="seconds")
         history = [replace(reign, until=reign.until or now) for reign in history]
-        history.append(Reign(version=name, since=now, until=None, reason=reason, kind=kind))
+        history.append(Period(version=name, since=now, until=None, reason=reason, kind=kind))
         content = {"format": len(REGISTRY_MIGRATIONS) + 1, "history": [asdict(reign) for reign in history]}
         _write_json(self._file, content)
         logger.info("champion changed name=%s kind=%s reason=%s", name, kind, reason)
@@ -293,16 +293,16 @@ class Registry:
         numbers = [version_order(name)[1] for name in known if name.startswith(f"{day}-")]
         return f"{day}-{max(numbers, default=0) + 1}"
 
-    def _known_history(self) -> list[Reign]:
-        """The history; empty where it cannot be read, which is said when it matters."""
+    def _known_history(self) -> list[Period]:
+        """The history; empty if it cannot be read (the methods that need it raise the error)."""
         try:
             return self.history()
         except ModelError:
             return []
 
 
-def _succession(history: Sequence[Reign]) -> list[str]:
-    """The champions that a rollback can return to; the last one serves."""
+def _succession(history: Sequence[Period]) -> list[str]:
+    """The stack of champions for rollbacks; the last one is the current champion."""
     trail: list[str] = []
     for reign in history:
         if reign.kind != "promotion" and reign.version in trail:
@@ -313,17 +313,17 @@ def _succession(history: Sequence[Reign]) -> list[str]:
 
 
 def _upgraded(content: Json, migrations: Sequence[Callable[[Json], Json]], file: Path) -> Json:
-    """A file's content in today's format, without its format version. Raises ModelError for a later one."""
+    """Migrate a file's content to the current format. Raises ModelError for a newer one."""
     number = content.pop("format")
     if number > len(migrations) + 1:
-        raise ModelError(f"{file}: made by a later dokocos; update this one, or promote another version")
+        raise ModelError(f"{file}: made by a newer dokocos; update this one, or promote another version")
     for upgrade in migrations[number - 1 :]:
         content = upgrade(content)
     return content
 
 
 def _check_sums(folder: Path) -> None:
-    """Raises ModelError when the folder's files are not those that SHA256SUMS lists."""
+    """Raise ModelError if a file in the folder does not match SHA256SUMS."""
     advice = "promote another version (`python -m trainer models` lists them), or train again"
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
@@ -333,7 +333,7 @@ def _check_sums(folder: Path) -> None:
             if name not in found:
                 raise ModelError(f"{folder / name}: is missing; {advice}")
             if name not in recorded or _sha256(found[name]) != recorded[name]:
-                raise ModelError(f"{folder / name}: is not the file that was saved with this version; {advice}")
+                raise ModelError(f"{folder / name}: does not match its SHA-256 in {SUMS}; {advice}")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / SUMS}: cannot be read ({error}); {advice}") from error
 

@@ -1,6 +1,6 @@
-"""The champion in memory: scores and heat maps of prepared images.
+"""Loads the champion and computes scores and heat maps of prepared images.
 
-Beside it what the bot may know of the trainer's work: versions with their figures, and how many photos are new.
+Also gives the bot the versions with their metrics, and the number of new photos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.head.head import Head
 from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
-from trainer.registry.registry import Version as Version  # part of the seam
+from trainer.registry.registry import Version as Version  # part of the API for the bot
 from trainer.vgg16.backbone import Backbone, Pixels, Precision
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.weights import load_block5
@@ -34,12 +34,12 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What a version says about one image.
+    """The prediction of a version for one image.
 
     Attributes:
-        scores: (k,) float32 in the order of the version's labels, calibrated; they add up to one.
-        heatmap: (h, w) float32 in 0..1, where the last layer spoke for the best label; all zero when nowhere.
-        is_known: whether the image looks like photos that the version learned from.
+        scores: (k,) float32 in the order of the version's labels, calibrated; the sum is 1.
+        heatmap: (h, w) float32 in 0..1: Grad-CAM of the last layer for the best label; can be all zero.
+        is_known: whether the image is similar to the version's training photos.
     """
 
     scores: Floats
@@ -49,11 +49,11 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """The number of photos held.
+    """Numbers of stored photos.
 
     Attributes:
-        n_by_label: label -> how many are held.
-        n_new: how many came since the newest version was trained; all of them before the first.
+        n_by_label: label -> number of photos.
+        n_new: photos added since the newest version was trained; all photos if there is no version.
     """
 
     n_by_label: dict[str, int]
@@ -61,10 +61,10 @@ class Holdings:
 
 
 class Classifier:
-    """One version in memory. For one thread."""
+    """One version in memory; not thread-safe."""
 
     def __init__(self, version: Version, *, backbone: Backbone, head: Head, novelty: Novelty | None = None) -> None:
-        """Use `load`."""
+        """Private; use `load`."""
         self.version = version.name
         self.labels = version.facts.labels
         self.view = version.facts.view
@@ -75,15 +75,15 @@ class Classifier:
 
     @classmethod
     def load(cls, settings: Settings, version: str | None = None) -> Classifier:
-        """Load a version and run it once, so that the first answer is as fast as the others.
+        """Load a version and run it once, so that the first prediction is as fast as the others.
 
         Args:
-            settings: `data_dir` counts; how features are made is what the version recorded.
+            settings: only `data_dir` is used; the version itself records how to compute features.
             version: its name; None means the champion.
 
         Raises:
-            ModelError: there is no such version, or none yet; it is damaged; or it was trained on other VGG16 weights
-                than can be had here.
+            ModelError: there is no such version, or none yet; it is damaged; or the VGG16 weights it was trained on are
+                not available.
         """
         started = time.monotonic()
         load_keras(small_batches=True)
@@ -104,7 +104,7 @@ class Classifier:
         return classifier
 
     def predict(self, images: Pixels) -> list[Scored]:
-        """Scores and heat maps, in one pass, in the order given.
+        """Compute scores and heat maps in one pass, in the order given.
 
         Args:
             images: (n, 224, 224, 3) uint8, RGB, the version's view of each photo (see `trainer.photos.images.view`).
@@ -123,44 +123,44 @@ class Classifier:
     def _check_fit(self) -> None:
         if self._head.labels != self.labels or self._head.n_features != self._backbone.n_features:
             raise ModelError(
-                f"{self.version}: its head has {len(self._head.labels)} labels and {self._head.n_features} features, "
+                f"{self.version}: the head has {len(self._head.labels)} labels and {self._head.n_features} features, "
                 f"the version {len(self.labels)} and {self._backbone.n_features}; promote another version"
             )
 
     def _warm_up(self) -> None:
-        """One image, then two: after a second size, no further one is compiled again."""
+        """Run one image, then two: after a second batch size, Keras compiles no more shapes."""
         for n in (1, 2):
             self.predict(np.zeros((n, self._backbone.side_px, self._backbone.side_px, 3), dtype=np.uint8))
 
 
 def champion(settings: Settings) -> Version | None:
-    """The version that would serve, its files checked but not loaded; None before the first.
+    """The champion, with its files checked but not loaded; None if there is none.
 
     Raises:
-        ModelError: no version in the registry is whole.
+        ModelError: all champions are missing or damaged.
     """
     return Registry(settings.data_dir).champion()
 
 
 def versions(settings: Settings) -> list[Version]:
-    """All versions that are whole, oldest first; those that are not are said so in the log."""
+    """All intact versions, oldest first; damaged ones are logged."""
     registry = Registry(settings.data_dir)
     whole = []
     for name in registry.names():
         try:
             whole.append(registry.load(name))
         except ModelError as error:
-            logger.warning("version not whole name=%s reason=%s", name, error)
+            logger.warning("version damaged name=%s reason=%s", name, error)
     return whole
 
 
 def champion_name(settings: Settings) -> str | None:
-    """The version that shall serve, its files unchecked; None before the first. Raises ModelError."""
+    """The name of the champion, without checking its files; None if there is none. Raises ModelError."""
     return Registry(settings.data_dir).champion_name()
 
 
 def holdings(settings: Settings) -> Holdings:
-    """The number of photos to learn from. Raises StorageError where the manifest cannot be read."""
+    """Count the stored photos. Raises StorageError if the manifest cannot be read."""
     path = settings.data_dir / FILE_NAME
     if not path.exists():
         return Holdings({}, 0)
@@ -173,17 +173,18 @@ def holdings(settings: Settings) -> Holdings:
 
 
 def grad_cam(maps: Floats, slopes: Floats) -> Floats:
-    """Where a layer's output speaks for a label.
+    """Grad-CAM: where in the image a layer's output supports a label.
 
-    The head sees each channel's average over the map, so the label's logit has the same slope at all positions of a
-    channel, and Grad-CAM needs no second pass. What the average divides by falls away with the maximum.
+    The head uses each channel's average over the map. So the gradient of the label's logit is the same at all positions
+    of a channel, and no backward pass is needed. The divisor of the average cancels out when the maximum is scaled to
+    1.
 
     Args:
         maps: (n, h, w, c), a layer's output.
         slopes: (n, c), d logit / d average of the channel.
 
     Returns:
-        (n, h, w) float32; the maximum of each is 1, or 0 where nothing speaks for the label.
+        (n, h, w) float32; the maximum of each is 1, or 0 if nothing supports the label.
 
     Source: arXiv:1610.02391.
     """
@@ -194,17 +195,17 @@ def grad_cam(maps: Floats, slopes: Floats) -> Floats:
 
 
 def describe_champion(settings: Settings) -> str:
-    """One line about the version that would serve, its files checked; Keras is not loaded for it.
+    """Describe the champion in one line, with its files checked, without loading Keras.
 
     Raises:
-        ModelError: there is none yet, or none is whole.
+        ModelError: there is none yet, or all are missing or damaged.
     """
     version = _find(settings, None)
     facts = version.facts
     tuned = ", block5 fine-tuned" if facts.tuned else ""
-    drawn = ", random weights: for trying out only" if facts.weights == "random" else ""
+    drawn = ", random weights: for tests only" if facts.weights == "random" else ""
     return (
-        f"version {version.name}, {', '.join(facts.labels)}, learned from {facts.n_photos} photos, "
+        f"version {version.name}, {', '.join(facts.labels)}, trained on {facts.n_photos} photos, "
         f"not sure below {facts.threshold:.2f}{tuned}{drawn}"
     )
 
@@ -217,7 +218,7 @@ def _find(settings: Settings, name: str | None) -> Version:
     return version
 
 
-@lru_cache(maxsize=1)  # a new champion mostly has the old one's backbone: swapping then takes no time and no memory
+@lru_cache(maxsize=1)  # a new champion usually has the same backbone: swapping then takes no time and no memory
 def _load_backbone(
     weights: str,
     weights_seed: int,
@@ -226,13 +227,13 @@ def _load_backbone(
     fingerprint: str,
     block5: Path | None,
 ) -> Backbone:
-    """The backbone that a version was trained on, and no other.
+    """Load the backbone that a version was trained on.
 
     Args:
-        block5: the file of a finished version with the weights that it was fine-tuned to; None: VGG16's own.
+        block5: the version's file with fine-tuned weights; None means VGG16's own.
 
     Raises:
-        ModelError: its weights cannot be had here, or they are others now.
+        ModelError: its weights are not available, or they have changed.
     """
     settings = FeatureSettings(weights=weights, weights_seed=weights_seed, layers=layers)
     tuned = load_block5(block5) if block5 else None
@@ -240,6 +241,6 @@ def _load_backbone(
     if backbone.fingerprint != fingerprint:
         raise ModelError(
             f"features.weights: {weights} now holds other VGG16 weights ({backbone.fingerprint[:16]}) than the version "
-            f"was trained on ({fingerprint[:16]}); bring the old file back, or train again"
+            f"was trained on ({fingerprint[:16]}); restore the old file, or train again"
         )
     return backbone

@@ -1,1 +1,1 @@
-"""From a source's pages to photos in the manifest."""
+"""Reads the pages of a source, and stores new photos in the manifest."""

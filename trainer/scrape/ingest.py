@@ -1,7 +1,7 @@
-"""Reads, decodes, and keeps or refuses one photo of a source.
+"""Reads and decodes one photo of a source, and stores or refuses it.
 
-`examine` does what takes time and may run on many threads; `Collection` writes, on one. A photo's file is complete on
-disk before its row is written, so that a sudden end leaves at most a file that nobody knows.
+`examine` does the slow work and may run on many threads; `Collection` writes, on one thread. A photo's file is complete
+on disk before its row is written, so a crash leaves at most a file without a row.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 IMAGE_FOLDER = "images"
 OUR_FILE = re.compile(r"[0-9a-f]{64}\.\w+")
 GONE = frozenset({404, 410, 451})
-MAX_ATTEMPTS = 3  # a site in trouble sends strange things, so a file that cannot be decoded is looked at again
+MAX_ATTEMPTS = 3  # a site with problems may send damaged files, so these are fetched again
 
 NOT_FETCHED = "not fetched"
-NO_IMAGE = "not an image"  # a web page or the like: that tells of the server's state, not of the photo
-TROUBLE = frozenset({NOT_FETCHED, NO_IMAGE})  # never the last word on a photo
+NO_IMAGE = "not an image"  # e.g. a web page: a sign of a server problem, not of a bad photo
+TROUBLE = frozenset({NOT_FETCHED, NO_IMAGE})  # never final
 DUPLICATE = "duplicate"
 TWO_LABELS = "same file under two labels"
 
@@ -44,11 +44,11 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A photo's bytes that could be decoded, and what is known of them.
+    """The bytes of a decoded photo, and their properties.
 
     Attributes:
-        extension: of its file name, by its format, e.g. "jpeg".
-        read_at: just before its bytes were read.
+        extension: of the file name, from the image format, e.g. "jpeg".
+        read_at: time just before the bytes were read.
     """
 
     url: str
@@ -62,7 +62,7 @@ class Examined:
 
 
 def examine(site: Site, image: SourceImage, decoder: Decoder, *, now: datetime) -> Examined | Refusal:
-    """Read and decode a photo; what is wrong with it is returned as a refusal. May run on any thread."""
+    """Read and decode a photo; returns a refusal if that fails. May run on any thread."""
 
     def refuse(reason: str, error: Exception, *, final: bool = False, sha256: str | None = None) -> Refusal:
         return Refusal(site.name, image.photo_id, image.label, reason, str(error), sha256, final, now)
@@ -92,10 +92,10 @@ def examine(site: Site, image: SourceImage, decoder: Decoder, *, now: datetime) 
 
 
 class Collection:
-    """The photos of one source: their rows in the manifest and, where they are copies of ours, their files.
+    """The photos of one source: their rows in the manifest, and their files if they are in data_dir.
 
     Attributes:
-        held: how many photos there are, by label.
+        held: number of photos by label.
     """
 
     def __init__(self, manifest: Manifest, data_dir: Path, source: str) -> None:
@@ -105,10 +105,10 @@ class Collection:
         self.held = manifest.count_by_label(source)
 
     def clean_up(self) -> None:
-        """Delete what a crash left behind: incomplete files, and files without a row.
+        """Delete incomplete files and files without a row, which a crash can leave.
 
-        Files of other names are not ours. Nothing whole is deleted while there is no row at all: the manifest may have
-        been moved away for a moment.
+        Files with other names are kept. If the manifest has no rows at all, complete files are kept too: the manifest
+        may have been moved away temporarily.
         """
         for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/.*.tmp"):
             path.unlink(missing_ok=True)
@@ -119,18 +119,18 @@ class Collection:
                 logger.info("deleted a file without a row path=%s", path)
 
     def admit(self, image: SourceImage, found: Examined | Refusal, *, known: Photo | None = None) -> Photo | Refusal:
-        """Keep a photo or record its refusal; returns which of the two.
+        """Store a photo or record its refusal; returns the new row.
 
         Args:
-            found: what `examine` said about it.
-            known: the row under the same id, when the photo was held before and has changed.
+            found: the result of `examine`.
+            known: the existing row with the same id, if the photo was stored before and has changed.
 
         Raises:
             StorageError: the disk is full, or cannot be written.
         """
         if isinstance(found, Refusal):
             return self._refuse(found, known)
-        if refusal := self._as_duplicate(image, found, known):
+        if refusal := self._find_duplicate(image, found, known):
             return self._refuse(refusal, known)
         path = image.path
         if path is None:
@@ -164,24 +164,24 @@ class Collection:
         return photo
 
     def rename(self, photo: Photo, label: str) -> None:
-        """Change a photo's label; its file stays where it is."""
+        """Change a photo's label; its file is not moved."""
         self.held[photo.label] -= 1
         self.held[label] += 1
         self._manifest.replace(photo, replace(photo, label=label))
 
     def remove(self, photo: Photo) -> None:
-        """Remove a photo's row and delete our copy of its file."""
+        """Delete a photo's row, and its file if that is in data_dir."""
         self.held[photo.label] -= 1
         self._manifest.remove(photo)
         self.delete_file(photo)
 
     def delete_file(self, photo: Photo) -> None:
-        """Delete our copy of a photo; one that is used in place stays."""
+        """Delete a photo's file if it is in data_dir; a file that is used in place is kept."""
         if not photo.path.is_absolute():
             (self._data_dir / photo.path).unlink(missing_ok=True)
 
-    def _as_duplicate(self, image: SourceImage, found: Examined, known: Photo | None) -> Refusal | None:
-        """A refusal when the same bytes are held already, or were refused for having two labels."""
+    def _find_duplicate(self, image: SourceImage, found: Examined, known: Photo | None) -> Refusal | None:
+        """A refusal if the same bytes are stored already, or were refused because they have two labels."""
         same = self._manifest.photo_by_sha256(self._source, found.sha256)
         if same and known and same.photo_id == known.photo_id:
             return None

@@ -1,4 +1,4 @@
-"""Verifies the files of the photos that are held, and removes photos after a take-down."""
+"""Verifies the files of stored photos, and deletes photos after a take-down."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from trainer.vgg16.cache import remove_everywhere
 
 logger = logging.getLogger(__name__)
 
-GIVE_UP_AFTER = 10  # fetches in a row that failed
+GIVE_UP_AFTER = 10  # failed fetches in a row
 
 
 @dataclass(slots=True)
 class VerifyReport:
-    """The outcome of a verification.
+    """The result of a verification.
 
     Attributes:
-        n_checked: photos whose files were read.
-        restored: photo ids whose files were damaged or missing and are whole again.
-        dropped: photo ids that are gone at the source as well.
+        n_checked: number of files read.
+        restored: ids of photos whose damaged or missing files were fetched again.
+        dropped: ids of photos that are gone at the source as well.
         problems: one line for each file that is still damaged or missing.
     """
 
@@ -47,23 +47,23 @@ def verify(
     sleep: Callable[[float], object] = time.sleep,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> VerifyReport:
-    """Compare every file of a source with its hash, and fetch damaged and missing ones again."""
+    """Compare every file of a source with its hash, and fetch damaged and missing files again."""
     report = VerifyReport()
     collection = Collection(manifest, settings.data_dir, site.name)
     n_failed = 0
     for photo in list(manifest.photos(site.name)):
         report.n_checked += 1
-        fault = _fault(settings.data_dir / photo.path, photo)
+        fault = _find_damage(settings.data_dir / photo.path, photo)
         if fault is None:
             continue
         if n_failed >= GIVE_UP_AFTER:
-            report.problems.append(f"{fault}; not tried, as the source does not answer")
+            report.problems.append(f"{fault}; not fetched again, because the source does not answer")
             continue
-        found = examine(site, _listed_again(photo), decoder, now=now())
+        found = examine(site, _as_source_image(photo), decoder, now=now())
         n_failed = n_failed + 1 if isinstance(found, Refusal) else 0
         if isinstance(found, Refusal) and not found.final:
-            report.problems.append(f"{fault}; and it cannot be had again: {found.detail}")
-        elif isinstance(collection.admit(_listed_again(photo), found, known=photo), Photo):
+            report.problems.append(f"{fault}; and it cannot be fetched again: {found.detail}")
+        elif isinstance(collection.admit(_as_source_image(photo), found, known=photo), Photo):
             report.restored.append(photo.photo_id)
         else:
             report.dropped.append(photo.photo_id)
@@ -80,16 +80,15 @@ def verify(
 
 
 def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, *, now: datetime) -> int:
-    """Delete a photo, or all photos of a member, with their features, and never fetch them again.
+    """Delete a photo, or all photos of a member, with their features, and block them from being fetched again.
 
-    The rows go last: after a sudden end they are still there, and the same command finishes the work. No training may
-    be at work meanwhile.
+    The rows are deleted last: after a crash, the same command finishes the work. No training may run at the same time.
 
     Returns:
-        How many photos were held.
+        number of deleted photos.
 
     Raises:
-        StorageError: the disk is full, or something cannot be written; run it again.
+        StorageError: the disk is full, or a file cannot be written; run it again.
     """
     collection = Collection(manifest, data_dir, source)
     if kind == "member":
@@ -105,8 +104,8 @@ def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str
     return len(photos)
 
 
-def _fault(path: Path, photo: Photo) -> str | None:
-    """What is wrong with a photo's file, in words; None when nothing is."""
+def _find_damage(path: Path, photo: Photo) -> str | None:
+    """Describe what is wrong with a photo's file; None if it is intact."""
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,11 +116,11 @@ def _fault(path: Path, photo: Photo) -> str | None:
         return f"{path}: cannot be read: {error.strerror}"
     if sha256 == photo.sha256:
         return None
-    return f"{path}: {n_bytes:,} bytes, the manifest says {photo.n_bytes:,} of other content"
+    return f"{path}: {n_bytes:,} bytes, but the manifest has {photo.n_bytes:,} with another SHA-256"
 
 
-def _listed_again(photo: Photo) -> SourceImage:
-    """The photo as its source listed it."""
+def _as_source_image(photo: Photo) -> SourceImage:
+    """The `SourceImage` of a stored photo."""
     return SourceImage(
         label=photo.label,
         photo_id=photo.photo_id,

@@ -1,4 +1,4 @@
-"""Shows a scrape: progress bars at a terminal, else a log line every few seconds; tables at the end."""
+"""Shows the progress of a scrape: bars in a terminal, otherwise a log line every few seconds; a table at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOG_EVERY_S = 5.0
 
 @contextmanager
 def progress(console: Console) -> Iterator[OnPhoto]:
-    """Yields a callback for `Scrape` that shows its progress."""
+    """Yield a callback for `Scrape` that shows its progress."""
     if not console.is_terminal:
         yield _LogLines()
         return
@@ -47,7 +47,7 @@ def progress(console: Console) -> Iterator[OnPhoto]:
 
 
 class _Bars:
-    """A bar for each label, full when the label is."""
+    """Shows a bar for each label, with the photos stored and wanted."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -71,7 +71,7 @@ class _Bars:
 
 
 class _LogLines:
-    """A log line every few seconds."""
+    """Logs a line every few seconds."""
 
     def __init__(self) -> None:
         self._started_at = self._logged_at = time.monotonic()
@@ -96,15 +96,15 @@ def _time_left(report: ScrapeReport, rate: float) -> str:
 
 
 def verified(report: VerifyReport) -> str:
-    """The outcome of `scrape --verify` in a line."""
+    """The result of `scrape --verify` in one line."""
     return (
         f"{report.n_checked:,} files checked: {len(report.restored):,} restored, {len(report.dropped):,} gone at the "
-        f"source and dropped, {len(report.problems):,} still damaged or missing"
+        f"source and deleted, {len(report.problems):,} still damaged or missing"
     )
 
 
 def summary(report: ScrapeReport) -> RenderableType:
-    """What a scrape kept, label by label, and what it refused and why."""
+    """Tables of stored photos by label, and of refused photos with the reasons."""
     labels = Table("label", title="Photos", title_justify="left")
     for name in ("new", "known", "refused", "gone", "held now"):
         labels.add_column(name, justify="right")

@@ -1,7 +1,7 @@
-"""Reads a source and keeps new photos, one page of each label in turn, so that an interrupted scrape is balanced.
+"""Reads a source and stores new photos, one page of each label in turn, so that an interrupted scrape is balanced.
 
-What is known is not fetched again. Listings begin with what was posted last; each is read until it brings only known
-photos, and then on from where an earlier scrape was interrupted, if it was.
+Known photos are not fetched again. Listings are newest first. Each is read until it has only known photos; then reading
+continues at the page where an earlier scrape stopped, if any.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from trainer.scrape.sites.site import Page, Site, SourceImage
 
 logger = logging.getLogger(__name__)
 
-# So many images in a row that cannot be fetched, or that are web pages: the image host is down, the rest can wait.
+# Stop after this many images in a row that cannot be fetched or are web pages: the image host is down.
 MAX_FAILURES = 10
-# So many photos of a listing in a row that are refused, for whatever reasons: that is no longer the photos' fault.
+# Stop a listing after this many refused photos in a row: the cause is probably not the photos.
 MAX_REFUSED = 40
-# So many pages in a row without a photo that was not listed before: the listing goes round in circles.
+# Stop a listing after this many pages in a row without a new photo: the pages repeat.
 MAX_REPEATS = 3
 
 
 @dataclass(slots=True)
 class ScrapeReport:
-    """The counts of a scrape.
+    """The result of a scrape, in numbers of photos.
 
     Attributes:
-        goal: photos to hold for each label at most; None for a source that is taken whole.
-        held: by label, all that are held now.
-        kept: by label, those that are new.
-        known: by label, listed photos that needed no fetching.
+        goal: maximum for each label; None means no limit.
+        held: by label, all stored photos.
+        kept: by label, newly stored photos.
+        known: by label, listed photos that did not have to be fetched.
         refused: by (label, reason).
-        vanished: by label, photos that the source no longer has and that were dropped.
-        problems: what kept a listing, or all of it, from being read; empty when all went well.
+        vanished: by label, deleted photos that the source no longer has.
+        problems: errors that stopped a listing or the scrape; empty if there were none.
     """
 
     labels: tuple[str, ...]
@@ -63,15 +63,15 @@ OnPhoto = Callable[[ScrapeReport], object]
 
 @dataclass(slots=True)
 class _Listing:
-    """One label's listing while it is read.
+    """The state of reading one label's listing.
 
     Attributes:
-        unread_from: the page from which on no earlier scrape has read; None: nothing is expected there.
-        catching_up: the pages before that are read, which bring known photos and those that were posted since.
-        number: of the page that was read last; 0 before the first.
-        known_in_a_row: photos since the last one that was kept.
-        refused_in_a_row: photos since the last one that was kept or known.
-        repeats: pages in a row that listed nothing but what this scrape has seen.
+        unread_from: first page that no earlier scrape has read; None if no more pages are expected.
+        catching_up: reading the pages before `unread_from`, with known and newly posted photos.
+        number: number of the last page read; 0 before the first.
+        known_in_a_row: photos since the last stored one.
+        refused_in_a_row: photos since the last stored or known one.
+        repeats: pages in a row with only photos that this scrape has already seen.
     """
 
     label: str
@@ -86,7 +86,7 @@ class _Listing:
 
 
 class _SourceDownError(FetchError):
-    """The source does not work at the moment."""
+    """The source does not respond at the moment."""
 
 
 class Scrape:
@@ -104,7 +104,7 @@ class Scrape:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_photo: OnPhoto | None = None,
     ) -> None:
-        """`on_photo` is called with the report after each photo that was looked at."""
+        """`on_photo` is called with the report after each photo."""
         self._site = site
         self._manifest = manifest
         self._collection = Collection(manifest, settings.data_dir, site.name)
@@ -121,16 +121,16 @@ class Scrape:
         self.report = ScrapeReport(labels=site.labels, goal=goal, held=self._collection.held)
 
     def run(self) -> ScrapeReport:
-        """Read all listings, a page of each in turn. A source that fails leaves what is held as it was.
+        """Read all listings, one page of each in turn. If the source fails, stored photos are not changed.
 
         Raises:
-            StorageError: the disk is full or the manifest cannot be written; what was kept until then is complete.
+            StorageError: the disk is full or the manifest cannot be written; photos stored so far are complete.
         """
         self._collection.clean_up()
         if self._site.on_disk:
-            self._manifest.clear_refusals(self._site.name)  # a look at a file on disk is cheap, and it may be whole now
+            self._manifest.clear_refusals(self._site.name)  # reading a file again is cheap, and it may be fixed now
             self._drop_vanished()
-        listings = [self._open(label) for label in self._site.labels if self._room(label)]
+        listings = [self._open(label) for label in self._site.labels if self._n_missing(label)]
         pool = ThreadPoolExecutor(self._settings.concurrent_images, thread_name_prefix="image")
         try:
             while listings:
@@ -146,12 +146,12 @@ class Scrape:
         unread_from = self._manifest.next_page(self._site.name, label)
         return _Listing(label, self._site.pages(label), unread_from, catching_up=unread_from != 1)
 
-    def _room(self, label: str) -> int:
-        """The number of photos of a label that are still wanted."""
+    def _n_missing(self, label: str) -> int:
+        """The number of photos of a label still to fetch."""
         return sys.maxsize if self.report.goal is None else max(self.report.goal - self.report.held[label], 0)
 
     def _read_page(self, listing: _Listing, pool: ThreadPoolExecutor) -> bool:
-        """Keep the new photos of a listing's next page; False at the end of the listing."""
+        """Store the new photos of a listing's next page; returns False when the listing is done."""
         try:
             self._pause_before_page()
             page = next(listing.pages, None)
@@ -161,11 +161,11 @@ class Scrape:
         if page is None:
             return False if self._site.on_disk else self._end(listing)
         listing.number = page.number
-        new = self._sort_out(listing, page)
+        new = self._select_images(listing, page)
         n_kept, n_left = self._keep(listing, new, pool)
         if self._site.on_disk:
             return not page.last
-        if n_left:  # the label is full: a later scrape may want more, from here on
+        if n_left:  # the label is full: a later scrape with a higher goal continues here
             self._manifest.set_next_page(self._site.name, listing.label, page.number)
             return False
         if listing.refused_in_a_row >= MAX_REFUSED:
@@ -176,18 +176,18 @@ class Scrape:
         if (n_kept or not listing.catching_up) and not listing.refused_in_a_row:
             self._manifest.set_next_page(self._site.name, listing.label, page.number + 1)
         if listing.catching_up and listing.known_in_a_row >= self._settings.stop_after_known:
-            return self._jump(listing, page.number + 1)
-        return self._room(listing.label) > 0
+            return self._skip_to_unread(listing, page.number + 1)
+        return self._n_missing(listing.label) > 0
 
     def _give_up(self, listing: _Listing, error: FetchError) -> bool:
-        """Give up a listing whose next page cannot be fetched; raises `_SourceDownError` when others fail too.
+        """Stop a listing whose next page cannot be fetched; raises `_SourceDownError` if others fail too.
 
-        A server may fail at one page of one listing, again and again; that must not keep the others from being read.
+        A server may fail repeatedly at one page of one listing; the other listings must still be read.
         """
         problem = f"{listing.label}: {error}"
         is_passing = error.retry_after_s is not None
         if is_passing and self._listing_failed:
-            self.report.problems.pop()  # one for all of them is enough
+            self.report.problems.pop()  # report the problem once
             raise _SourceDownError(problem) from error
         if is_passing and (error.status is None or error.status < 500):  # no network, or too many requests
             raise _SourceDownError(problem) from error
@@ -199,8 +199,8 @@ class Scrape:
         reasons = {reason: n for (label, reason), n in self.report.refused.items() if label == listing.label}
         most = max(reasons, key=lambda reason: reasons[reason])
         return (
-            f"{listing.label}: {listing.refused_in_a_row} photos in a row were refused, most of them for: {most}. "
-            "The listing is left there, and read on from there next time"
+            f"{listing.label}: {listing.refused_in_a_row} photos in a row were refused, most often: {most}. "
+            "The listing was stopped; the next scrape continues from there"
         )
 
     def _pause_before_page(self) -> None:
@@ -210,8 +210,8 @@ class Scrape:
         pause_s = max(self._settings.page_pause_s, self._site.page_pause_s())
         self._next_page_at = self._monotonic() + pause_s
 
-    def _sort_out(self, listing: _Listing, page: Page) -> list[tuple[SourceImage, Photo | None]]:
-        """The photos of a page to read, each with its row if it was held before and has changed."""
+    def _select_images(self, listing: _Listing, page: Page) -> list[tuple[SourceImage, Photo | None]]:
+        """Select the photos of a page to read, each with its row if it is stored and has changed."""
         new = []
         fresh = [image for image in page.images if image.photo_id not in listing.seen]
         listing.repeats = 0 if fresh or page.unusable else listing.repeats + 1
@@ -244,9 +244,9 @@ class Scrape:
     def _keep(
         self, listing: _Listing, new: list[tuple[SourceImage, Photo | None]], pool: ThreadPoolExecutor
     ) -> tuple[int, int]:
-        """The number of photos kept, and of those left out because the label is full."""
+        """Read and store photos; returns the numbers of photos stored, and skipped because the label is full."""
         n_kept = 0
-        while new and (room := self._room(listing.label)):
+        while new and (room := self._n_missing(listing.label)):
             batch, new = new[:room], new[room:]
             futures = [pool.submit(self._examine, image) for image, _ in batch]
             for (image, known), future in zip(batch, futures, strict=True):
@@ -255,7 +255,7 @@ class Scrape:
         return n_kept, len(new)
 
     def _examine(self, image: SourceImage) -> Examined | Refusal:
-        """Read one image on a thread of the pool, then pause for as long as its host asks."""
+        """Read one image on a pool thread, then pause for as long as its host asks."""
         found = examine(self._site, image, self._decoder, now=self._now())
         if image.path is None:
             try:
@@ -266,7 +266,7 @@ class Scrape:
         return found
 
     def _count(self, listing: _Listing, result: Photo | Refusal) -> bool:
-        """Count one outcome; returns whether a photo was kept."""
+        """Count one result; returns whether a photo was stored."""
         kept = isinstance(result, Photo)
         is_trouble = isinstance(result, Refusal) and result.reason in TROUBLE and not self._site.on_disk
         self._failures = self._failures + 1 if is_trouble else 0
@@ -279,33 +279,33 @@ class Scrape:
         if self._on_photo:
             self._on_photo(self.report)
         if self._failures >= MAX_FAILURES and isinstance(result, Refusal):
-            raise _SourceDownError(f"{self._failures} images in a row could not be fetched, the last: {result.detail}")
+            raise _SourceDownError(f"{self._failures} images in a row could not be fetched; the last: {result.detail}")
         return kept
 
-    def _jump(self, listing: _Listing, next_number: int) -> bool:
-        """Continue at the page where an earlier scrape was interrupted; False if none was."""
+    def _skip_to_unread(self, listing: _Listing, next_number: int) -> bool:
+        """Continue at the first page not read by earlier scrapes; returns False if there is none."""
         unread_from = listing.unread_from
         self._manifest.set_next_page(self._site.name, listing.label, unread_from)
         if unread_from is None:
             return False
         listing.catching_up = False
         listing.known_in_a_row = 0
-        # A page earlier: where photos were deleted since, the rest has moved up.
+        # One page earlier: if photos were deleted since then, the others have moved up.
         if unread_from - 1 > next_number:
             listing.pages = self._site.pages(listing.label, start=unread_from - 1)
         return True
 
     def _end(self, listing: _Listing) -> bool:
-        """Record that a listing was read to its end; the next scrape checks, as a site in trouble may end early."""
+        """Record that a listing was read to its end; the next scrape checks again, in case of a site error."""
         if not listing.seen:
-            self.report.problems.append(f"{listing.label}: the listing is empty; what is held stays as it is")
+            self.report.problems.append(f"{listing.label}: the listing is empty; stored photos are kept")
         else:
             last = listing.number - listing.repeats
             self._manifest.set_next_page(self._site.name, listing.label, last + 1)
         return False
 
     def _drop_vanished(self) -> None:
-        """Remove photos whose files are gone from the source."""
+        """Delete photos whose files are gone from the source."""
         listed = {
             image.path for label in self._site.labels for page in self._site.pages(label) for image in page.images
         }
@@ -330,5 +330,5 @@ def _is_unchanged(known: Photo, image: SourceImage) -> bool:
         found = image.path.stat()
     except OSError:
         return False
-    changed_at = max(found.st_mtime, found.st_ctime)  # the latter also tells a file that was put in its place
+    changed_at = max(found.st_mtime, found.st_ctime)  # ctime also detects a file that was replaced
     return found.st_size == known.n_bytes and changed_at < known.fetched_at.timestamp()

@@ -1,1 +1,1 @@
-"""One training from photos to a registered version, its journal and its report."""
+"""Runs a training from photos to a registered version, with a journal and a report."""

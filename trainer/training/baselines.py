@@ -1,6 +1,6 @@
-"""Baselines that a head must beat: the most frequent label, and colour histograms.
+"""Computes baselines that a head must beat: the most frequent label, and a classifier of colour histograms.
 
-The colours of a photo are cached beside its features, so that a later training looks at new photos only.
+The histograms are cached beside the features, so a later training computes them for new photos only.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trainer.vgg16.cache import FeatureCache
 
 Floats = npt.NDArray[np.float32]
 
-BINS = 4  # steps of each colour channel: 64 colours
+BINS = 4  # bins per colour channel: 64 colours
 SIDE_PX = 64
 KEY = f"colours{BINS}-{SIDE_PX}"
-MAX_PHOTOS = 3000  # of each split, evenly spread: enough for a regression on 64 numbers
+MAX_PHOTOS = 3000  # per split, evenly spaced: enough for a regression on 64 features
 STORE_EVERY = 200  # photos
 
 
@@ -37,7 +37,7 @@ def baselines(
     """Balanced accuracy on the holdout, 0..1, of the most frequent label and of a regression on colour histograms.
 
     Args:
-        progress: called with (photos done, photos to do) while new photos are looked at.
+        progress: called with (photos done, photos to do) while histograms are computed.
 
     Raises:
         StorageError: the disk is full.
@@ -61,7 +61,7 @@ def baselines(
 
 
 def colour_histogram(data: bytes, decoder: Decoder) -> Floats:
-    """(64,) share of a photo's pixels in each of 64 colours. Raises ImageError."""
+    """The share of a photo's pixels in each of 64 colours, (64,). Raises ImageError."""
     pixels = decoder.prepare(data, side_px=SIDE_PX).reshape(-1, 3)
     colours = (pixels // (256 // BINS)).astype(np.int64) @ np.array([BINS * BINS, BINS, 1])
     return (np.bincount(colours, minlength=BINS**3) / len(pixels)).astype(np.float32)
@@ -76,7 +76,7 @@ def _spread(items: Sequence[Item]) -> list[Item]:
 def _compute_missing(
     items: Sequence[Item], cache: FeatureCache, decoder: Decoder, progress: Callable[[int, int], None]
 ) -> None:
-    """Add the histograms that the cache lacks; a photo that cannot be read any more is passed over."""
+    """Compute missing histograms; photos that can no longer be read are skipped."""
     paths = {item.sha256: item.path for item in items}
     missing = cache.missing(paths)
     for start in range(0, len(missing), STORE_EVERY):

@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 
-CHECKPOINT = "fine-tuning.npz"  # of a second stage that may be cut off
+CHECKPOINT = "fine-tuning.npz"  # of fine-tuning, which can be interrupted
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A head that was fitted, calibrated and judged, before it is a version.
+    """A fitted, calibrated and evaluated head, not yet saved as a version.
 
     Attributes:
         rarest: how the label with the fewest training photos does; None where none is rarer than the others.
         novelty: tells photos that look like nothing that was learned.
         holdout_refused: share of the holdout's photos that `novelty` does not know.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
-        tuning: what the second stage came to; None where it was not asked for. Where it is kept, `head` goes with its
-            block5, and `fitted` is what it began with.
+        tuning: result of fine-tuning; None if not requested. If it is kept, `head` belongs to its block5, and `fitted`
+            is the head before fine-tuning.
     """
 
     fitted: FittedHead
@@ -52,12 +52,12 @@ class Trained:
     tuning: Tuning | None = None
 
 
-def fit_and_judge(
+def fit_and_evaluate(
     training_data: TrainingData, settings: Settings, watcher: Watcher, *, baselines: dict[str, float] | None = None
 ) -> Trained:
-    """Fit on the training split, fine-tune where that is asked for, calibrate on validation, judge on the holdout.
+    """Fit on the training split, fine-tune if requested, calibrate on validation, evaluate on the holdout.
 
-    Photos are taken in the order of their hashes, so that the order in which they came does not matter.
+    Photos are sorted by hash, so the result does not depend on the order of admission.
     """
     view = settings.features.views[0]
     train_items, validation_items = (_by_hash(training_data.dataset.split(name)) for name in ("train", "validation"))
@@ -114,8 +114,8 @@ def fit_and_judge(
 def _fine_tune(
     head: Head, training_data: TrainingData, train: Rows, validation: Rows, settings: Settings, watcher: Watcher
 ) -> Tuning:
-    """The second stage, from block4's maps."""
-    assert training_data.maps is not None  # noqa: S101 - gathered with the features where the settings ask for a second stage
+    """Fine-tune block5 and the head, from block4's maps."""
+    assert training_data.maps is not None  # noqa: S101 - loaded with the features if the settings ask for fine-tuning
     watcher.step("fine-tuning")
     tuning = fine_tune(
         head,
@@ -127,12 +127,12 @@ def _fine_tune(
         checkpoint=settings.data_dir / CHECKPOINT,
         progress=watcher.update,
     )
-    logger.info("%s", tuning.in_words())
+    logger.info("%s", tuning.describe())
     return tuning
 
 
 def _rows(items: Sequence[Item], views: Sequence[str], features: Floats) -> Rows:
-    """Photos with (n, n_views, d) features, view by view."""
+    """The rows of photos with (n, n_views, d) features, view by view."""
     return Rows(
         keys=[(item.sha256, view) for item in items for view in views],
         features=features.reshape(-1, features.shape[-1]),
@@ -143,19 +143,19 @@ def _rows(items: Sequence[Item], views: Sequence[str], features: Floats) -> Rows
 def repeat(
     training_data: TrainingData, settings: Settings, watcher: Watcher, *, n: int, first: Trained
 ) -> dict[int, Trained]:
-    """The same training under `n` seeds: how far apart its figures lie by chance alone.
+    """Repeat a training with `n` seeds, to show how much its figures vary by chance.
 
     Args:
-        first: what was trained under the configured seed; it is not trained again.
+        first: result with the configured seed; it is not trained again.
 
     Returns:
-        seed -> what it came to; nothing of it becomes a version. Where the settings ask for fine-tuning, each seed is
-        fine-tuned, which takes as long as the first time.
+        seed -> result; no version is saved. With fine-tuning in the settings, each seed is fine-tuned, which takes as
+            long as the first time.
     """
     found = {settings.head.seed: first}
     for seed in range(settings.head.seed + 1, settings.head.seed + n):
         head = settings.head.model_copy(update={"seed": seed})
-        found[seed] = fit_and_judge(training_data, settings.model_copy(update={"head": head}), watcher)
+        found[seed] = fit_and_evaluate(training_data, settings.model_copy(update={"head": head}), watcher)
     return found
 
 

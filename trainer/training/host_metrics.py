@@ -1,7 +1,7 @@
-"""Reads the machine's load, memory and temperature, and a GPU's power.
+"""Reads the machine's load, memory and temperature, and the power of a GPU.
 
-Everything is optional: containers hide sensors, most machines have no NVIDIA GPU, and `pynvml` comes only with the GPU
-packages. What cannot be read is None.
+All values are optional: containers hide sensors, most machines have no NVIDIA GPU, and `pynvml` is installed only with
+the GPU packages. A value that cannot be read is None.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 import psutil
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-BUSY = 0.5  # share of its time, or of its power limit, from which on a GPU counts as under load
+BUSY = 0.5  # a GPU counts as under load from this share of its time, or of its power limit
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the machine; None for what it does not tell.
+    """The state of the machine at one time; unknown values are None.
 
     Attributes:
-        load: processes that want a CPU, averaged over a minute.
-        cpus: how many of them there are.
-        memory_free: bytes that programs can still have; of `memory_total`.
-        temperature_c: the hottest sensor outside the GPU.
-        gpu_busy: share of the last moments in which the GPU worked, 0..1; so the other GPU values, of the busiest one.
-        gpu_limit_w: the power limit it is set to, in watts.
+        load: load average over one minute.
+        cpus: number of CPUs.
+        memory_free: bytes available to programs, of `memory_total`.
+        temperature_c: the highest sensor value outside the GPU.
+        gpu_busy: utilisation of the busiest GPU, 0..1; the other GPU values are of the same GPU.
+        gpu_limit_w: its power limit, in watts.
     """
 
     load: float | None = None
@@ -44,13 +44,13 @@ class Reading:
 
     @property
     def gpu_under_load(self) -> bool:
-        """Whether a GPU was working hard."""
+        """Whether a GPU is under load."""
         if self.gpu_power_w is not None and self.gpu_limit_w:
             return self.gpu_power_w >= BUSY * self.gpu_limit_w or (self.gpu_busy or 0) >= BUSY
         return (self.gpu_busy or 0) >= BUSY
 
-    def in_words(self) -> str:
-        """E.g. "load 1.9 on 2 CPUs, 0.4 of 8.0 GB memory free, GPU 98% busy at 210 of 220 W and 81 °C"."""
+    def describe(self) -> str:
+        """In words, e.g. "load 1.9 on 2 CPUs, 0.4 of 8.0 GB memory free, GPU 98% busy at 210 of 220 W and 81 °C"."""
         parts = []
         if self.load is not None:
             parts.append(f"load {self.load:.1f}" + (f" on {self.cpus} CPUs" if self.cpus else ""))
@@ -73,14 +73,14 @@ class Reading:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Reading:
-        """A reading from its JSON; unknown values are None."""
+        """Parse a reading from JSON; unknown values are None."""
         known = {field.name for field in fields(cls)}
         numbers: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, int | float)}
         return cls(**{name: value for name, value in numbers.items() if name in known})
 
 
 def read_machine() -> Reading:
-    """Look at the machine now; never raises."""
+    """Read the current state of the machine; never raises."""
     memory = _try(psutil.virtual_memory)
     load = _try(psutil.getloadavg)
     return Reading(
@@ -88,30 +88,30 @@ def read_machine() -> Reading:
         cpus=os.cpu_count(),
         memory_free=memory.available if memory else None,
         memory_total=memory.total if memory else None,
-        temperature_c=_hottest(),
+        temperature_c=_highest_temperature_c(),
         **_read_gpu(),
     )
 
 
 def boot_id() -> str:
-    """Changes with each start of the machine."""
+    """An id that changes with each boot of the machine."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return f"{psutil.boot_time():.0f}"
 
 
-def _hottest() -> float | None:
+def _highest_temperature_c() -> float | None:
     sensors = _try(getattr(psutil, "sensors_temperatures", dict)) or {}
     return max((entry.current for entries in sensors.values() for entry in entries), default=None)
 
 
 def _read_gpu() -> dict[str, float | None]:
-    """The busiest NVIDIA GPU's values; nothing where there is none, or no `pynvml`."""
+    """The values of the busiest NVIDIA GPU; empty without a GPU or without `pynvml`."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
-    except Exception:  # not installed, or no driver; pynvml's own errors cannot be named without it
+    except Exception:  # not installed, or no driver; the error types of pynvml need an import
         return {}
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -127,7 +127,7 @@ def _read_one_gpu(nvml: Any, handle: Any) -> dict[str, float | None]:
     def value(read: Callable[[], float], per: float = 1) -> float | None:
         try:
             return read() / per
-        except nvml.NVMLError:  # not every card tells everything
+        except nvml.NVMLError:  # some cards do not report all values
             return None
 
     return {
@@ -139,7 +139,7 @@ def _read_one_gpu(nvml: Any, handle: Any) -> dict[str, float | None]:
 
 
 def _try(read: Callable[[], Any]) -> Any:
-    """A value, or None where this machine does not have it."""
+    """Call `read`; returns None if this machine does not have the value."""
     try:
         return read()
     except (OSError, NotImplementedError, RuntimeError):

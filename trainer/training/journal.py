@@ -1,8 +1,8 @@
-"""A journal of runs: their steps, the machine's state, and how they ended.
+"""Keeps a journal of runs: their steps, the machine's state, and how they ended.
 
-A power cut leaves no error message, only a journal that stops. So each line is on the disk before the work goes on, a
-reading of the machine follows every few seconds, and a run without a last line ended suddenly; `crash_report` puts that
-in words. Each line of journal.jsonl is one JSON object and names its run.
+A power failure leaves no error message, only a journal that stops. So each line is synced to disk at once, and the
+machine's state is written every few seconds. A run without an end line has crashed; `crash_report` explains it. Each
+line of journal.jsonl is a JSON object with the id of its run.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "journal.jsonl"
 READ_EVERY_S = 5.0
-KEEP_RUNS = 50  # older ones are dropped when a run starts
-MAX_BYTES = 2_000_000  # ... and the file is larger than this
+KEEP_RUNS = 50  # older runs are deleted when a run starts
+MAX_BYTES = 2_000_000  # ... if the file is larger than this
 
 
 @dataclass(slots=True)
 class Run:
-    """One run, as far as the journal tells.
+    """A run according to the journal.
 
     Attributes:
-        command: of `python -m trainer`.
-        boot_id: of the machine's start that it ran under.
-        gentle: whether it paced itself.
-        step: the last one that it began.
-        last_seen: when it wrote its last line; aware, UTC, as `started`.
-        reading: the last one.
-        gpu_under_load: whether any of its last few readings showed a busy GPU.
-        ended: how it ended, in a word or two; None where it did not say.
+        command: subcommand of `python -m trainer`.
+        boot_id: of the machine during the run.
+        gentle: whether it ran with --gentle.
+        step: the last step that began.
+        last_seen: time of the last line; aware datetime, UTC, as `started`.
+        reading: the last reading.
+        gpu_under_load: whether one of the last few readings showed a GPU under load.
+        ended: how it ended, in a few words; None without an end line.
     """
 
     run_id: str
@@ -58,12 +58,12 @@ class Run:
 
     @property
     def lasted(self) -> timedelta:
-        """From its first line to its last."""
+        """Time from the first to the last line."""
         return self.last_seen - self.started
 
 
 class Journal:
-    """The journal in data_dir. One process writes at a time: the one that holds the training's lock."""
+    """The journal in data_dir; only the process with the training lock writes to it."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Journal:
         self._run_id = ""
 
     def runs(self) -> list[Run]:
-        """All runs, the oldest first. Lines that a power cut tore are left out.
+        """All runs, oldest first; incomplete lines (after a power failure) are skipped.
 
         Raises:
             StorageError: the file cannot be read.
@@ -102,7 +102,7 @@ class Journal:
 
     @contextmanager
     def run(self, command: str, *, gentle: bool = False, read_every_s: float = READ_EVERY_S) -> Iterator[None]:
-        """Keep the journal of one run while the context lasts; an exception that ends it is noted and goes on.
+        """Write the journal of a run while the context lasts; an exception is recorded and re-raised.
 
         Raises:
             StorageError: the disk is full.
@@ -132,23 +132,23 @@ class Journal:
             self._end(ended)
 
     def step(self, name: str) -> None:
-        """Note that the next step begins. Raises StorageError."""
+        """Record the start of a step. Raises StorageError."""
         self._write("step", name=name)
 
     def _keep_reading(self, stop: threading.Event, every_s: float) -> None:
-        """On a thread: note a reading at once, and again every few seconds."""
+        """Write a reading every few seconds until `stop` is set; runs in a thread."""
         while True:
             try:
                 self._write("reading", **asdict(self._read()))
-            except StorageError as error:  # the training itself will find out, and say so
-                logger.warning("no reading written reason=%s", error)
+            except StorageError as error:  # the training will fail with the same error
+                logger.warning("reading not written reason=%s", error)
             if stop.wait(every_s):
                 return
 
     def _end(self, ended: str) -> None:
         try:
             self._write("end", ended=ended)
-        except StorageError as error:  # must not hide what ended the run
+        except StorageError as error:  # must not hide the error that ended the run
             logger.warning("end of the run not written reason=%s", error)
 
     def _write(self, event: str, **facts: Any) -> None:
@@ -165,7 +165,7 @@ class Journal:
                 raise storage_error(self._file, error) from error
 
     def _prune(self) -> None:
-        """Drop the oldest runs of a large file, and end a torn last line, so that the next one is whole."""
+        """Delete the oldest runs of a large file, and end an incomplete last line."""
         try:
             content = self._file.read_bytes()
         except OSError:
@@ -175,12 +175,12 @@ class Journal:
             return
         if len(content) > MAX_BYTES:
             kept = {run.run_id for run in self.runs()[-KEEP_RUNS:]}
-            lines = [line for line in lines if _run_of(line) in kept]
+            lines = [line for line in lines if _run_id_of(line) in kept]
         write_file(self._file, lambda file: file.writelines(line + b"\n" for line in lines))
 
 
 def _enter(runs: dict[str, Run], entry: dict[str, Any]) -> None:
-    """Bring what is known of a run up to one more line. Raises what malformed lines raise."""
+    """Update a run with one line of the journal. A malformed line raises ValueError, KeyError or similar."""
     event, at = entry["event"], datetime.fromisoformat(entry["at"])
     if event == "start":
         runs[entry["run"]] = Run(
@@ -203,7 +203,7 @@ def _enter(runs: dict[str, Run], entry: dict[str, Any]) -> None:
         run.ended = entry["ended"]
 
 
-def _run_of(line: bytes) -> str | None:
+def _run_id_of(line: bytes) -> str | None:
     try:
         return str(json.loads(line)["run"])
     except (ValueError, KeyError, TypeError):

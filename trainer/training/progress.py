@@ -1,4 +1,4 @@
-"""Shows a training: a progress bar for each step at a terminal, else log lines; tables at the end."""
+"""Shows the progress of a training: bars in a terminal, otherwise log lines; tables at the end."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from rich.text import Text
 from trainer.evaluation.evaluate import Figure, Report
 from trainer.evaluation.promotion import Verdict
 from trainer.photos.dataset import SPLITS, Dataset
-from trainer.registry.registry import Reign, Version
+from trainer.registry.registry import Period, Version
 from trainer.training.fitting import Trained
 from trainer.training.training_data import Watcher
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 5.0
-SHOWN_LABELS = 5  # of one version in the table of all
-WHAT = {
-    "photos": "sorting photos",
+SHOWN_LABELS = 5  # per version, in the table of versions
+STEP_TITLES = {
+    "photos": "splitting photos",
     "network": "loading VGG16",
     "features": "features",
     "head": "fitting the head",
     "fine-tuning": "fine-tuning block5",
-    "baselines": "colours of the photos",
-    "evaluation": "judging it",
-    "comparison": "beside the champion",
+    "baselines": "colour histograms",
+    "evaluation": "evaluating the head",
+    "comparison": "comparing to champion",
     "version": "saving the version",
 }
 
 
 @contextmanager
 def watch(console: Console) -> Iterator[Watcher]:
-    """A watcher that shows each step while the context lasts."""
+    """Yield a watcher that shows each step."""
     if not console.is_terminal:
         yield _LogLines()
         return
@@ -65,7 +65,7 @@ class _Bars:
     def step(self, name: str, total: int | None = None) -> None:
         self.finish()
         if total != 0:
-            self._bars.add_task(WHAT[name], total=total, rate="")
+            self._bars.add_task(STEP_TITLES[name], total=total, rate="")
 
     def update(self, done: int, total: int) -> None:
         task = self._bars.tasks[-1]
@@ -73,7 +73,7 @@ class _Bars:
         self._bars.update(task.id, completed=done, total=total, rate=rate)
 
     def finish(self) -> None:
-        """The step at hand is over; a fit may stop before its last epoch."""
+        """Mark the current step as done; a fit may stop before its last epoch."""
         if self._bars.tasks:
             task = self._bars.tasks[-1]
             done = int(task.completed) or 1
@@ -90,11 +90,11 @@ class _LogLines:
         self._name = name
         self._done_before = None
         self._started_at = self._logged_at = time.monotonic()
-        logger.info("%s%s", WHAT[name], "" if total is None else f" total={total}")
+        logger.info("%s%s", STEP_TITLES[name], "" if total is None else f" total={total}")
 
     def update(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._done_before is None:  # a step that goes on where it was cut off does not begin at nothing
+        if self._done_before is None:  # a resumed step does not start at 0
             self._done_before = done
             self._started_at = now
             return
@@ -102,25 +102,25 @@ class _LogLines:
             return
         self._logged_at = now
         rate = (done - self._done_before) / max(now - self._started_at, 1e-9)
-        logger.info("%s done=%d of=%d rate=%.1f/s s_left=%.0f", WHAT[self._name], done, total, rate,
+        logger.info("%s done=%d of=%d rate=%.1f/s s_left=%.0f", STEP_TITLES[self._name], done, total, rate,
                     (total - done) / max(rate, 1e-9))  # fmt: skip
 
 
 def dataset_table(dataset: Dataset) -> RenderableType:
-    """How many photos each label has in each split, and what was left out."""
+    """Table of photos by label and split, and of excluded photos."""
     counts = Counter((item.label, item.split) for item in dataset.items)
     members = {label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels}
-    table = Table("label", title="Photos to learn from", title_justify="left")
+    table = Table("label", title="Photos for training", title_justify="left")
     for name in (*SPLITS, "members"):
         table.add_column(name, justify="right")
     for label in dataset.labels:
         table.add_row(label, *(f"{counts[label, split]:,}" for split in SPLITS), f"{members[label]:,}")
     reasons = Counter(reason for _, reason in dataset.excluded)
-    return Group(table, *(Text(f"left out: {n:,} {reason}", style="dim") for reason, n in sorted(reasons.items())))
+    return Group(table, *(Text(f"excluded: {n:,} {reason}", style="dim") for reason, n in sorted(reasons.items())))
 
 
 def report_table(report: Report, *, title: str) -> RenderableType:
-    """Figures of each class and of all, on held-out members; pooled accuracy last."""
+    """Table of metrics on the holdout, by class and overall."""
     table = Table("label", title=title, title_justify="left")
     for name in ("recall", "precision", "photos", "members"):
         table.add_column(name, justify="right")
@@ -129,10 +129,10 @@ def report_table(report: Report, *, title: str) -> RenderableType:
         table.add_row(one.label, recall, precision, f"{one.n_photos:,}", f"{one.n_members:,}")
     lines = [f"balanced accuracy {figure(report.balanced_accuracy)}, macro F1 {figure(report.macro_f1)}"]
     if report.train_accuracy is not None:
-        lines.append(f"on the photos it learned from: {report.train_accuracy:.2f}")
-    lines += [f"{name} instead: {value:.2f}" for name, value in report.baselines.items()]
-    answered = "" if report.answered_accuracy is None else f", and then right in {report.answered_accuracy:.0%}"
-    lines.append(f"sure enough to answer in {report.coverage:.0%} of the photos{answered}")
+        lines.append(f"on the training photos: {report.train_accuracy:.2f}")
+    lines += [f"baseline {name}: {value:.2f}" for name, value in report.baselines.items()]
+    answered = "" if report.answered_accuracy is None else f", accuracy of these answers {report.answered_accuracy:.0%}"
+    lines.append(f"sure enough to answer for {report.coverage:.0%} of the photos{answered}")
     lines.append(
         f"calibration error {report.expected_calibration_error:.3f}, pooled accuracy {figure(report.accuracy)}"
     )
@@ -140,9 +140,9 @@ def report_table(report: Report, *, title: str) -> RenderableType:
 
 
 def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
-    """The figures of one training under several seeds, and how far apart they lie."""
+    """Table of the metrics of a training with several seeds, and their spread."""
     labels = [one.label for one in next(iter(trained.values())).report.classes]
-    table = Table(title="The same training under other seeds", title_justify="left")
+    table = Table(title="The same training with other seeds", title_justify="left")
     table.add_column("seed", no_wrap=True)
     for name in ("balanced accuracy", *(f"recall of {label}" for label in labels)):
         table.add_column(name, justify="right")
@@ -157,30 +157,30 @@ def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
     table.add_row("mean", *(f"{mean(column):.3f}" for column in columns))
     table.add_row("std. deviation", *(f"{stdev(column):.3f}" for column in columns))
     table.add_row("range", *(f"{max(column) - min(column):.3f}" for column in columns))
-    advice = "A change that moves a figure by less than this, or within its interval above, may have done nothing."
+    advice = "A change of a figure that is smaller than this, or within its interval above, may be chance."
     return Group(table, Text(advice, style="dim"))
 
 
 def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
-    """Whether the new version serves now, and why."""
-    head = f"{version.name} is the champion now" if verdict.promoted else f"{version.name} is kept, but does not serve"
+    """Whether the new version was promoted, and why."""
+    head = f"{version.name} is the champion now" if verdict.promoted else f"{version.name} is saved, but not promoted"
     return Text(f"{head}: {'; '.join(verdict.reasons)}")
 
 
-def versions_table(versions: Sequence[Version], history: Sequence[Reign], damaged: dict[str, str]) -> RenderableType:
-    """All versions, oldest first, and when each served."""
+def versions_table(versions: Sequence[Version], history: Sequence[Period], damaged: dict[str, str]) -> RenderableType:
+    """Table of all versions, oldest first, with the times when each was the champion."""
     table = Table(title="Versions", title_justify="left")
     table.add_column("version", no_wrap=True)
     table.add_column("labels")
     table.add_column("block5")
     table.add_column("photos", justify="right")
     table.add_column("balanced accuracy", justify="right")
-    table.add_column("sure from", justify="right")
+    table.add_column("min score", justify="right")
     table.add_column("served, UTC")
     for version in versions:
         served = [reign for reign in history if reign.version == version.name]
         champion = bool(history) and history[-1].version == version.name
-        times = "\n".join(f"{_minute(reign.since)} to {_minute(reign.until)}" for reign in served)
+        times = "\n".join(f"{_format_time(reign.since)} to {_format_time(reign.until)}" for reign in served)
         accuracy = Figure(**version.metrics["report"]["balanced_accuracy"])
         table.add_row(
             Text(f"{version.name} *", style="bold") if champion else version.name,
@@ -196,19 +196,19 @@ def versions_table(versions: Sequence[Version], history: Sequence[Reign], damage
 
 
 def _first_few(labels: Sequence[str]) -> str:
-    """The labels, or some of them and how many more there are."""
+    """The labels, or the first few and the number of others."""
     if len(labels) <= SHOWN_LABELS:
         return ", ".join(labels)
     return f"{', '.join(labels[: SHOWN_LABELS - 1])} and {len(labels) - SHOWN_LABELS + 1:,} more"
 
 
-def _minute(time: str | None) -> str:
-    """E.g. "11-23 21:05" of an ISO 8601 time."""
+def _format_time(time: str | None) -> str:
+    """An ISO 8601 time as e.g. "11-23 21:05"."""
     return "now" if time is None else time[5:16].replace("T", " ")
 
 
 def figure(value: Figure) -> str:
-    """A share with its interval, e.g. "0.71 (0.64 to 0.78)"."""
+    """A metric with its interval, e.g. "0.71 (0.64 to 0.78)"."""
     if value.value is None:
         return "-"
     return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"

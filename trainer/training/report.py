@@ -1,6 +1,6 @@
-"""A version's report: one HTML file with everything in it, for a phone or a wide screen, dark or light, no network.
+"""Renders a version's report as one HTML file without external resources, for small and wide screens, dark and light.
 
-What is drawn by matplotlib is drawn in `currentColor`, so that it follows the page.
+Charts use `currentColor`, so that they follow the colours of the page.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Floats = npt.NDArray[np.float32]
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 N_EXAMPLES = 6  # of each kind, for each label
 THUMBNAIL_PX = 180
-WORD_JOINER = "\N{WORD JOINER}"  # keeps a narrow table from breaking a line there
+WORD_JOINER = "\N{WORD JOINER}"  # prevents a line break in a narrow table
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A photo of the holdout, and what was said of it."""
+    """A holdout photo and its predicted label."""
 
     picture: str  # a data URI
     answer: str
@@ -53,7 +53,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """One label's photos: the surest right answers, and the surest wrong ones."""
+    """Photos of a label: right and wrong answers with the highest scores."""
 
     label: str
     right: tuple[Example, ...]
@@ -70,12 +70,12 @@ def render(
     *,
     decoder: Decoder,
 ) -> str:
-    """The report of a version, as an HTML page.
+    """Render the report of a version as an HTML page.
 
     Args:
         name: of the version.
-        champion: that it was compared with; None where there was none.
-        decoder: for the thumbnails; a photo that cannot be read any more is left out.
+        champion: the version it was compared with; None if there was none.
+        decoder: for the thumbnails; photos that can no longer be read are skipped.
     """
     dataset = training_data.dataset
     holdout = dataset.split("holdout")
@@ -128,29 +128,29 @@ def _percent(share: float | None) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    """E.g. "71% (64–78)"."""
+    """A metric with its interval, e.g. "71% (64–78)"."""
     if figure.value is None or figure.low is None or figure.high is None:
         return "–"
     return f"{100 * figure.value:.0f}% ({_interval(figure)})"
 
 
 def _interval(figure: Figure) -> str:
-    """E.g. "64–78", never broken over two lines."""
+    """An interval in percent, e.g. "64–78", without line breaks."""
     if figure.low is None or figure.high is None:
         return "–"
     return f"{100 * figure.low:.0f}{WORD_JOINER}–{WORD_JOINER}{100 * figure.high:.0f}"
 
 
 def _points_above(share: float | None, other: float | None) -> str:
-    """E.g. "12 points above"; of percentages as they are shown."""
+    """The difference of two rounded percentages, e.g. "12 points above"."""
     if share is None or other is None:
-        return "beside"
+        return "compared with"
     points = round(100 * share) - round(100 * other)
     return f"{abs(points)} point{'s' if abs(points) != 1 else ''} {'above' if points >= 0 else 'below'}"
 
 
 def _figures_of(champion: Version | None) -> dict[str, Figure]:
-    """What the champion's own report said in its time, by name; empty where it has none."""
+    """The metrics in the champion's own report, by name; empty if it has none."""
     found: dict[str, Any] = champion.metrics.get("report", {}) if champion else {}
     return {name: Figure(**found[name]) for name in ("balanced_accuracy", "macro_f1") if name in found}
 
@@ -180,7 +180,7 @@ def _learning_charts(trained: Trained) -> list[str]:
                 x_label="epoch",
                 y_label="loss, nats",
                 lines={
-                    "photos it learned from": (epochs, [epoch.train_loss for epoch in history]),
+                    "training photos": (epochs, [epoch.train_loss for epoch in history]),
                     "validation": (epochs, [epoch.validation_loss for epoch in history]),
                 },
                 mark_x=trained.fitted.best_epoch + 1,
@@ -206,9 +206,9 @@ def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
     bins = reliability(scores, indexes)
     return line_chart(
         Chart(
-            title="how often answers of a score were right",
+            title="accuracy of answers by score",
             x_label="score",
-            y_label="share that was right",
+            y_label="share of right answers",
             lines={"holdout": ([part.mean_score for part in bins], [part.accuracy for part in bins])},
             reference=("perfect", [0, 1], [0, 1]),
             sizes={"holdout": [part.n_photos for part in bins]},
@@ -223,9 +223,9 @@ def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], threshold: f
     answered = float((scores.max(axis=1) >= threshold).mean())
     return line_chart(
         Chart(
-            title="how many answers are right when only the surest are given",
-            x_label="share of the photos that is answered",
-            y_label="share of the answers that is right",
+            title="accuracy when only answers with high scores are given",
+            x_label="share of photos with an answer",
+            y_label="share of right answers",
             lines={"holdout": (coverage.tolist(), precision.tolist())},
             mark_x=answered,
             x_range=(0, 1),

@@ -1,4 +1,4 @@
-"""Runs a long command: one at a time, with a journal, and gently where that is asked for."""
+"""Runs a long command: one at a time, with a journal, and with pauses if --gentle is given."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.lock import only_one
-from trainer.training.crash_report import explain_sudden_end
+from trainer.training.crash_report import explain_crash
 from trainer.training.journal import Journal, Run
 from trainer.training.training_data import Watcher
 
 logger = logging.getLogger(__name__)
 
 LOCK = "train.lock"
-SCRAPING = "scrape"  # the step's name in the journal
-MAX_REST_S = 10.0  # between two batches, however long the last one took
+SCRAPING = "scrape"  # name of the step in the journal
+MAX_REST_S = 10.0  # maximum pause between two batches
 
 
 class Session:
-    """A run that has begun."""
+    """A running command."""
 
     def __init__(self, journal: Journal, *, gentle: bool, last: Run | None) -> None:
-        """Use `session`."""
+        """Private; use `session`."""
         self.journal = journal
         self._gentle = gentle
         self._last = last
 
     @property
-    def goes_on_scraping(self) -> bool:
-        """Whether the previous run was interrupted while it scraped."""
+    def resumes_scrape(self) -> bool:
+        """Whether the previous run was interrupted during its scrape."""
         return self._last is not None and self._last.ended is None and self._last.step == SCRAPING
 
     def watcher(
@@ -41,17 +41,17 @@ class Session:
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> Watcher:
-        """A watcher that keeps the journal and the pace, and passes everything on to `shown`."""
+        """A watcher that writes the journal, adds pauses, and passes all calls on to `shown`."""
         return _SessionWatcher(shown, self.journal, rest=sleep if self._gentle else None, clock=clock)
 
 
 @contextmanager
 def session(data_dir: Path, command: str, *, gentle: bool = False) -> Iterator[Session]:
-    """Begin a run; if the last one ended suddenly, say so first, as a warning.
+    """Start a run; logs a warning if the previous run crashed.
 
     Args:
-        command: of `python -m trainer`.
-        gentle: rest after each batch for as long as it took, which halves the load on power supply and cooling.
+        command: subcommand of `python -m trainer`.
+        gentle: pause after each batch for as long as it took, which halves the load on power supply and cooling.
 
     Raises:
         StorageError: another training is running, or the disk is full.
@@ -59,9 +59,9 @@ def session(data_dir: Path, command: str, *, gentle: bool = False) -> Iterator[S
     with only_one(data_dir / LOCK, "training"):
         journal = Journal(data_dir)
         runs = journal.runs()
-        sudden_end = explain_sudden_end(runs)
+        sudden_end = explain_crash(runs)
         if sudden_end is not None:
-            logger.warning("%s What was finished then is kept; this run goes on from there.", sudden_end)
+            logger.warning("%s Finished work was kept; this run continues from there.", sudden_end)
         with journal.run(command, gentle=gentle):
             yield Session(journal, gentle=gentle, last=runs[-1] if runs else None)
 

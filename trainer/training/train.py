@@ -1,7 +1,7 @@
-"""One training: photos -> features -> head -> verdict. Every step can be interrupted, and the next run goes on.
+"""Runs a training: photos -> features -> head -> verdict. An interrupted training is continued by the next run.
 
-What was computed stays: photos in the manifest, features in the cache. Fitting a head takes seconds and starts again.
-The same photos, settings and seed end in the same head and figures, bit for bit, interrupted or not.
+Photos stay in the manifest, and features in the cache. Fitting a head takes seconds and starts from the beginning. The
+same photos, settings and seed give bit-identical heads and figures, interrupted or not.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from trainer.files import write_file
 from trainer.photos.decode import Decoder
 from trainer.registry.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
-from trainer.training.fitting import CHECKPOINT, Trained, fit_and_judge
+from trainer.training.fitting import CHECKPOINT, Trained, fit_and_evaluate
 from trainer.training.report import render
 from trainer.training.training_data import (
     TrainingData,
     Watcher,
     class_indexes,
+    compute_scores,
     drop_tuned_features,
     groups,
     read_photos,
-    scores_of,
     sort_photos,
     training_data_for,
 )
@@ -64,22 +64,22 @@ def train(
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Outcome:
-    """Train a challenger on the photos that are held, and promote it if it is better than the champion.
+    """Train a version on the stored photos, and promote it if it is better than the champion.
 
     Raises:
         DatasetError: too few photos, or a split lacks a label.
-        ModelError: the weights cannot be had, or the registry cannot be read.
-        StorageError: the disk is full; versions and champion are as they were.
+        ModelError: the weights are not available, or the registry cannot be read.
+        StorageError: the disk is full; versions and champion are unchanged.
     """
     registry = Registry(settings.data_dir, now=now)
-    registry.history()  # raises now, not after hours, when the new version could not become the champion
+    registry.history()  # fail now, not after hours, if the registry cannot be read
     training_data = TrainingData.gather(settings, watcher)
     watcher.step("baselines")
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         simpler = baselines(training_data.dataset, settings, decoder, progress=watcher.update)
-    trained = fit_and_judge(training_data, settings, watcher, baselines=simpler)
+    trained = fit_and_evaluate(training_data, settings, watcher, baselines=simpler)
     watcher.step("comparison")
-    champion, verdict = _compare_with_champion(registry, trained, training_data, settings, watcher)
+    champion, verdict = _decide_promotion(registry, trained, training_data, settings, watcher)
     watcher.step("version")
     facts = _facts(training_data, trained, settings, now())
 
@@ -116,28 +116,27 @@ def train(
 
 
 def clear_up(settings: Settings) -> None:
-    """Delete checkpoints, and the features of fine-tuned versions that are not in use any more.
+    """Delete checkpoints, and features of fine-tuned versions that are no longer used.
 
     Raises:
-        StorageError: something cannot be deleted.
+        StorageError: a file cannot be deleted.
     """
     (settings.data_dir / CHECKPOINT).unlink(missing_ok=True)
     try:
         drop_tuned_features(settings)
     except ModelError as error:
-        logger.warning("features of past versions not deleted reason=%s", error)
+        logger.warning("features of old versions not deleted reason=%s", error)
 
 
-def judge_challenger(
+def compare_with_champion(
     champion: Version, trained: Trained, training_data: TrainingData, settings: Settings, watcher: Watcher
 ) -> Verdict:
-    """Compare with the champion on today's holdout, less the photos that the champion learned from.
+    """Compare a challenger with the champion on the current holdout, without the champion's training photos.
 
-    Where the two tell different labels, those of today count: a label that the champion does not know, it cannot get
-    right.
+    If their labels differ, the current labels count: photos of a label unknown to the champion count as its errors.
 
     Raises:
-        ModelError: the champion cannot answer any more.
+        ModelError: the champion cannot be run.
         StorageError: the disk is full.
     """
     labels = training_data.dataset.labels
@@ -148,14 +147,14 @@ def judge_challenger(
     }
     fresh = tuple(item for item in training_data.dataset.split("holdout") if item.sha256 not in learned)
     if len({item.label for item in fresh}) < len(labels):
-        return Verdict(False, ("the champion learned from too many photos of today's holdout; promote by hand",))
+        return Verdict(False, ("the champion was trained on too many photos of the current holdout; promote by hand",))
     seen = training_data_for(
         champion, replace(training_data.dataset, items=fresh), settings, watcher, known=training_data
     )
-    items = seen.dataset.items  # less those that cannot be read any more
+    items = seen.dataset.items  # without photos that can no longer be read
     places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
     return compare(
-        places[scores_of(champion, seen).argmax(axis=1)],
+        places[compute_scores(champion, seen).argmax(axis=1)],
         np.array([answers[item.sha256] for item in items]),
         class_indexes(items),
         groups(items),
@@ -165,11 +164,11 @@ def judge_challenger(
 
 
 def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> tuple[Version, Report]:
-    """Judge a version, the champion by default, on today's holdout, less the photos that it learned from.
+    """Evaluate a version (default: the champion) on the current holdout, without its training photos.
 
     Raises:
         DatasetError: too few photos.
-        ModelError: there is no such version, or none at all, or its labels are not those of today's photos.
+        ModelError: there is no such version, or no champion, or its labels are not those of the current photos.
     """
     registry = Registry(settings.data_dir)
     version = registry.load(name) if name else registry.champion()
@@ -179,18 +178,18 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
     dataset = sort_photos(read_photos(settings), settings)
     if dataset.labels != version.facts.labels:
         raise ModelError(
-            f"{version.name} tells {', '.join(version.facts.labels)}; the photos that are held are of "
-            f"{', '.join(dataset.labels)}: nothing to judge it by"
+            f"{version.name} has the labels {', '.join(version.facts.labels)}, but the stored photos have "
+            f"{', '.join(dataset.labels)}; it cannot be evaluated"
         )
     learned = set((version.folder / PHOTOS).read_text(encoding="utf-8").split())
     unseen = tuple(item for item in dataset.split("holdout") if item.sha256 not in learned)
     if not unseen:
-        raise ModelError(f"{version.name} learned from all photos of today's holdout: nothing to judge it by")
+        raise ModelError(f"{version.name} was trained on all photos of the current holdout; it cannot be evaluated")
     training_data = training_data_for(version, replace(dataset, items=unseen), settings, watcher)
     items = training_data.dataset.items
     watcher.step("evaluation")
     report = evaluate(
-        scores_of(version, training_data),
+        compute_scores(version, training_data),
         class_indexes(items),
         groups(items),
         labels=dataset.labels,
@@ -200,25 +199,25 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
     return version, report
 
 
-def _compare_with_champion(
+def _decide_promotion(
     registry: Registry, trained: Trained, training_data: TrainingData, settings: Settings, watcher: Watcher
 ) -> tuple[Version | None, Verdict]:
-    """The champion, None where there is none, and the verdict; one that cannot answer does not stop a training."""
+    """The champion (or None) and the verdict; a champion that cannot be run does not stop a training."""
     try:
         champion = registry.champion()
     except ModelError as error:
-        return None, Verdict(True, (f"there is nothing to compare with: {error}",))
+        return None, Verdict(True, (f"there is no champion to compare with: {error}",))
     if champion is None:
         return None, Verdict(True, ("it is the first version",))
     try:
-        return champion, judge_challenger(champion, trained, training_data, settings, watcher)
+        return champion, compare_with_champion(champion, trained, training_data, settings, watcher)
     except ModelError as error:
-        logger.warning("champion not judged name=%s reason=%s", champion.name, error)
-        return champion, Verdict(False, (f"the champion cannot be judged: {error}; promote by hand",))
+        logger.warning("champion not evaluated name=%s reason=%s", champion.name, error)
+        return champion, Verdict(False, (f"the champion cannot be evaluated: {error}; promote by hand",))
 
 
 def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
-    """What metrics.json holds."""
+    """The content of metrics.json."""
     return {
         "report": trained.report.as_json(),
         "verdict": verdict.as_json(),
@@ -269,6 +268,6 @@ def _libraries() -> dict[str, str]:
 
 
 def _write_photos(folder: Path, training_data: TrainingData) -> None:
-    """The photos that the version learned from, or was tuned on, by hash."""
+    """Write the SHA-256 of the version's training and validation photos."""
     learned = sorted(item.sha256 for item in training_data.dataset.items if item.split != "holdout")
     write_file(folder / PHOTOS, lambda file: file.write("".join(f"{sha256}\n" for sha256 in learned).encode()))

@@ -1,4 +1,4 @@
-"""The photos in their splits, with their features."""
+"""Loads the photos in their splits, with their features."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Indexes = npt.NDArray[np.int64]
 
 
 class Watcher(Protocol):
-    """Is told how far a training is; shows it, or writes it down."""
+    """Receives the progress of a training, to show or record it."""
 
     def step(self, name: str, total: int | None = None) -> None:
-        """A step begins; `total` is in the step's own units, None where it cannot be said."""
+        """A step begins; `total` is in the step's own units, or None if unknown."""
 
     def update(self, done: int, total: int) -> None:
-        """So much of the step is done."""
+        """The step has made progress."""
 
 
 def read_photos(settings: Settings) -> list[Photo]:
@@ -54,12 +54,12 @@ def read_photos(settings: Settings) -> list[Photo]:
     if photos:
         return photos
     if n_refused:
-        raise DatasetError(f"all {n_refused:,} photos were refused; `python -m trainer scrape` shows the reasons")
+        raise DatasetError(f"all {n_refused:,} photos were refused; run `python -m trainer scrape` to see the reasons")
     raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
 
 
 def wanted_labels(settings: Settings) -> set[str]:
-    """The labels that are to be told apart, also those of which no photo could be used."""
+    """All configured labels, including those without a usable photo."""
     if settings.source.kind == "worldcosplay":
         return set(settings.source.worldcosplay.countries)
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
@@ -67,17 +67,17 @@ def wanted_labels(settings: Settings) -> set[str]:
 
 
 def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
-    """Photos in splits; all wanted labels must be among theirs. Raises DatasetError for too few."""
+    """Assign photos to splits. Raises DatasetError if a configured label has too few photos."""
     return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=wanted_labels(settings))
 
 
 def class_indexes(items: Sequence[Item]) -> Indexes:
-    """(n,) int64."""
+    """The classes of photos, (n,) int64."""
     return np.array([item.class_index for item in items], dtype=np.int64)
 
 
 def groups(items: Sequence[Item]) -> list[str]:
-    """(n,) the group of each photo: its member, or itself."""
+    """The groups of n photos: members, or near-duplicates."""
     return [item.group for item in items]
 
 
@@ -86,10 +86,10 @@ class TrainingData:
     """Photos with their features.
 
     Attributes:
-        dataset: without the photos that have no features.
-        refused: (sha256, reason) of those.
-        n_new: photos whose features were computed for it.
-        maps: block4's maps of the photos; None where they were not asked for.
+        dataset: without photos that could not be read.
+        refused: (sha256, reason) of photos that could not be read.
+        n_new: number of photos whose features were computed now.
+        maps: block4's maps of the photos; None if not requested.
     """
 
     dataset: Dataset
@@ -101,13 +101,12 @@ class TrainingData:
 
     @classmethod
     def gather(cls, settings: Settings, watcher: Watcher) -> Self:
-        """Sort photos into splits, and compute the features that are missing; with maps, where the head shall be
-        fine-tuned.
+        """Assign photos to splits, and compute missing features; also maps, if fine-tuning is configured.
 
         Raises:
-            DatasetError: too few photos that can be read.
-            ModelError: the backbone's weights cannot be had.
-            StorageError: the disk is full; what was computed before is kept.
+            DatasetError: too few readable photos.
+            ModelError: the backbone's weights are not available.
+            StorageError: the disk is full; features computed so far are kept.
         """
         watcher.step("photos")
         photos = read_photos(settings)
@@ -116,19 +115,19 @@ class TrainingData:
         backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
         with_maps = settings.head.fine_tune != "none"
         maps = open_maps(features_dir(settings), backbone, settings.features.views) if with_maps else None
-        training_data = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+        training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
         gone: dict[str, str] = {}
         n_new = training_data.n_new
-        while training_data.refused:  # without them another photo may have a place, or a label too few
+        while training_data.refused:  # without them, other photos may be used, or a label may have too few
             gone |= dict(training_data.refused)
             dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
-            training_data = cls.of(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+            training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
             n_new += training_data.n_new
         complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))
         return replace(training_data, dataset=complete, n_new=n_new)
 
     @classmethod
-    def of(
+    def build(
         cls,
         dataset: Dataset,
         backbone: Backbone,
@@ -138,13 +137,13 @@ class TrainingData:
         *,
         maps: FeatureCache | None = None,
     ) -> Self:
-        """Compute the features that a data set misses of a backbone; raises as `gather`.
+        """Compute the missing features of a data set with a backbone; raises as `gather`.
 
         Args:
-            maps: opened for the backbone: those that are missing there are computed too. None: none are.
+            maps: the backbone's map cache; missing maps are computed too. None means no maps.
         """
         cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
-        wanted = WantedMaps.of(dataset, maps) if maps is not None else None
+        wanted = WantedMaps.for_dataset(dataset, maps) if maps is not None else None
         lacks = missing_views(cache, wanted)
         watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
         with closing(Decoder.in_bulk(settings.images)) as decoder:
@@ -162,12 +161,12 @@ class TrainingData:
         return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos, maps)
 
     def tuned(self, block5: dict[str, Convolution], settings: Settings, watcher: Watcher) -> Self:
-        """The same photos as a fine-tuned block5 sees them, in the first view; raises as `gather`."""
+        """The same photos with the features of a fine-tuned block5, in the first view; raises as `gather`."""
         backbone = Backbone.load(settings.features, precision=self.backbone.precision, block5=block5)
-        return self.of_tuned(self.dataset, backbone, self.cache.views[0], settings, watcher, frozen=self)
+        return self.build_tuned(self.dataset, backbone, self.cache.views[0], settings, watcher, frozen=self)
 
     @classmethod
-    def of_tuned(
+    def build_tuned(
         cls,
         dataset: Dataset,
         backbone: Backbone,
@@ -177,11 +176,11 @@ class TrainingData:
         *,
         frozen: TrainingData | None = None,
     ) -> Self:
-        """As `of`, for a fine-tuned backbone: where maps are held, they spare all of VGG16 but block5.
+        """As `build`, for a fine-tuned backbone: photos with stored maps need only block5 of VGG16.
 
         Args:
-            frozen: photos with features and maps of the same backbone with VGG16's own block5, where they are at hand;
-                else what the disk holds of these is opened.
+            frozen: training data of the same backbone with VGG16's own block5, if loaded; None means to open its caches
+                on disk.
         """
         folder = features_dir(settings)
         cache = FeatureCache(folder / backbone.key, views=[view], n_features=backbone.n_features)
@@ -193,23 +192,23 @@ class TrainingData:
         sha256s = [item.sha256 for item in dataset.items]
         watcher.step("features", len(cache.missing(sha256s)))
         fill_from_maps(sha256s, backbone, cache, frozen=untuned, maps=maps, progress=watcher.update)
-        return cls.of(dataset, backbone, [view], settings, watcher)
+        return cls.build(dataset, backbone, [view], settings, watcher)
 
     def features(self, items: Sequence[Item], *, views: Sequence[str] | None = None) -> Floats:
-        """(n, n_views, d) in the order of the items; all views, or those named."""
+        """Load features (n, n_views, d) in the order of the items, in all views or the named ones."""
         return self.cache.load([item.sha256 for item in items], views=views)
 
 
 def training_data_for(
     version: Version, dataset: Dataset, settings: Settings, watcher: Watcher, *, known: TrainingData | None = None
 ) -> TrainingData:
-    """The same photos as a version sees them, with features of its own kind.
+    """The same photos with the features that a version uses.
 
     Args:
-        known: features and maps that are held already.
+        known: training data already loaded, whose features and maps are reused.
 
     Raises:
-        ModelError: its backbone's weights cannot be had any more.
+        ModelError: its backbone's weights are no longer available.
         StorageError: the disk is full.
     """
     facts = version.facts
@@ -219,22 +218,22 @@ def training_data_for(
         block5=version.block5(),
     )
     if backbone.fingerprint != facts.fingerprint:
-        raise ModelError(f"{version.name}: {facts.weights} holds other VGG16 weights now than it was trained on")
+        raise ModelError(f"{version.name}: the VGG16 weights of {facts.weights} have changed since it was trained")
     if backbone.tuned is not None:
-        return TrainingData.of_tuned(dataset, backbone, facts.view, settings, watcher, frozen=known)
-    return TrainingData.of(dataset, backbone, [facts.view], settings, watcher)
+        return TrainingData.build_tuned(dataset, backbone, facts.view, settings, watcher, frozen=known)
+    return TrainingData.build(dataset, backbone, [facts.view], settings, watcher)
 
 
-def scores_of(version: Version, training_data: TrainingData) -> Floats:
-    """(n, k) what a version says of all photos of a `training_data` that was made by `training_data_for`."""
+def compute_scores(version: Version, training_data: TrainingData) -> Floats:
+    """Scores (n, k) of a version for all photos of a `training_data` from `training_data_for`."""
     features = training_data.features(training_data.dataset.items, views=[version.facts.view])[:, 0]
     return Head.load(version.folder).scores(features)
 
 
 def drop_tuned_features(settings: Settings) -> None:
-    """Delete the features of every fine-tuned block5 that neither the champion nor the newest version has.
+    """Delete the cached features of fine-tuned versions, except those of the champion and the newest version.
 
-    There is such a folder for each version that was fine-tuned; with the maps, its features are soon computed again.
+    Each fine-tuned version has its own folder of features; they are quickly computed again from maps.
 
     Raises:
         ModelError: the registry, or one of the two versions, cannot be read; nothing was deleted.
@@ -253,5 +252,5 @@ def drop_tuned_features(settings: Settings) -> None:
 
 
 def features_dir(settings: Settings) -> Path:
-    """The folder with a folder of cached features for each way to compute them."""
+    """The parent folder of all feature caches."""
     return settings.data_dir / "features"

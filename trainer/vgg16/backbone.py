@@ -1,12 +1,12 @@
-"""Frozen VGG16: uint8 images in, pooled features of some of its layers out.
+"""Computes pooled features of some layers of a frozen VGG16 from uint8 images.
 
-One pass gives everything that is wanted: each listed layer's output averaged over its positions, side by side; for a
-heat map, the last listed layer's output itself; and block4's, from which block5 can be computed again with other
-weights (`last_block`). The network is cut above the deepest layer that is needed. A version whose block5 was fine-tuned
-has the same network with these weights put in, and serves in one pass as well.
+One pass gives the average-pooled outputs of the listed layers, concatenated. It can also give the output map of the
+last listed layer (for heat maps), or the map of block4 (to compute block5 with other weights, see `last_block`). The
+network ends at the deepest layer needed. A fine-tuned block5 replaces weights of the same network, so it also needs one
+pass.
 
-The same image has the same features, bit by bit, wherever in a run it is computed: batches have one fixed shape, and a
-last, smaller one is filled up.
+The features of an image are bit-identical at any place in a run: all batches have one shape, and a smaller last batch
+is padded.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ SMALL_BATCHES = (
     4,
     2,
     1,
-)  # the only shapes beside `batch_size` that are ever compiled; 8 brings a CPU nothing but memory
-SIDE_PX = 224  # as VGG16 was trained
-BLOCK4 = "block4_pool"  # where block5 begins
-TUNED = "-block5-"  # in the key of a backbone with another block5, before the start of its fingerprint
-LARGEST_HALF = float(np.finfo(np.float16).max)  # VGG16's own values end at some thousands
-BYTES_PER_IMAGE = 3 * 224 * 224 * 64 * 4  # two maps of block1 at work, and as much again for scratch
+)  # the only compiled shapes besides `batch_size`; 8 costs a CPU memory and is not faster
+SIDE_PX = 224  # the size VGG16 was trained on
+BLOCK4 = "block4_pool"  # the input of block5
+TUNED = "-block5-"  # in the key of a backbone with a fine-tuned block5, before its fingerprint
+LARGEST_HALF = float(np.finfo(np.float16).max)  # VGG16's values reach some thousands
+BYTES_PER_IMAGE = 3 * 224 * 224 * 64 * 4  # two maps of block1, and the same again for temporary data
 
 
-WANTED = (("features",), ("features", "last_map"), ("features", "block4_map"))  # what one pass can give
+WANTED = (("features",), ("features", "last_map"), ("features", "block4_map"))  # possible outputs of one pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Extracted:
 
     Attributes:
         features: (n, n_features) float32, each >= 0, not normalised.
-        last_map: (n, h, w, c) float32, the output of the last listed layer; None unless asked for.
-        block4_map: (n, side / 16, side / 16, 512) float16, what block5 sees; None unless asked for.
+        last_map: (n, h, w, c) float32, the output of the last listed layer; None unless requested.
+        block4_map: (n, side / 16, side / 16, 512) float16, the input of block5; None unless requested.
     """
 
     features: Features
@@ -64,7 +64,7 @@ class Extracted:
 
 
 class Backbone:
-    """VGG16 without its top, with frozen weights. Not thread-safe."""
+    """VGG16 without its top layers, with frozen weights; not thread-safe."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Backbone:
         fingerprint: str,
         tuned: str | None = None,
     ) -> None:
-        """Use `load`."""
+        """Private; use `load`."""
         keras = load_keras()
         self.layers = tuple(settings.layers)
         self.precision = precision
@@ -109,17 +109,17 @@ class Backbone:
         side_px: int | None = None,
         block5: Mapping[str, Convolution] | None = None,
     ) -> Backbone:
-        """Build the network and give it its weights.
+        """Build the network and load its weights.
 
         Args:
-            settings: `layers`, `weights` and `weights_seed` count; `precision` and `batch_size` do not.
-            precision: of the convolutions; features are float32 either way.
+            settings: `layers`, `weights` and `weights_seed` are used; `precision` and `batch_size` are not.
+            precision: of the convolutions; features are always float32.
             side_px: sides of the images, 32 or more; None: 224.
-            block5: weights that take the place of VGG16's own; `tuned` is the fingerprint of these, `fingerprint` that
-                of its own all the same.
+            block5: fine-tuned weights that replace VGG16's own; `tuned` is their fingerprint, `fingerprint` is still
+                that of VGG16's own.
 
         Raises:
-            ModelError: the weights cannot be had; see `trainer.vgg16.weights.load_weights`.
+            ModelError: the weights are not available; see `trainer.vgg16.weights.load_weights`.
         """
         keras = load_keras()
         weights = load_weights(settings, keras=keras)
@@ -129,7 +129,7 @@ class Backbone:
 
     @property
     def key(self) -> str:
-        """The cache key: a name for everything that decides an image's features."""
+        """The cache key of the features: it names everything that determines them."""
         return self.frozen_key if self.tuned is None else f"{self.frozen_key}{TUNED}{self.tuned[:16]}"
 
     @property
@@ -144,7 +144,7 @@ class Backbone:
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
-        """Of block4's map: (h, w, c)."""
+        """Shape (h, w, c) of block4's map."""
         height, width, channels = self._network.get_layer(BLOCK4).output.shape[1:]
         return int(height), int(width), int(channels)
 
@@ -163,14 +163,14 @@ class Backbone:
     def extract(
         self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False, with_block4: bool = False
     ) -> Extracted:
-        """Bottleneck features, one row per image, in the order given.
+        """Compute bottleneck features, one row per image, in the order given.
 
         Args:
-            images: (n, side_px, side_px, 3) uint8, RGB; not changed.
-            batch_size: the fixed shape for a long run, the last batch filled up; None: batches of 4, 2 and 1 with
-                nothing filled up, for the few images of a moment.
-            with_map: the last layer's map too.
-            with_block4: block4's map too; one of the two at a time.
+            images: (n, side_px, side_px, 3) uint8, RGB; not modified.
+            batch_size: fixed batch size for a long run, with padding of the last batch; None: batches of 4, 2 and 1
+                without padding, for a few images.
+            with_map: also return the last layer's map.
+            with_block4: also return block4's map; not together with `with_map`.
 
         Raises:
             ImageError: another shape or dtype; the message names both.
@@ -182,7 +182,7 @@ class Backbone:
             )
         wanted = WANTED[1 if with_map else 2 if with_block4 else 0]
         model = self._models[wanted]
-        outputs = [predict_filled_up(model, images[part], size) for part, size in _parts(len(images), batch_size)]
+        outputs = [predict_padded(model, images[part], size) for part, size in _parts(len(images), batch_size)]
         if not outputs:
             outputs = [
                 {name: np.empty((0, *model.output[name].shape[1:]), model.output[name].dtype) for name in wanted}
@@ -196,11 +196,11 @@ class Backbone:
         )
 
 
-def predict_filled_up(model: Any, rows: npt.NDArray[Any], size: int) -> Any:
-    """A model's outputs for n rows; the batch is padded to `size`, its fixed shape, and the padding is cut off.
+def predict_padded(model: Any, rows: npt.NDArray[Any], size: int) -> Any:
+    """Predict n rows as one batch padded to the fixed size `size`; the padding is removed from the output.
 
     Args:
-        model: that gives a dictionary of arrays.
+        model: Keras model with a dict of outputs.
     """
     n = len(rows)
     if n < size:
@@ -209,16 +209,16 @@ def predict_filled_up(model: Any, rows: npt.NDArray[Any], size: int) -> Any:
 
 
 def feature_columns(layers: Sequence[str]) -> list[slice]:
-    """Where in a feature vector each layer's channels stand."""
+    """The columns of each layer in a feature vector."""
     ends = list(accumulate(CHANNELS[layer.split("_")[0]] for layer in layers))
     return [slice(start, end) for start, end in pairwise([0, *ends])]
 
 
 def choose_batch_size(settings: FeatureSettings) -> int:
-    """The batch size of a long run: the setting, or by the free memory.
+    """The batch size for a long run: the setting, or chosen by device and free memory.
 
-    More than 16 bring a CPU nothing and cost memory; a GPU likes 64. Two at least: for a single image oneDNN adds up
-    in another order, and features would depend on it.
+    On a CPU, more than 16 costs memory and is not faster; a GPU is fast with 64. The minimum is 2: for a single image,
+    oneDNN sums in another order, so features would differ.
     """
     if settings.batch_size:
         return max(settings.batch_size, 2)
@@ -236,10 +236,10 @@ def _parts(n: int, batch_size: int | None) -> Iterator[tuple[slice, int]]:
 
 
 def build_network(weights: dict[str, Convolution], *, precision: Precision, side_px: int = 224) -> Any:
-    """VGG16 that takes uint8 RGB and does its own preprocessing (caffe style: BGR, ImageNet's means taken off).
+    """Build VGG16 with uint8 RGB input and its own preprocessing (caffe style: BGR, ImageNet means subtracted).
 
     Args:
-        weights: by layer; a layer that is not named keeps the random ones that Keras gives it.
+        weights: by layer; a missing layer keeps its random Keras weights.
         precision: of the convolutions.
         side_px: sides of the images.
 
@@ -259,7 +259,7 @@ def build_network(weights: dict[str, Convolution], *, precision: Precision, side
 
 @contextmanager
 def _dtype_policy(keras: Any, name: str) -> Iterator[None]:
-    """Layers made inside get this policy; those made elsewhere later do not."""
+    """Set the dtype policy for layers created inside the context, and restore it afterwards."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

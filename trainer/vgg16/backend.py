@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-# What TensorFlow's libraries say on standard error before their log level can be set.
-GREETINGS = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on")
+# Lines that TensorFlow's libraries print to standard error before their log level can be set.
+STARTUP_LINES = (b"All log messages before absl::InitializeLog()", b"oneDNN custom operations are on")
 STDERR = 2
 
 
 def load_keras(*, small_batches: bool = False) -> Any:
-    """Import Keras, which takes seconds the first time; only what is decided before that import is decided here.
+    """Import Keras, which takes seconds the first time, and set the options that must be set before the import.
 
-    TensorFlow uses oneDNN's kernels by itself only on CPUs with AVX512-VNNI or better. On lesser ones they are a sixth
-    faster from two images on, but a third slower for a single one (AVX2, 2 cores): so training asks for them, and
-    serving leaves the choice to TensorFlow. Whatever the environment says already stays as it is.
+    TensorFlow uses oneDNN kernels by default only on CPUs with AVX512-VNNI or better. On older CPUs they are a sixth
+    faster for two or more images, but a third slower for one (AVX2, 2 cores). So training turns them on, and serving
+    leaves the default. Environment variables that are already set are not changed.
 
     Args:
-        small_batches: this process mostly looks at one image at a time.
+        small_batches: this process mostly predicts one image at a time.
 
     Returns:
         the module `keras`.
@@ -31,22 +31,22 @@ def load_keras(*, small_batches: bool = False) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
     if not small_batches:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with nullcontext() if "keras" in sys.modules else _without_greetings():
+    with nullcontext() if "keras" in sys.modules else _without_startup_lines():
         keras = importlib.import_module("keras")
     if keras.config.backend() == "tensorflow":
-        _let_gpu_memory_grow()
+        _enable_memory_growth()
     return keras
 
 
 @contextmanager
-def _without_greetings() -> Iterator[None]:
-    """Filters TensorFlow's start-up lines out of standard error.
+def _without_startup_lines() -> Iterator[None]:
+    """Filter TensorFlow's start-up lines out of standard error.
 
-    Below Python, as the libraries are. Only a first import takes long enough for that to be noticed.
+    It works on the file descriptor, because the C++ libraries write to it directly.
     """
     try:
         before = os.dup(STDERR)
-    except OSError:  # there is none, as under some service managers
+    except OSError:  # no standard error, e.g. under some service managers
         yield
         return
     with tempfile.TemporaryFile() as held:
@@ -58,17 +58,17 @@ def _without_greetings() -> Iterator[None]:
             os.close(before)
             held.seek(0)
             for line in held:
-                if not any(greeting in line for greeting in GREETINGS):
+                if not any(greeting in line for greeting in STARTUP_LINES):
                     os.write(STDERR, line)
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on anything but the CPU."""
+    """Whether Keras computes on a device other than the CPU."""
     return "cpu" not in str(load_keras().ops.convert_to_tensor(0.0).device).lower()
 
 
-def _let_gpu_memory_grow() -> None:
-    """Take GPU memory as needed; TensorFlow's habit is to take all of it, and then nothing else runs beside it."""
+def _enable_memory_growth() -> None:
+    """Let TensorFlow allocate GPU memory as needed; by default it takes all, and other programs have none."""
     config = importlib.import_module("tensorflow").config
     for gpu in config.list_physical_devices("GPU"):
         if not config.experimental.get_memory_growth(gpu):

@@ -1,12 +1,11 @@
-"""Bottleneck features on disk, so that each photo goes through VGG16 once.
+"""Caches bottleneck features on disk, so that VGG16 runs once per photo.
 
-One folder holds the features of one backbone (its `key` names the folder), or one layer's maps, a row being all of a
-map's values. Each `append` writes one shard, an .npy
-table with one row per photo and view, in one step: after kill -9 a shard is there or it is not. Its name carries the
-SHA-256 of its content, so a shard that was damaged later is noticed, set aside and computed again. Shards are never
-changed; small ones are merged into new ones once in a while, and a row that is there twice does no harm.
+One folder holds the features of one backbone (its `key` is the folder name), or the maps of one layer with one
+flattened map per row. Each `append` writes one shard atomically: an .npy table with one row per photo and view. The
+file name contains the SHA-256 of the content, so a damaged shard is detected, set aside and computed again. Shards are
+never modified. `compact` merges small ones into new ones; duplicate rows do no harm.
 
-One process writes at a time (the training's lock sees to it).
+Only one process writes at a time (guaranteed by the training lock).
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ logger = logging.getLogger(__name__)
 
 Features = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float32] | npt.NDArray[np.float16]
-Kind = Literal["<f4", "<f2"]  # how a value is kept
+Kind = Literal["<f4", "<f2"]  # dtype on disk
 Table = npt.NDArray[np.void]  # rows of (sha256, view, features); see `FeatureCache.row_type`
 
 SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
 SET_ASIDE = ".damaged"
-MERGED_BYTES = 64 * 1024 * 1024  # a shard of this size is left alone by `compact`
+MERGED_BYTES = 64 * 1024 * 1024  # `compact` leaves shards of this size unchanged
 
 
 class FeatureCache:
-    """The features of photos, by SHA-256 and view."""
+    """Features of photos, by SHA-256 and view."""
 
     def __init__(self, folder: Path, *, views: Sequence[str], n_features: int, kind: Kind = "<f4") -> None:
         """Open the cache and check every shard; nothing is written before the first `append`.
 
         Args:
-            folder: of this cache alone; need not exist.
-            views: names of the views, in the order in which `append` takes and `load` gives them. Views that the folder
-                holds besides stay there.
+            folder: used by this cache only; may not exist yet.
+            views: names of the views, in the order of the arrays of `append` and `load`. Other views in the folder are
+                kept.
             n_features: length of one view's features.
-            kind: of each value on the disk: float32, or float16 for half the space.
+            kind: dtype on disk: float32, or float16 for half the space.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -63,24 +62,24 @@ class FeatureCache:
         self._read_folder()
 
     def __len__(self) -> int:
-        """How many rows, that is photos times views, can be loaded."""
+        """Number of rows (photos times views) that can be loaded."""
         return len(self._places)
 
     def missing(self, sha256s: Iterable[str]) -> list[str]:
-        """The photos of which at least one view is missing, each once, in the order given."""
+        """Photos with at least one missing view, without duplicates, in the order given."""
         return [sha256 for sha256 in dict.fromkeys(sha256s) if self.missing_views(sha256)]
 
     def missing_views(self, sha256: str) -> tuple[str, ...]:
-        """The views of one photo that are not held."""
+        """The views of a photo that are not stored."""
         key = bytes.fromhex(sha256)
         return tuple(view for view in self.views if (key, view.encode()) not in self._places)
 
     def holds(self, sha256: str, view: str) -> bool:
-        """Whether one view of one photo can be loaded."""
+        """Whether a view of a photo can be loaded."""
         return (bytes.fromhex(sha256), view.encode()) in self._places
 
     def append(self, sha256s: Sequence[str], features: Features) -> None:
-        """Store all views of some photos, in one step.
+        """Store all views of some photos atomically.
 
         Args:
             sha256s: n photos.
@@ -96,10 +95,10 @@ class FeatureCache:
         self.append_rows(rows, features.reshape(len(rows), self.n_features))
 
     def append_rows(self, rows: Sequence[tuple[str, str]], features: Values) -> None:
-        """Store single views, in one step.
+        """Store single views atomically.
 
         Args:
-            rows: n pairs of a photo's SHA-256 and the view's name.
+            rows: n pairs (SHA-256 of a photo, name of a view).
             features: (n, n_features), finite.
 
         Raises:
@@ -115,17 +114,17 @@ class FeatureCache:
         self._add_shard(table)
 
     def load(self, sha256s: Sequence[str], *, views: Sequence[str] | None = None) -> Features:
-        """Features in the order given; beyond the result itself, no more than one shard is in memory at a time.
+        """Load features in the order given; besides the result, at most one shard is in memory.
 
         Args:
-            sha256s: n photos, all held; one may be asked for twice.
+            sha256s: n photos, all stored; may contain duplicates.
             views: which of them; None means all views of this cache.
 
         Returns:
             (n, n_views, n_features) float32.
 
         Raises:
-            KeyError: a photo is not held in one of the views.
+            KeyError: a view of a photo is not stored.
             StorageError: a shard cannot be read.
         """
         views = self.views if views is None else tuple(views)
@@ -133,13 +132,13 @@ class FeatureCache:
         return self.load_rows(rows).reshape(len(sha256s), len(views), self.n_features)
 
     def load_rows(self, rows: Sequence[tuple[str, str]]) -> Features:
-        """Single views, by photo and view, in the order given.
+        """Load single views by photo and view, in the order given.
 
         Returns:
             (n, n_features) float32.
 
         Raises:
-            KeyError: one is not held.
+            KeyError: a view is not stored.
             StorageError: a shard cannot be read.
         """
         result = np.empty((len(rows), self.n_features), dtype=np.float32)
@@ -156,13 +155,13 @@ class FeatureCache:
         return result
 
     def remove(self, sha256s: Iterable[str]) -> int:
-        """Delete photos with all their views, after a take-down; damaged shards that were set aside are deleted too.
+        """Delete photos with all their views, e.g. after a take-down; also deletes damaged shards that were set aside.
 
         Returns:
-            how many rows were taken out. When this is interrupted, run it again.
+            number of deleted rows. If it is interrupted, run it again.
 
         Raises:
-            StorageError: the disk is full; what was not yet taken out is still there.
+            StorageError: the disk is full; some rows may not be deleted yet.
         """
         unwanted = {bytes.fromhex(sha256) for sha256 in sha256s}
         n_removed = 0
@@ -179,7 +178,7 @@ class FeatureCache:
         return n_removed
 
     def compact(self) -> None:
-        """Merge small shards into large ones, so that thousands of batches do not stay thousands of files.
+        """Merge small shards into large ones, to avoid thousands of files.
 
         Raises:
             StorageError: the disk is full; nothing is lost.
@@ -203,7 +202,7 @@ class FeatureCache:
             yield group
 
     def _replace(self, numbers: Sequence[int], table: Table) -> None:
-        """Put one new shard in the place of some; the old ones go only when the new one is safe on the disk."""
+        """Replace some shards by a new one; the old ones are deleted after the new one is safely on disk."""
         if len(table):
             self._add_shard(table)
         old = set(numbers)
@@ -254,7 +253,7 @@ class FeatureCache:
             raise storage_error(aside, error) from error
 
     def _open(self, path: Path) -> Table:
-        """A shard's rows, read from the disk as they are used."""
+        """Open a shard as a memory-mapped table."""
         try:
             table: Table = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
@@ -265,14 +264,14 @@ class FeatureCache:
 
 
 def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
-    """Delete photos from the caches of all backbones, past ones too, after a take-down.
+    """Delete photos from the caches of all current and past backbones, e.g. after a take-down.
 
     Args:
         features_dir: the folder that holds the caches' folders.
-        sha256s: the photos; those that are not held are none the worse.
+        sha256s: the photos; unknown ones are ignored.
 
     Returns:
-        how many rows were taken out. When this is interrupted, run it again.
+        number of deleted rows. If it is interrupted, run it again.
 
     Raises:
         StorageError: the disk is full, or a shard cannot be read.
@@ -287,7 +286,7 @@ def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
 
 
 def _shape_of_features(folder: Path) -> tuple[int, Kind] | None:
-    """Length and kind, as one of the folder's shards says it; None where there is none that can be read."""
+    """Row length and dtype, read from a shard of the folder; None if no shard can be read."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = SHARD.fullmatch(path.name)
         if match is not None and _digest(path) == match["digest"]:
@@ -297,7 +296,7 @@ def _shape_of_features(folder: Path) -> tuple[int, Kind] | None:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a shard's bytes; checked before anything parses them."""
+    """SHA-256 of a shard's bytes; checked before they are parsed."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

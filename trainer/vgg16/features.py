@@ -1,8 +1,7 @@
-"""Computes the bottleneck features that the cache does not hold yet.
+"""Computes the bottleneck features that are missing in the cache.
 
-Decoding runs in processes of its own beside the convolutions, a bounded number of photos ahead. What is computed is on
-the disk after each batch (at most every two seconds), so kill -9 costs no more than that. A photo that cannot be read
-is reported and stops nothing.
+Processes decode a bounded number of photos ahead while the network runs. Results are written to disk at most every two
+seconds, so a crash or kill -9 loses no more than that. A photo that cannot be read is reported and skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-STORE_BYTES = 64 * 1024 * 1024  # or earlier than that, when so much waits to be stored
+STORE_BYTES = 64 * 1024 * 1024  # or earlier, if this much waits to be stored
 
 Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
 
@@ -64,7 +63,7 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A photo that has no features, and why."""
+    """A photo that could not be read, and why."""
 
     sha256: str
     path: Path
@@ -76,7 +75,7 @@ class Computed:
     """The outcome of `compute_features`.
 
     Attributes:
-        n_photos: photos computed now; those that were held before do not count.
+        n_photos: photos computed in this call, without those already cached.
         refused: photos that could not be read, in the order given.
         took_s: seconds of wall time.
     """
@@ -88,7 +87,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One view of one photo, on its way to the network; whether it is the photo's last."""
+    """One view of a photo to be computed, and whether it is the photo's last view."""
 
     sha256: str
     view: str
@@ -107,17 +106,17 @@ class _Unstored:
 
     @property
     def n_bytes(self) -> int:
-        """How much memory it takes."""
+        """Memory used by the rows."""
         return sum(values.nbytes for values in self._values)
 
     def add(self, batch: Sequence[_Row], values: npt.NDArray[Any]) -> None:
-        """Of each row of the batch that the cache lacks."""
+        """Add those rows of the batch that the cache lacks."""
         lacking = [at for at, row in enumerate(batch) if row.view in self._missing_views(row.sha256)]
         self._rows += [(batch[at].sha256, batch[at].view) for at in lacking]
         self._values.append(values.reshape(len(batch), -1)[lacking])
 
     def store(self) -> None:
-        """Store it as one shard, and forget it."""
+        """Write the rows as one shard and clear them."""
         if self._rows:
             self._cache.append_rows(self._rows, np.concatenate(self._values))
         self._rows.clear()
@@ -136,21 +135,21 @@ def compute_features(
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Computed:
-    """Compute the features that the cache does not hold yet, and the maps that are wanted, in one pass.
+    """Compute missing features, and missing maps if requested, in one pass.
 
     Args:
-        photos: in any order; one that comes twice is computed once.
-        backbone: what to compute them with.
+        photos: in any order; duplicates are computed once.
+        backbone: used to compute the features.
         cache: opened for this backbone's key; its views are computed.
-        decoder: what tells a photo from its bytes.
+        decoder: decodes the photos.
         batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
-        maps: of block4, wanted besides; of the cache's views.
+        maps: block4's maps to compute as well, with the same views as the cache.
         data_dir: paths that are not absolute start here.
-        progress: called after each batch; may take its time, to pace the work.
-        clock: seconds, for rates and for when to store.
+        progress: called after each batch; may sleep, to limit the load.
+        clock: returns seconds; used for rates and for the time between writes.
 
     Raises:
-        StorageError: the disk is full; what was stored before is whole.
+        StorageError: the disk is full; rows stored before are kept.
     """
     views = missing_views(cache, maps)
     missing = {photo.sha256: photo for photo in photos if views(photo.sha256)}
@@ -191,7 +190,7 @@ def compute_features(
 
 
 def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callable[[str], tuple[str, ...]]:
-    """Tells which views of a photo lack features or a map that is wanted."""
+    """A function that returns the views of a photo without features or a requested map."""
 
     def views(sha256: str) -> tuple[str, ...]:
         lacking = {*cache.missing_views(sha256), *(maps.missing_views(sha256) if maps is not None else ())}
@@ -209,7 +208,7 @@ def _decode(
     ahead: int,
     refused: list[Refused],
 ) -> Iterator[_Row]:
-    """The missing views of all photos in order, asked for by threads that keep up to `ahead` photos ready.
+    """Decode the missing views of all photos in order; threads keep up to `ahead` photos ready.
 
     Photos that cannot be read are added to `refused` instead.
     """
@@ -241,11 +240,11 @@ def _decode(
 
 
 def _read(photo: Stored, data_dir: Path) -> bytes:
-    """A photo's bytes, if they are still those that its SHA-256 was taken of."""
+    """Read a photo's bytes and check their SHA-256."""
     try:
         data = (data_dir / photo.path).read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", reason="missing") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:
-        raise ImageError("the file is not the one that was admitted; its SHA-256 differs", reason="changed")
+        raise ImageError("the file has changed since it was added: its SHA-256 differs", reason="changed")
     return data

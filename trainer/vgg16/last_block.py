@@ -1,7 +1,7 @@
-"""VGG16's last block by itself: maps of block4 in, pooled features of block5's layers out.
+"""Runs VGG16's block5 alone: takes maps of block4, and returns pooled features of block5's layers.
 
-It is a tenth of the network, so with the maps at hand it can be trained, and photos be seen through other weights of
-it, without another pass of the rest.
+Block5 is a tenth of the network. With stored maps it can be fine-tuned, or run with other weights, without running the
+other blocks again.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from trainer.config import VGG16_LAYERS
-from trainer.vgg16.backbone import POLICIES, Features, Precision, feature_columns, predict_filled_up
+from trainer.vgg16.backbone import POLICIES, Features, Precision, feature_columns, predict_padded
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.weights import Convolution
 
-BATCH = 32  # maps in one pass; a few more or less change nothing in speed
+BATCH = 32  # maps in one pass; the speed hardly depends on it
 LAYERS = VGG16_LAYERS[-4:]
 
 
 class Block5:
-    """The convolutions of block5, up to the deepest whose output is wanted. Not for use by two threads at once."""
+    """The convolutions of block5, up to the deepest one whose output is needed; not thread-safe."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class Block5:
         map_shape: tuple[int, int, int],
         precision: Precision,
     ) -> None:
-        """Build it.
+        """Build the Keras model.
 
         Args:
             weights: of the three convolutions.
-            layers: whose pooled outputs make up a feature vector; at least one of block5.
+            layers: layers of the feature vector, in order; at least one of block5.
             map_shape: (h, w, 512) of block4's maps.
-            precision: of the convolutions; weights and features are float32 either way.
+            precision: of the convolutions; weights and features are always float32.
         """
         keras = load_keras()
         self.map_shape = map_shape
@@ -64,21 +64,21 @@ class Block5:
         return self._weights | {name: _copied(layer.get_weights()) for name, layer in self._convolutions.items()}
 
     def features(self, frozen: Features, maps: Features) -> Features:
-        """Feature vectors in which block5's columns are computed again.
+        """Compute block5's columns of feature vectors; the other columns are copied from `frozen`.
 
         Args:
-            frozen: (n, d), n at most BATCH, of the same images; not changed.
-            maps: (n, h, w, 512), or anything that has as many values.
+            frozen: (n, d), n <= BATCH, of the same images; not modified.
+            maps: (n, h, w, 512), or flattened.
         """
         features = frozen.copy()
-        pooled = predict_filled_up(self._model, maps.reshape(len(maps), *self.map_shape), BATCH)
+        pooled = predict_padded(self._model, maps.reshape(len(maps), *self.map_shape), BATCH)
         for name, values in pooled.items():
             features[:, self._columns[name]] = values
         return features
 
 
 def _layer(keras: Any, name: str, policy: str) -> Any:
-    """One of VGG16's layers, as keras.applications has it."""
+    """Create a layer of VGG16 as in keras.applications."""
     if name.endswith("pool"):
         return keras.layers.MaxPooling2D((2, 2), strides=(2, 2), name=name, dtype=policy)
     return keras.layers.Conv2D(512, (3, 3), activation="relu", padding="same", name=name, dtype=policy)

@@ -1,7 +1,7 @@
-"""Block4's maps of photos on disk: what a fine-tuned block5 starts from, without another pass of VGG16.
+"""Stores block4's output maps on disk, so that fine-tuning block5 needs no further pass of blocks 1 to 4.
 
-A map has 14 x 14 x 512 values, 200 kB as float16. So only what is looked at is kept: all configured views of photos
-that are learned from, the first view of others.
+A map has 14 x 14 x 512 values, 200 kB as float16. So only the needed maps are stored: all configured views of training
+photos, and the first view of other photos.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ STORE_EVERY_S = 2.0
 
 
 def open_maps(features_dir: Path, backbone: Backbone, views: Sequence[str]) -> FeatureCache:
-    """The maps that a backbone gives, beside the features. Raises StorageError where they cannot be read."""
+    """Open the cache of a backbone's block4 maps. Raises StorageError if it cannot be read."""
     n_values = math.prod(backbone.map_shape)
     return FeatureCache(features_dir / backbone.map_key, views=views, n_features=n_values, kind="<f2")
 
 
 @dataclass(frozen=True, eq=False)
 class WantedMaps:
-    """Which maps of a data set's photos shall be held.
+    """Selects the maps to store for the photos of a data set.
 
     Attributes:
-        cache: where they are, or go.
-        judged: photos of which the first view is enough.
+        cache: where the maps are stored.
+        first_view_only: photos that need only the first view.
     """
 
     cache: FeatureCache
-    judged: frozenset[str]
+    first_view_only: frozenset[str]
 
     @classmethod
-    def of(cls, dataset: Dataset, cache: FeatureCache) -> WantedMaps:
-        """Of a data set, with the cache's views."""
+    def for_dataset(cls, dataset: Dataset, cache: FeatureCache) -> WantedMaps:
+        """The maps needed for a data set, in the cache's views."""
         return cls(cache, frozenset(item.sha256 for item in dataset.items if item.split != "train"))
 
     def missing_views(self, sha256: str) -> tuple[str, ...]:
-        """The views of one photo whose maps are wanted and not held."""
-        views = self.cache.views[:1] if sha256 in self.judged else self.cache.views
+        """The views of a photo whose maps are needed and not stored."""
+        views = self.cache.views[:1] if sha256 in self.first_view_only else self.cache.views
         return tuple(view for view in self.cache.missing_views(sha256) if view in views)
 
 
@@ -64,16 +64,16 @@ def fill_from_maps(
     progress: Callable[[int, int], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Compute a fine-tuned backbone's features of those photos whose maps are held; the others stay missing.
+    """Compute features of a fine-tuned backbone from stored maps; photos without maps are skipped.
 
     Args:
         cache: of this backbone.
-        frozen: of the same backbone with VGG16's own block5, which the earlier blocks' columns are taken from.
+        frozen: of the same backbone with VGG16's own block5; the columns of earlier blocks are copied from it.
         maps: block4's.
         progress: called after each batch with (views done, views to do).
 
     Raises:
-        StorageError: the disk is full; what was stored before is whole.
+        StorageError: the disk is full; rows stored before are kept.
     """
     rows = [
         (sha256, view)

@@ -1,8 +1,8 @@
-"""Chooses the precision in which this machine runs VGG16 fastest, by measuring once.
+"""Measures once which precision is fastest for VGG16 on this machine, and remembers the result.
 
-bfloat16 doubles the speed of a CPU that has instructions for it, and makes one without them several times slower; what
-the CPU says about itself does not tell (masked instructions, another backend). Remembering the choice keeps a second
-run, with the machine busier or not, bit-identical to the first.
+bfloat16 doubles the speed of a CPU with instructions for it, and makes others several times slower. The CPU's feature
+flags are not reliable for this (masked instructions, different backends). The stored choice keeps later runs
+bit-identical, whatever the load of the machine.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from trainer.vgg16.backend import load_keras, on_gpu
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "precision.json"
-MIN_GAIN = 1.1  # bfloat16 must be so much faster to be worth its rounding (0.7% of a feature)
+MIN_GAIN = 1.1  # minimum speed-up that justifies the rounding of bfloat16 (0.7% of a feature)
 
 
 def choose_precision(settings: FeatureSettings, data_dir: Path) -> Precision:
-    """The precision to compute features in.
+    """Choose the precision for computing features.
 
     Args:
-        settings: with `precision: auto`, a small batch of the network is timed in both precisions, unless this machine
-            was timed before; anything else is the answer itself.
-        data_dir: where the choice is remembered, in precision.json, by CPU, backend and versions.
+        settings: with `precision: auto`, a small batch is timed in both precisions, unless precision.json has a result
+            for this machine; any other value is returned unchanged.
+        data_dir: folder of precision.json, which stores choices by CPU, backend and versions.
 
     Raises:
-        StorageError: the choice cannot be remembered.
+        StorageError: the choice cannot be written.
     """
     if settings.precision != "auto":
         return settings.precision
@@ -59,7 +59,7 @@ def choose_precision(settings: FeatureSettings, data_dir: Path) -> Precision:
 
 
 def machine_key() -> str:
-    """What the choice depends on: processor, backend, versions, and the switches that change the kernels."""
+    """Everything that the choice depends on: CPU, backend, versions, and environment variables that change kernels."""
     keras = load_keras()
     switches = [
         f"{name}={os.environ[name]}" for name in ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA") if name in os.environ
@@ -70,7 +70,7 @@ def machine_key() -> str:
 
 
 def processor() -> str:
-    """The CPU's name, as Linux tells it where it does."""
+    """The CPU's name, from /proc/cpuinfo if it exists."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -83,9 +83,9 @@ def processor() -> str:
 
 
 def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf_counter) -> dict[Precision, float]:
-    """Images per second of the actual network in each precision; the best of three tries, taken in turns.
+    """Measure images per second in each precision: the best of three runs, alternating.
 
-    The weights do not matter for the speed, so they are Keras' random ones, and nothing is downloaded.
+    Speed does not depend on the weights, so random ones are used and nothing is downloaded.
     """
     batch_size = 64 if on_gpu() else 2
     images = np.random.default_rng(0).integers(0, 256, (batch_size, 224, 224, 3), dtype=np.uint8)
@@ -100,19 +100,19 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
         for precision, backbone in backbones.items():
             started = clock()
             backbone.extract(images, batch_size=batch_size)
-            if turn:  # the first turn compiles
+            if turn:  # the first run compiles
                 best[precision] = max(best[precision], batch_size / (clock() - started))
     return best
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """The measurements on disk; empty when the file is missing or damaged, which costs one more measurement."""
+    """Load the stored measurements; empty if the file is missing or damaged, which costs one new measurement."""
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logger.warning("precision not remembered file=%s reason=%s; measuring again", file, error)
+        logger.warning("precision file not readable file=%s reason=%s; measuring again", file, error)
         return {}
     if not isinstance(known, dict):
         return {}

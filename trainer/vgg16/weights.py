@@ -1,4 +1,4 @@
-"""The weights of VGG16's thirteen convolutions: from Keras' download, from a file, or drawn from a seed."""
+"""Loads the weights of VGG16's 13 convolutions: downloaded by Keras, from a file, or random from a seed."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.p
 
 
 def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolution]:
-    """The weights that `features.weights` asks for.
+    """Load the weights that `features.weights` names.
 
     Args:
-        settings: `weights` is "imagenet", "random", or the path of a file. Three kinds of file are read: .h5 as Keras 1
-            and 2 wrote them (the official VGG16 files, with or without top), .weights.h5 of Keras 3, and .npz with
-            arrays named like "block1_conv1/kernel" and "block1_conv1/bias".
+        settings: `weights` is "imagenet", "random", or the path of a file. File formats: .h5 of Keras 1 and 2 (the
+            official VGG16 files, with or without top), .weights.h5 of Keras 3, and .npz with arrays named like
+            "block1_conv1/kernel" and "block1_conv1/bias".
         keras: the module; its download and its cache folder (~/.keras, or KERAS_HOME) are used for "imagenet".
 
     Returns:
         layer name -> (kernel, bias), for all 13 convolutions, in the order of the network.
 
     Raises:
-        ModelError: the download failed; or there is no such file, or it does not hold VGG16.
+        ModelError: the download failed, or the file is missing or is not VGG16.
     """
     if settings.weights == "random":
         logger.warning(
-            "seeded random weights (features.weights: random, seed %d): fine for demos and tests, not for real answers",
+            "random weights (features.weights: random, seed %d): good for demos and tests, not for real answers",
             settings.weights_seed,
         )
         return _random_weights(settings.weights_seed)
@@ -56,7 +56,7 @@ def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolut
 
 
 def fingerprint(weights: Mapping[str, Convolution]) -> str:
-    """SHA-256 over kernels and biases in the order of the network: two sets of weights are equal or they differ."""
+    """SHA-256 over all kernels and biases, in the order of the network."""
     digest = hashlib.sha256()
     for name in sorted(weights, key=CONVOLUTIONS.index):
         for array in weights[name]:
@@ -65,10 +65,10 @@ def fingerprint(weights: Mapping[str, Convolution]) -> str:
 
 
 def save_weights(path: Path, weights: Mapping[str, Convolution]) -> None:
-    """Write some convolutions as .npz, in one step, named as `load_weights` reads them.
+    """Save convolutions atomically as .npz, with the array names that `load_weights` reads.
 
     Raises:
-        StorageError: the disk is full; what was there before is untouched.
+        StorageError: the disk is full; an existing file is unchanged.
     """
     arrays: dict[str, Any] = {}
     for name, (kernel, bias) in weights.items():
@@ -77,10 +77,10 @@ def save_weights(path: Path, weights: Mapping[str, Convolution]) -> None:
 
 
 def load_block5(path: Path) -> dict[str, Convolution]:
-    """The weights of block5's three convolutions, as `save_weights` wrote them.
+    """Load the weights of block5's three convolutions from a file of `save_weights`.
 
     Raises:
-        ModelError: the file is missing or damaged, or holds something else.
+        ModelError: the file is missing, damaged, or has other content.
     """
     return _checked(path, _read_file(path), BLOCK5)
 
@@ -111,12 +111,12 @@ def _download(keras: Any) -> Path:
     except Exception as error:  # Keras raises a bare Exception for a failed download
         raise ModelError(
             f"features.weights: imagenet: the VGG16 weights could not be downloaded ({error}). Fetch {URL} on a "
-            "machine that can, and set features.weights to the file's path; or set it to random to try things out"
+            "machine that can, and set features.weights to the file's path; or set it to random for a test"
         ) from error
 
 
 def _read_file(path: Path) -> dict[str, Array]:
-    """All arrays of one or four dimensions by name; the large matrices of a network's top are left where they are."""
+    """Read arrays by name; from .h5 files only those of 1 or 4 dimensions, without the large top layers."""
     try:
         if path.name.endswith(".npz"):
             with np.load(path, allow_pickle=False) as file:
@@ -145,9 +145,9 @@ def _read_h5(path: Path) -> dict[str, Array]:
 
 
 def _checked(path: Path, arrays: dict[str, Array], names: Sequence[str]) -> dict[str, Convolution]:
-    """Find the named convolutions among a file's arrays.
+    """Find the named convolutions in a file's arrays and check their shapes.
 
-    Keras 1 and 2, and .npz, name an array after its layer; .weights.h5 of Keras 3 counts: conv2d, conv2d_1, ...
+    Keras 1 and 2, and .npz, use layer names; .weights.h5 of Keras 3 numbers the layers: conv2d, conv2d_1, ...
     """
     weights = {}
     for name in names:
@@ -159,7 +159,7 @@ def _checked(path: Path, arrays: dict[str, Array], names: Sequence[str]) -> dict
         shapes = {rank: array.shape for rank, array in by_rank.items()}
         if len(found) != 2 or shapes != {4: shape, 1: shape[3:]}:
             raise ModelError(
-                f"{path}: not the weights of VGG16: for {name} it holds {sorted(array.shape for array in found)}, "
+                f"{path}: not the weights of VGG16: for {name} it has {sorted(array.shape for array in found)}, "
                 f"expected {[shape[3:], shape]}; the file that Keras uses is {FILE_NAME}"
             )
         weights[name] = (by_rank[4], by_rank[1])

@@ -1,1 +1,1 @@
-"""The only way to the web: connections with deadlines and address checks, and fetching over them."""
+"""Fetches from the web, over connections with deadlines and address checks; no other module does."""

@@ -1,9 +1,9 @@
-"""Connections to allowed addresses only, each with a total deadline.
+"""Opens connections to allowed addresses only, each with a total deadline.
 
-urllib3 looks a host up, connects, and then waits for each piece of an answer again. Both are holes here: a name can
-point into the private network (or begin to, between a check and the connection), and a server that sends a byte now
-and then holds its reader for ever. So the address is checked where the socket is opened, and everything that is read,
-status line and chunk sizes included, is read under the one deadline that the request started with.
+urllib3 alone has two problems. It connects to whatever address a name resolves to, and a name can point into the
+private network (even after an earlier check, by DNS rebinding). And its timeout restarts with each read, so a slow
+server can hold a reader forever. So this module checks the address when the socket is opened, and reads everything,
+including status line and chunk sizes, under one deadline per request.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def innermost(error: BaseException) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, as text, belongs to the public internet.
+    """Whether an IP address is on the public internet.
 
-    An IPv6 address that carries an IPv4 address (mapped, 6to4, NAT64) is judged by what it carries.
+    For an IPv6 address that contains an IPv4 address (mapped, 6to4, NAT64), the IPv4 address is checked.
 
     Source: https://www.iana.org/assignments/iana-ipv6-special-registry
     """
@@ -55,23 +55,23 @@ def is_public(address: str) -> bool:
 
 
 def open_socket(host: str, port: int, *, timeout_s: float, allow_private: bool) -> socket.socket:
-    """A connected TCP socket to the first address of `host` that may be reached and answers.
+    """Open a TCP socket to the first address of `host` that is allowed and accepts a connection.
 
-    The address that was checked is the one that is connected to; nothing is looked up twice.
+    The host is looked up once, so the checked address is the one used.
 
     Args:
-        timeout_s: seconds for the look-up and all addresses together; the socket keeps it as its timeout.
+        timeout_s: seconds for the look-up and all addresses together; also the timeout of the socket.
 
     Raises:
-        FetchError: the name stands for private addresses only.
-        OSError: the look-up or the connection failed; `TimeoutError` when it took too long.
+        FetchError: the host has only private addresses.
+        OSError: the look-up or the connection failed; `TimeoutError` if it took too long.
     """
     deadline = time.monotonic() + timeout_s
     failure: Exception | None = None
     for family, address in _look_up(host, port, timeout_s):
         if not allow_private and not is_public(str(address[0])):
             failure = failure or FetchError(
-                f"{host}: is {address[0]}, which is not an address of the public internet; not fetched "
+                f"{host}: is {address[0]}, which is not a public internet address; not fetched "
                 "(web.allow_private_addresses: true allows it)"
             )
             continue
@@ -90,9 +90,9 @@ def open_socket(host: str, port: int, *, timeout_s: float, allow_private: bool) 
 
 
 def _look_up(host: str, port: int, timeout_s: float) -> list[tuple[int, Any]]:
-    """(family, socket address) for each address of a host, in the system's order.
+    """Look up the addresses of a host: (family, socket address) in the system's order.
 
-    The look-up runs in a thread of its own, as nothing else can end one that hangs.
+    The look-up runs in its own thread, because a hanging look-up cannot be stopped.
     """
     answers: queue.SimpleQueue[list[tuple[int, Any]] | Exception] = queue.SimpleQueue()
 
@@ -116,7 +116,7 @@ def _look_up(host: str, port: int, timeout_s: float) -> list[tuple[int, Any]]:
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's raw reader whose timeouts shrink with what is left of one deadline."""
+    """A raw socket reader; the timeout of each read is the time left until one deadline."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock = sock
@@ -139,7 +139,7 @@ class _TimedReader(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """An answer that is read under one deadline: when it begins, the socket's timeout is all the time that is left."""
+    """A response that is read under one deadline, taken from the socket's timeout when the response begins."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -147,9 +147,9 @@ class _TimedResponse(http.client.HTTPResponse):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """requests' transport on guarded connections; it knows no proxies, cookies or redirects, and tries once.
+    """A requests adapter with guarded connections; without proxies, cookies, redirects and retries.
 
-    Give `send` a `urllib3.Timeout` with a total: that is the time for everything.
+    Call `send` with a `urllib3.Timeout` with a total, which limits the whole request.
     """
 
     def __init__(self, *, allow_private: bool, n_connections: int = 16) -> None:

@@ -1,8 +1,9 @@
 """Fetches URLs for the scraper and the bot, with limits on time, size, redirects and addresses.
 
-A fetch ends in time, however slowly an answer drips; takes no more memory than it was given, compressed or not; goes
-to public addresses only, on each redirect too; names itself honestly; carries no cookies, proxies or credentials; and
-tries again by kind: as long as the server says, longer each time when the network fails, never when that is no use.
+Each fetch has a total deadline and a size limit, before and after decompression. Only public addresses are allowed,
+also after redirects. Requests have an honest User-Agent and no cookies, proxies or credentials. Retries depend on the
+error: after the time that the server asks for, with exponential backoff for network errors, and not at all if a retry
+is no use.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from trainer.web.connections import GuardedAdapter, innermost
 logger = logging.getLogger(__name__)
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Answers after which the same request may well succeed: too early, too often, or the server's own fault.
+# Statuses after which a retry may succeed: too early, too many requests, or a server error.
 PASSING = frozenset({408, 425, 429})
-# A longer wait is not slept through in here: it is the caller's to plan, from `FetchError.retry_after_s`.
+# For a longer wait, `get` raises at once: the caller decides, from `FetchError.retry_after_s`.
 MAX_PAUSE_S = 300.0
 READ_BYTES = 64 * 1024
 
@@ -43,9 +44,9 @@ class Fetched:
     """One complete response.
 
     Attributes:
-        url: where it came from in the end, after redirects.
+        url: the final URL, after redirects.
         status: 200 to 299.
-        headers: names in lower case; a header that came several times is joined by commas.
+        headers: names in lower case; repeated headers are joined by commas.
         body: decompressed.
     """
 
@@ -61,7 +62,7 @@ def user_agent(web: WebSettings) -> str:
 
 
 def safe_url(url: str) -> str:
-    """A URL as it may stand in a log line: no credentials, no query, nothing unprintable, not endless."""
+    """A URL for a log line: without credentials, query and unprintable characters, and shortened."""
     try:
         parts = urlsplit(url)
         host = f"{parts.hostname or ''}{'' if parts.port is None else f':{parts.port}'}"
@@ -72,7 +73,7 @@ def safe_url(url: str) -> str:
 
 
 class Fetcher:
-    """Fetches by GET. Threads may share one; use it as a context manager, or `close` it."""
+    """Fetches URLs with GET; thread-safe. Use it as a context manager, or call `close`."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Fetcher:
         self.close()
 
     def close(self) -> None:
-        """Give back all connections."""
+        """Close all connections."""
         self._adapter.close()
 
     def get(
@@ -106,15 +107,15 @@ class Fetcher:
         allowed_hosts: Collection[str] | None = None,
         deadline_s: float | None = None,
     ) -> Fetched:
-        """Fetch one URL, trying up to `web.max_attempts` times.
+        """Fetch a URL, with up to `web.max_attempts` attempts.
 
         Args:
-            max_bytes: of the body, as sent and as decompressed.
+            max_bytes: of the body, both compressed and decompressed.
             allowed_hosts: "host" or "host:port", checked on each redirect; None or empty allows any.
-            deadline_s: seconds for one try, redirects included; None means `web.total_timeout_s`.
+            deadline_s: seconds for one attempt, including redirects; None means `web.total_timeout_s`.
 
         Raises:
-            FetchError: nothing was fetched. Its `retry_after_s` is None when trying again is no use.
+            FetchError: all attempts failed; `retry_after_s` is None if a retry is no use.
         """
         attempt = 1
         while True:
@@ -125,7 +126,7 @@ class Fetcher:
                 if asked_s is None or asked_s > MAX_PAUSE_S or attempt >= self._web.max_attempts:
                     raise
                 pause_s = max(asked_s, self._web.backoff_s * 2 ** (attempt - 1)) * self._jitter.uniform(1.0, 1.25)
-                logger.warning("trying again attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)
+                logger.warning("retrying attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)
             self._sleep(pause_s)
             attempt += 1
 
@@ -149,13 +150,13 @@ class Fetcher:
         raise FetchError(f"{safe_url(url)}: more than {self._web.max_redirects} redirects; not followed further")
 
     def _prepare(self, url: str, allowed_hosts: Collection[str] | None) -> requests.PreparedRequest:
-        """The request as it will be sent, with its URL checked."""
+        """Check the URL and prepare the request."""
         try:
             request = requests.Request("GET", url, headers=self._headers).prepare()
             parts = urlsplit(request.url or "")
             host, port = parts.hostname, parts.port
-        except ValueError as error:  # requests' own errors about URLs are ValueErrors too
-            raise FetchError(f"{safe_url(url)}: not a URL that can be fetched: {error}") from error
+        except ValueError as error:  # includes requests' own URL errors
+            raise FetchError(f"{safe_url(url)}: not a valid URL: {error}") from error
         if parts.scheme not in ("http", "https") or not host:
             raise FetchError(f"{safe_url(url)}: only http and https are fetched")
         if "@" in parts.netloc or "@" in urlsplit(url).netloc:
@@ -166,7 +167,7 @@ class Fetcher:
 
     def _send(self, request: requests.PreparedRequest, left_s: float) -> requests.Response:
         if left_s <= 0:
-            raise TimeoutError("redirects took all the time")
+            raise TimeoutError("no time left after redirects")
         connect_s = min(self._web.connect_timeout_s, left_s)
         timeout = urllib3.Timeout(connect=connect_s, read=left_s, total=left_s)
         return self._adapter.send(request, stream=True, timeout=timeout)  # type: ignore[arg-type]
@@ -183,7 +184,7 @@ class Fetcher:
         if status >= 500 or status in PASSING:
             asked_s = _retry_after_s(response.headers, self._now())
             retry_after_s = self._web.backoff_s if asked_s is None else asked_s
-        hint = "not tried again" if retry_after_s is None else f"worth another try in {retry_after_s:.0f} s"
+        hint = "no retry" if retry_after_s is None else f"retry after {retry_after_s:.0f} s"
         raise FetchError(
             f"{safe_url(url)}: the server answered {answer}; {hint}", retry_after_s=retry_after_s, status=status
         )
@@ -200,11 +201,11 @@ def _join(url: str, target: str) -> str:
     try:
         return urljoin(url, target)
     except ValueError as error:
-        raise FetchError(f"{safe_url(url)}: redirects to something that is no URL") from error
+        raise FetchError(f"{safe_url(url)}: redirects to an invalid URL") from error
 
 
 def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:
-    """The body. What is there is taken as it comes: waiting for full chunks would outlast any deadline."""
+    """Read the body in pieces of any size: waiting for full chunks could exceed the deadline."""
     too_large = FetchError(f"{safe_url(url)}: more than {max_bytes:,} bytes; not fetched")
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
@@ -218,7 +219,7 @@ def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:
 
 
 def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long the server asks to wait, by Retry-After or X-RateLimit-Reset; None when it does not say.
+    """Seconds to wait according to Retry-After or X-RateLimit-Reset; None without such a header.
 
     Source: RFC 9110, section 10.2.3; https://docs.joinmastodon.org/api/rate-limits/
     """
@@ -236,7 +237,7 @@ def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _reset_at(headers: Mapping[str, str], now: datetime) -> datetime | None:
-    """X-RateLimit-Reset: a time by ISO 8601, seconds since 1970, or seconds from now."""
+    """Parse X-RateLimit-Reset: an ISO 8601 time, seconds since 1970, or seconds from now."""
     reset = headers.get("X-RateLimit-Reset", "").strip()
     if not reset:
         return None
@@ -247,7 +248,7 @@ def _reset_at(headers: Mapping[str, str], now: datetime) -> datetime | None:
 
 
 def _is_timeout(error: BaseException | None) -> bool:
-    """Whether time ran out; urllib3's own ConnectTimeoutError also stands for refused connections."""
+    """Whether an error is a timeout; urllib3's ConnectTimeoutError can also mean a refused connection."""
     while error is not None:
         if isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
             return True

@@ -1,4 +1,4 @@
-"""Accounts and how they stand to each other."""
+"""Routes for accounts and relationships."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _relationships(call: Call) -> Any:
 
 async def _statuses(call: Call) -> Any:
     if call.params.flag("pinned"):
-        return []  # nobody pins anything here
+        return []  # pinned statuses are not supported
     account, page = _target(call), call.page(default=20, most=40)
     shown = {
         status.id: status
@@ -80,7 +80,7 @@ def _target(call: Call) -> Account:
 
 
 def _changing(change: Callable[[Instance, Account, Account], object]) -> Handler:
-    """A handler that changes how the caller stands to the account of the path, and answers how it is then."""
+    """A handler that changes the relationship to the account in the path, and returns it."""
 
     async def handler(call: Call) -> Any:
         target = _target(call)

@@ -1,4 +1,4 @@
-"""The files behind attachments and avatars."""
+"""Routes for the files of attachments and avatars."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def routes(instance: Instance) -> list[Route]:
 
 
 def _answer(data: bytes, content_type: str) -> Response:
-    # The header is set here as Starlette would add a charset to text types.
+    # The header is set here because Starlette would add a charset to text types.
     return Response(data, headers={"Content-Type": content_type, "X-Content-Type-Options": "nosniff"})
 
 

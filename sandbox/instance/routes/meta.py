@@ -1,4 +1,4 @@
-"""What the instance says about itself.
+"""Routes for information about the instance.
 
 Source: https://docs.joinmastodon.org/entities/Instance/ and V1_Instance
 """
@@ -46,7 +46,7 @@ async def _nothing(call: Call) -> Any:  # noqa: ARG001 - a handler's signature
 
 async def _v1(call: Call) -> Any:
     instance = call.instance
-    call.headers["Deprecation"] = "@1668384000"  # as the real server since 4.3; Mastodon.py warns of it
+    call.headers["Deprecation"] = "@1668384000"  # as the real server since 4.3; Mastodon.py logs a warning
     configuration = _configuration(instance)
     return {
         "uri": instance.settings.domain,

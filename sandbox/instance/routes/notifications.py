@@ -1,4 +1,4 @@
-"""Notifications, the policy that filters them, and the requests that wait for a yes."""
+"""Routes for notifications, the notification policy, and notification requests."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _waiting(call: Call) -> dict[Account, list[Notification]]:
 
 
 def _request_id(filtered: list[Notification]) -> int:
-    """A request is known by the first notification that it holds."""
+    """The id of a request: that of its first notification."""
     return filtered[-1].id
 
 
@@ -112,7 +112,7 @@ def _shown(call: Call, sender: Account, filtered: list[Notification]) -> Json:
 
 
 def _named(call: Call) -> tuple[Account, list[Notification]]:
-    """The request of the path. Raises ApiError 404 where there is none."""
+    """The request in the path. Raises ApiError 404 if there is none."""
     for sender, filtered in _waiting(call).items():
         if _request_id(filtered) == call.id():
             return sender, filtered

@@ -1,4 +1,4 @@
-"""Apps, the page on which a user lets one in, and the tokens that come of it.
+"""Routes for apps, the authorization page, and tokens.
 
 Source: https://docs.joinmastodon.org/methods/oauth/, Doorkeeper's error descriptions
 """
@@ -69,7 +69,7 @@ async def _verify_app(call: Call) -> Any:
 
 
 async def _ask(call: Call) -> Response:
-    """The page where one says who one is and agrees."""
+    """Show the page where a user chooses an account and authorizes the app."""
     app, scopes, redirect_uri = _request(call)
     page = TEMPLATES.get_template("authorize.html")
     asked = {"client_id": app.client_id, "redirect_uri": redirect_uri, "scope": " ".join(scopes)}
@@ -94,7 +94,7 @@ def _request(call: Call) -> tuple[App, list[str], str]:
     """The app, scopes and redirect URI of an authorization request.
 
     Raises:
-        ApiError: 400 or 401 where they do not fit the app as it was registered.
+        ApiError: 400 or 401 if they do not match the registered app.
     """
     app = call.instance.tokens.app(call.params.text("client_id"))
     if app is None:
@@ -141,7 +141,7 @@ async def _token(call: Call) -> Response:
 
 
 def _client(call: Call) -> App | None:
-    """The app that calls, by form parameters or HTTP Basic; None where the secret is wrong."""
+    """The calling app, from form parameters or HTTP Basic; None if the secret is wrong."""
     client_id, secret = call.params.text("client_id"), call.params.text("client_secret")
     scheme, _, encoded = call.request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":

@@ -1,4 +1,4 @@
-"""Statuses: posting, reading, threads, editing, deleting, favourites and boosts."""
+"""Routes for statuses: post, read, threads, edit, delete, favourite and boost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def _show(call: Call) -> Any:
 
 
 async def _several(call: Call) -> Any:
-    """Those of the ids asked for that there are."""
+    """The statuses with the requested ids that exist."""
     found = [call.instance.statuses.find(int(each)) for each in call.params.list("id") if each.isdigit()]
     return [_shown(call, each) for each in found if each and call.instance.statuses.can_see(call.viewer, each)]
 
@@ -102,7 +102,7 @@ async def _edit(call: Call) -> Any:
 
 
 def _media_after_edit(call: Call, status: Status) -> list[Media] | None:
-    """The attachments named in the call, those that the status has already included; None where none is named."""
+    """The attachments in the call, including those already attached; None if the call has none."""
     if "media_ids" not in call.params:
         return None
     wanted = [int(each) for each in call.params.list("media_ids") if each.isdigit()]

@@ -1,4 +1,4 @@
-"""Uploading attachments, and waiting until they are processed."""
+"""Routes for uploading attachments, and for waiting until they are processed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _media(call: Call) -> Media:
 
 
 async def _show(call: Call) -> Any:
-    """206 while it is processed, 422 where that failed."""
+    """An attachment; 206 during processing, 422 if it failed."""
     media = _media(call)
     processing = call.instance.media.is_processing(media)
     if media.failed and not processing:

@@ -1,4 +1,4 @@
-"""The report's figures are the textbook's, and their intervals know that a member's photos are alike."""
+"""The report has the standard metrics, and their intervals account for similar photos of a member."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def answered(draw: Any) -> tuple[Indexes, Indexes]:
 
 @given(answered())
 @settings(max_examples=40, deadline=None)
-def test_figures_are_those_of_scikit_learn(given_answers: tuple[Indexes, Indexes]) -> None:
+def test_metrics_equal_those_of_scikit_learn(given_answers: tuple[Indexes, Indexes]) -> None:
     truth, answers = given_answers
     report = judge(truth, answers)
     recalls = [one.recall.value for one in report.classes]
@@ -58,7 +58,7 @@ def test_figures_are_those_of_scikit_learn(given_answers: tuple[Indexes, Indexes
 
 @given(answered())
 @settings(max_examples=20, deadline=None)
-def test_every_interval_lies_in_zero_to_one_and_has_its_ends_in_order(given_answers: tuple[Indexes, Indexes]) -> None:
+def test_every_interval_is_ordered_and_within_0_and_1(given_answers: tuple[Indexes, Indexes]) -> None:
     report = judge(*given_answers)
     figures = [report.balanced_accuracy, report.macro_f1, report.accuracy]
     for figure in (*figures, *(one.recall for one in report.classes)):
@@ -67,7 +67,7 @@ def test_every_interval_lies_in_zero_to_one_and_has_its_ends_in_order(given_answ
         assert 0 <= figure.low <= figure.high <= 1
 
 
-def test_a_class_that_is_never_found_shows_though_pooled_accuracy_hides_it() -> None:
+def test_a_class_that_is_never_predicted_shows_in_the_report() -> None:
     report = judge([0] * 45 + [1] * 45 + [2] * 10, [0] * 45 + [1] * 45 + [0] * 10)
     assert report.accuracy.value == pytest.approx(0.9)
     assert report.classes[2].recall == Figure(0.0, 0.0, 0.0)
@@ -75,11 +75,11 @@ def test_a_class_that_is_never_found_shows_though_pooled_accuracy_hides_it() -> 
     assert report.balanced_accuracy.value == pytest.approx(2 / 3)
 
 
-def test_photos_that_come_from_few_members_have_wider_intervals() -> None:
+def test_photos_of_few_members_have_wider_intervals() -> None:
     rng = np.random.default_rng(0)
     truth = np.arange(600) % 3
     member = np.arange(600) // 30 * 3 + truth  # 60 members, each with one label and ten photos
-    lucky = rng.random(60)[member] < 0.7  # a member is answered right as a whole or not at all
+    lucky = rng.random(60)[member] < 0.7  # all photos of a member are right, or none
     answers = np.where(lucky, truth, (truth + 1) % 3)
     by_photo = judge(truth, answers)
     by_member = judge(truth, answers, [str(number) for number in member])
@@ -87,7 +87,7 @@ def test_photos_that_come_from_few_members_have_wider_intervals() -> None:
     assert by_member.n_members == 60
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_intervals_contain_the_true_value_with_the_stated_confidence() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(100):
@@ -100,18 +100,18 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert held >= 88
 
 
-def test_the_same_answers_have_the_same_report() -> None:
+def test_the_same_scores_give_the_same_report() -> None:
     truth, answers = np.arange(60) % 3, np.arange(60) % 2
     assert judge(truth, answers) == judge(truth, answers)
 
 
-def test_members_are_drawn_within_their_label() -> None:
+def test_the_bootstrap_is_stratified_by_label() -> None:
     truth = np.array([0] * 50 + [1] * 2 + [2] * 2)
     tables = member_tables(truth, truth, [str(number) for number in range(54)], n_classes=3)
     assert (resample(tables, n=300).sum(axis=2) == [50, 2, 2]).all()
 
 
-def test_what_is_not_sure_counts_as_no_answer() -> None:
+def test_a_score_below_the_threshold_is_no_answer() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.4, 0.3, 0.3], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]], dtype=np.float32)
     report = evaluate(scores, np.array([0, 1, 0, 2]), list("abcd"), labels=LABELS, threshold=0.5, settings=QUICK)
     assert report.coverage == pytest.approx(0.75)

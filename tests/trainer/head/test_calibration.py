@@ -1,4 +1,4 @@
-"""Scores are as often right as they say, and the threshold keeps what was asked of it."""
+"""Scores are calibrated, and the threshold reaches the target precision."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from trainer.head.head import Head, softmax
 
 
 def honest(n: int, *, seed: int = 0, spread: float = 2.0) -> tuple[Floats, Indexes]:
-    """Logits, and labels drawn by the very probabilities that these logits stand for."""
+    """Logits, and labels drawn from their probabilities."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, spread, (n, 3)).astype(np.float32)
     labels = (logits + rng.gumbel(size=(n, 3))).argmax(axis=1)
@@ -29,14 +29,14 @@ def honest(n: int, *, seed: int = 0, spread: float = 2.0) -> tuple[Floats, Index
 
 
 def mislabelled(n: int, *, seed: int = 0) -> tuple[Floats, Indexes]:
-    """As `honest` with clear logits, but 15% of the labels are drawn by lot."""
+    """Like `honest` with clear logits, but 15% of the labels are random."""
     logits, labels = honest(n, seed=seed, spread=6.0)
     rng = np.random.default_rng(seed + 1000)
     return logits, np.where(rng.random(n) < 0.15, rng.integers(0, 3, n), labels)
 
 
-def scores_of(logits: Floats, calibration: Calibration) -> Floats:
-    """What a head with these logits says."""
+def compute_scores(logits: Floats, calibration: Calibration) -> Floats:
+    """The calibrated scores of logits."""
     n_classes = logits.shape[1]
     nothing, one = np.zeros(n_classes, dtype=np.float32), np.ones(n_classes, dtype=np.float32)
     unchanged = (np.eye(n_classes, dtype=np.float32), nothing)
@@ -51,25 +51,25 @@ def judged(draw: Any) -> tuple[Floats, Indexes]:
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
-def test_the_temperature_undoes_logits_that_are_too_large_or_too_small(factor: float) -> None:
+def test_the_temperature_corrects_logits_that_are_too_large_or_too_small(factor: float) -> None:
     logits, labels = honest(4000)
     assert fit_calibration(factor * logits, labels).temperature == pytest.approx(factor, rel=0.1)
 
 
-def test_calibration_makes_overconfident_scores_honest() -> None:
+def test_calibration_corrects_overconfident_scores() -> None:
     logits, labels = honest(4000)
     unseen, unseen_labels = honest(4000, seed=1)
     calibration = fit_calibration(5 * logits, labels)
     assert expected_calibration_error(softmax(5 * unseen), unseen_labels) > 0.1
-    assert expected_calibration_error(scores_of(5 * unseen, calibration), unseen_labels) < 0.03
+    assert expected_calibration_error(compute_scores(5 * unseen, calibration), unseen_labels) < 0.03
 
 
-def test_photos_with_labels_that_nothing_shows_do_not_make_all_other_scores_too_low() -> None:
+def test_mislabelled_photos_do_not_make_all_other_scores_too_low() -> None:
     logits, labels = mislabelled(4000)
     unseen, unseen_labels = mislabelled(4000, seed=1)
     calibration = fit_calibration(logits, labels)
     assert calibration.doubt == pytest.approx(0.15, abs=0.04)
-    assert expected_calibration_error(scores_of(unseen, calibration), unseen_labels) < 0.02
+    assert expected_calibration_error(compute_scores(unseen, calibration), unseen_labels) < 0.02
     without_doubt = min(
         expected_calibration_error(softmax(unseen / np.float32(temperature)), unseen_labels)
         for temperature in np.geomspace(0.2, 5, 40)
@@ -77,7 +77,7 @@ def test_photos_with_labels_that_nothing_shows_do_not_make_all_other_scores_too_
     assert without_doubt > 0.03  # whatever the temperature
 
 
-def test_nothing_is_doubted_where_labels_are_what_the_logits_say() -> None:
+def test_the_doubt_is_zero_if_labels_follow_the_logits() -> None:
     assert fit_calibration(*honest(4000)).doubt < 0.02
 
 
@@ -89,7 +89,7 @@ def test_huge_logits_can_be_calibrated_too() -> None:
 
 def test_the_error_is_the_weighted_distance_between_score_and_accuracy() -> None:
     scores = np.array([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.65, 0.35]], dtype=np.float32)
-    labels = np.array([0, 0, 0, 1])  # right twice of twice at 0.95, once of twice at 0.65
+    labels = np.array([0, 0, 0, 1])  # two of two right at 0.95, one of two at 0.65
     assert expected_calibration_error(scores, labels) == pytest.approx(0.5 * 0.05 + 0.5 * 0.15)
     assert [(part.n_photos, part.accuracy) for part in reliability(scores, labels)] == [(2, 0.5), (2, 1.0)]
 
@@ -102,7 +102,7 @@ def test_the_calibration_error_lies_between_zero_and_one(given_scores: tuple[Flo
 
 @given(judged())
 @settings(deadline=None)
-def test_the_coverage_curve_says_what_each_threshold_would_give(given_scores: tuple[Floats, Indexes]) -> None:
+def test_the_coverage_curve_has_precision_and_coverage_of_each_threshold(given_scores: tuple[Floats, Indexes]) -> None:
     scores, labels = given_scores
     right = scores.argmax(axis=1) == labels
     for threshold, precision, coverage in zip(*coverage_curve(scores, labels), strict=True):
@@ -113,7 +113,7 @@ def test_the_coverage_curve_says_what_each_threshold_would_give(given_scores: tu
 
 @given(judged(), st.floats(0.1, 0.99))
 @settings(deadline=None)
-def test_no_lower_threshold_keeps_the_precision_asked_for(given_scores: tuple[Floats, Indexes], target: float) -> None:
+def test_no_lower_threshold_reaches_the_target_precision(given_scores: tuple[Floats, Indexes], target: float) -> None:
     scores, labels = given_scores
     threshold = choose_threshold(scores, labels, target_precision=target)
     values, precisions, _ = coverage_curve(scores, labels)
@@ -124,15 +124,17 @@ def test_no_lower_threshold_keeps_the_precision_asked_for(given_scores: tuple[Fl
     assert threshold.coverage == pytest.approx(answered.mean())
 
 
-def test_a_lucky_few_do_not_make_a_threshold() -> None:
+def test_a_few_right_answers_do_not_set_the_threshold() -> None:
     scores = np.array([[0.99, 0.01]] * 3 + [[0.8, 0.2]] * 40, dtype=np.float32)
-    labels = np.array([0] * 3 + [0, 1] * 20)  # three right answers say nothing; beyond them every second one is wrong
+    labels = np.array(
+        [0] * 3 + [0, 1] * 20
+    )  # three right answers are too few; of the others, every second one is wrong
     threshold = choose_threshold(scores, labels, target_precision=0.9)
     assert not threshold.reached
     assert threshold.coverage == 1
 
 
-def test_where_everything_is_right_nothing_below_the_lowest_known_score_is_answered() -> None:
+def test_if_all_answers_are_right_the_threshold_is_the_lowest_score() -> None:
     scores = np.array([[0.9, 0.1], [0.6, 0.4]] * 10, dtype=np.float32)
     threshold = choose_threshold(scores, np.zeros(20, dtype=np.int64), target_precision=0.8)
     assert threshold.value == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""Fine-tuning ends in the same bits however it is cut off, is kept where it helps, and serves what it was judged by."""
+"""Fine-tuning can be resumed bit-identically, is kept only if it helps, and serves the evaluated scores."""
 
 import hashlib
 import logging
@@ -37,10 +37,10 @@ from trainer.vgg16.last_block import Block5
 from trainer.vgg16.maps import open_maps
 from trainer.vgg16.weights import fingerprint
 
-SIDE_PX = 32  # VGG16 in a thousandth of the time
+SIDE_PX = 32  # a small VGG16, for speed
 START = datetime(2026, 11, 23, tzinfo=UTC)
 FEATURES = FeatureSettings(weights="random", layers=("block5_conv1", "block3_conv3"))
-UNRIPE = {"l2": 30.0, "fine_tune": "block5"}  # a head that has much left to learn
+UNRIPE = {"l2": 30.0, "fine_tune": "block5"}  # a head that is not fully fitted
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +52,7 @@ def small_images() -> Iterator[None]:
 
 @pytest.fixture
 def write_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint after every batch, however long that takes."""
+    """Write a checkpoint after every batch."""
     monkeypatch.setattr(checkpoint_module, "EVERY_S", 0.0)
     monkeypatch.setattr(checkpoint_module, "LARGEST_SHARE", np.inf)
 
@@ -92,7 +92,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Noise with a little more of one colour for each of three classes."""
+    """Noise images with a little more of one colour for each of three classes."""
     backbone = Backbone.load(FEATURES, precision="float32")
     maps = open_maps(tmp_path_factory.mktemp("features"), backbone, ["whole"])
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def head_settings(**changes: Any) -> HeadSettings:
     return HeadSettings.model_validate({"hidden_units": 0, "fine_tune_max_epochs": 3, **UNRIPE, **changes})
 
 
-def test_block5_by_itself_computes_what_the_whole_network_computes(stage: Stage) -> None:
+def test_block5_alone_gives_the_features_of_the_whole_network(stage: Stage) -> None:
     block5 = Block5(stage.backbone.block5(), layers=FEATURES.layers, map_shape=(2, 2, 512), precision="float32")
     frozen = stage.validation.features[:32]
     features = block5.features(
@@ -133,7 +133,7 @@ def test_block5_by_itself_computes_what_the_whole_network_computes(stage: Stage)
     )
 
 
-def test_what_is_learned_lowers_the_loss_that_serving_would_have(stage: Stage, tmp_path: Path) -> None:
+def test_fine_tuning_lowers_the_loss_of_serving(stage: Stage, tmp_path: Path) -> None:
     tuning = stage.tune(head_settings(l2=1000.0), tmp_path / CHECKPOINT)
     assert tuning.is_kept
     tuned = Backbone.load(FEATURES, precision="float32", block5=tuning.block5)
@@ -159,10 +159,10 @@ def test_no_more_than_a_batch_of_maps_is_read_at_a_time(
 
     monkeypatch.setattr(FeatureCache, "load_rows", counted)
     stage.tune(head_settings(fine_tune_max_epochs=1), tmp_path / CHECKPOINT)
-    assert sizes == [32, 32, 32, 32, 8]  # 70 photos, filled up, and 40 of validation
+    assert sizes == [32, 32, 32, 32, 8]  # 70 photos with padding, and 40 of validation
 
 
-def test_an_epoch_that_ruins_it_is_taken_back_and_the_next_is_slower(stage: Stage, tmp_path: Path) -> None:
+def test_a_worse_epoch_is_rolled_back_and_the_next_uses_a_lower_rate(stage: Stage, tmp_path: Path) -> None:
     settings = head_settings(max_epochs=30, fine_tune_learning_rate=0.01, fine_tune_max_epochs=8)
     tuning = stage.tune(settings, tmp_path / CHECKPOINT)
     losses = [epoch.validation_loss for epoch in tuning.history]
@@ -170,14 +170,14 @@ def test_an_epoch_that_ruins_it_is_taken_back_and_the_next_is_slower(stage: Stag
     assert min(losses) > tuning.before[0]
     assert losses[2] < losses[0]
     assert (tuning.is_kept, tuning.best_epoch, tuning.gain.mean) == (False, None, 0)
-    assert "block5 left as it was" in tuning.in_words()
+    assert "fine-tuned block5 discarded" in tuning.describe()
     fresh = stage.head(settings).head
     assert bits(tuning)[-2:] == [array.tobytes() for array in fresh.layers[0]]
     assert fingerprint(tuning.block5) == fingerprint(stage.backbone.block5())
 
 
 @pytest.mark.slow
-def test_it_ends_in_the_same_bits_wherever_it_is_cut_off(
+def test_a_resumed_fit_is_bit_identical(
     stage: Stage,
     tmp_path: Path,
     write_each_batch: None,  # noqa: ARG001
@@ -190,7 +190,7 @@ def test_it_ends_in_the_same_bits_wherever_it_is_cut_off(
     whole = stage.tune(settings, tmp_path / "whole", head=head)
     n_batches = 2 * (3 + 2)
     reached = 0
-    for cut_after in (1, 4, 5, 8):  # learning, judging, at an epoch's end, and learning again
+    for cut_after in (1, 4, 5, 8):  # in training, in validation, at the end of an epoch, and in training again
 
         def cut(done: int, total: int, first: int = reached, last: int = cut_after) -> None:
             assert total == n_batches
@@ -206,7 +206,7 @@ def test_it_ends_in_the_same_bits_wherever_it_is_cut_off(
     assert resumed.as_json() == whole.as_json()
 
 
-def test_a_finished_stage_answers_at_once_and_another_one_begins_anew(stage: Stage, tmp_path: Path) -> None:
+def test_a_finished_fit_returns_at_once_and_another_one_starts_over(stage: Stage, tmp_path: Path) -> None:
     seen: list[int] = []
     settings = head_settings(fine_tune_max_epochs=1)
     first = stage.tune(settings, tmp_path / CHECKPOINT)
@@ -219,7 +219,7 @@ def test_a_finished_stage_answers_at_once_and_another_one_begins_anew(stage: Sta
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
-def test_a_damaged_checkpoint_costs_its_work_and_nothing_else(
+def test_a_damaged_checkpoint_only_restarts_the_fit(
     stage: Stage, tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = head_settings(fine_tune_max_epochs=1)
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_costs_its_work_and_nothing_else(
     assert "starting over" in caplog.text
 
 
-def test_writing_a_checkpoint_takes_a_thirtieth_of_the_time_at_most(tmp_path: Path) -> None:
+def test_checkpoints_take_at_most_a_thirtieth_of_the_time(tmp_path: Path) -> None:
     times = iter([0.0, 4.9, 5.0, 10.0, 11.0, 40.9, 41.1])  # one write from 10 to 11
     kept = checkpoint_module.Checkpoint(tmp_path / "file", "key", clock=lambda: next(times))
     assert [kept.is_due(), kept.is_due()] == [False, True]
@@ -244,7 +244,7 @@ def test_writing_a_checkpoint_takes_a_thirtieth_of_the_time_at_most(tmp_path: Pa
     assert found[1] == {"epoch": 1}
 
 
-# A whole training, from photos to a version that serves.
+# A whole training, from photos to a served version.
 
 
 def tuning_settings(photos: Path, data_dir: Path, **head: Any) -> Settings:
@@ -266,7 +266,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome, list[str]]:
-    """A data folder in which a tuned version was trained, and the steps of that."""
+    """A data folder with a fine-tuned version, and the steps of its training."""
     settings = tuning_settings(photos, tmp_path_factory.mktemp("data"))
     gather(settings)
     watcher = Silent()
@@ -278,7 +278,9 @@ def content(version: Version) -> dict[str, bytes]:
     return {name: (version.folder / name).read_bytes() for name in names if (version.folder / name).exists()}
 
 
-def test_a_tuned_version_says_so_and_holds_its_block5(trained: tuple[Settings, Outcome, list[str]]) -> None:
+def test_a_fine_tuned_version_is_described_as_such_and_has_its_block5(
+    trained: tuple[Settings, Outcome, list[str]],
+) -> None:
     settings, outcome, steps = trained
     tuning = outcome.trained.tuning
     assert tuning is not None
@@ -305,7 +307,7 @@ def test_a_tuned_version_says_so_and_holds_its_block5(trained: tuple[Settings, O
     assert not (settings.data_dir / CHECKPOINT).exists()
 
 
-def test_a_tuned_version_serves_the_scores_that_it_was_judged_by(trained: tuple[Settings, Outcome, list[str]]) -> None:
+def test_a_fine_tuned_version_serves_the_evaluated_scores(trained: tuple[Settings, Outcome, list[str]]) -> None:
     settings, outcome, _ = trained
     items = outcome.training_data.dataset.split("holdout")
     images = [
@@ -320,7 +322,7 @@ def test_a_tuned_version_serves_the_scores_that_it_was_judged_by(trained: tuple[
     assert np.abs(untuned - outcome.trained.holdout_scores).max() > 0.02
 
 
-def test_judging_a_tuned_version_again_needs_no_pass_of_vgg16(
+def test_evaluating_a_fine_tuned_version_again_needs_no_pass_of_vgg16(
     trained: tuple[Settings, Outcome, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, outcome, _ = trained
@@ -333,7 +335,7 @@ def test_judging_a_tuned_version_again_needs_no_pass_of_vgg16(
     assert report.confusion == outcome.trained.report.confusion
 
 
-def test_without_maps_a_tuned_version_is_judged_by_the_photos_themselves(
+def test_without_maps_a_fine_tuned_version_is_evaluated_from_photos(
     trained: tuple[Settings, Outcome, list[str]], tmp_path: Path
 ) -> None:
     settings, outcome, _ = trained
@@ -345,7 +347,7 @@ def test_without_maps_a_tuned_version_is_judged_by_the_photos_themselves(
     assert report.confusion == outcome.trained.report.confusion
 
 
-def test_the_same_training_again_has_the_same_bits_and_is_not_promoted(
+def test_the_same_training_again_is_bit_identical_and_not_promoted(
     trained: tuple[Settings, Outcome, list[str]],
 ) -> None:
     settings, first, _ = trained
@@ -356,7 +358,7 @@ def test_the_same_training_again_has_the_same_bits_and_is_not_promoted(
     assert second.training_data.n_new == 0
 
 
-def test_where_it_does_not_help_the_version_is_the_one_without_it(
+def test_fine_tuning_that_does_not_help_gives_the_version_without_it(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ripe = {"max_epochs": 30, "learning_rate": 0.01, "fine_tune_learning_rate": 0.01}
@@ -365,8 +367,8 @@ def test_where_it_does_not_help_the_version_is_the_one_without_it(
         gather(settings)
     with caplog.at_level(logging.INFO):
         with_it, without = run(tried), run(untried)
-    assert "block5 left as it was: validation loss" in caplog.text
-    assert "Block5 left as it was: validation loss" in (with_it.version.folder / REPORT).read_text()
+    assert "fine-tuned block5 discarded: validation loss" in caplog.text
+    assert "Fine-tuned block5 discarded: validation loss" in (with_it.version.folder / REPORT).read_text()
     assert with_it.version.facts.tuned is None
     assert with_it.trained.report == without.trained.report
     names = {HEAD, PHOTOS}
@@ -378,7 +380,7 @@ def test_where_it_does_not_help_the_version_is_the_one_without_it(
     assert not list(features_dir(untried).glob("*block4_pool"))
 
 
-def test_a_forgotten_photo_goes_from_maps_and_tuned_features_too(
+def test_a_forgotten_photo_is_deleted_from_maps_and_fine_tuned_features_too(
     trained: tuple[Settings, Outcome, list[str]], tmp_path: Path
 ) -> None:
     settings, outcome, _ = trained
@@ -395,7 +397,7 @@ def test_a_forgotten_photo_goes_from_maps_and_tuned_features_too(
     assert all(bytes.fromhex(item.sha256) not in path.read_bytes() for path in features.rglob("*.npy"))
 
 
-def test_maps_are_kept_of_what_is_looked_at_and_a_damaged_one_is_made_anew(
+def test_only_needed_maps_are_stored_and_a_damaged_one_is_computed_again(
     trained: tuple[Settings, Outcome, list[str]], tmp_path: Path
 ) -> None:
     settings, outcome, _ = trained
@@ -419,7 +421,7 @@ def test_maps_are_kept_of_what_is_looked_at_and_a_damaged_one_is_made_anew(
     assert len(training_data.cache) == len(outcome.training_data.cache)
 
 
-def test_features_of_a_block5_that_nobody_asks_for_any_more_are_deleted(
+def test_features_of_an_unused_block5_are_deleted(
     trained: tuple[Settings, Outcome, list[str]],
 ) -> None:
     settings, outcome, _ = trained
@@ -439,17 +441,17 @@ def test_each_seed_of_a_repeated_training_is_fine_tuned(trained: tuple[Settings,
     assert not np.array_equal(found[0].holdout_scores, found[1].holdout_scores)
 
 
-def test_block5_cannot_be_tuned_where_nothing_looks_at_it(tmp_path: Path) -> None:
+def test_block5_cannot_be_fine_tuned_without_a_block5_layer(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("features: {layers: [block4_conv3]}\nhead: {fine_tune: block5}\n")
-    with pytest.raises(ConfigError, match=r"fine_tune: block5 needs a layer of block5 among features\.layers"):
+    with pytest.raises(ConfigError, match=r"fine_tune: block5 needs a block5 layer in features\.layers"):
         load_settings(Settings, file, {})
     file.write_text("head: {fine_tune: block4}\n")
     with pytest.raises(ConfigError, match="'none' or 'block5'"):
         load_settings(Settings, file, {})
 
 
-# Trains as `python -m trainer train` does, and tells of each batch of the step before it goes on.
+# Trains like `python -m trainer train`, and prints the number of each batch of fine-tuning.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -477,7 +479,7 @@ with session(settings.data_dir, "train") as run:
 
 
 def train_in_a_process(settings: Settings, file: Path, *, kill_at: int | None = None) -> list[int]:
-    """The batches that a training told of before it was killed, or came to its end."""
+    """The batches that a training printed before it was killed or ended."""
     file.write_text(settings.model_dump_json())
     told = []
     command = [sys.executable, "-c", PROGRAM, str(file)]
@@ -493,7 +495,7 @@ def train_in_a_process(settings: Settings, file: Path, *, kill_at: int | None = 
 
 
 @pytest.mark.slow
-def test_a_training_killed_while_it_fine_tunes_goes_on_to_the_same_version(photos: Path, tmp_path: Path) -> None:
+def test_a_training_killed_during_fine_tuning_resumes_to_the_same_version(photos: Path, tmp_path: Path) -> None:
     whole, killed = (tuning_settings(photos, tmp_path / name) for name in ("whole", "killed"))
     for settings in (whole, killed):
         gather(settings)

@@ -1,4 +1,4 @@
-"""The head learns, repeats itself bit by bit, serves what was fitted, and does not overfit small data."""
+"""A head is fitted reproducibly, scores as fitted, and does not overfit small data."""
 
 import itertools
 from collections import Counter
@@ -25,7 +25,7 @@ QUICK = HeadSettings()
 
 
 def drawn(counts: list[int], *, n_features: int = 40, seed: int = 1, n_views: int = 1) -> tuple[Floats, Indexes]:
-    """Photos of three equally hard classes, all views of a photo alike; features are positive and of unequal size."""
+    """Features of three equally difficult classes, equal in all views; positive, with different scales."""
     centres = np.array([[0.5 * (column % 3 == index) for column in range(n_features)] for index in range(3)])
     rng = np.random.default_rng(seed)
     indexes = np.repeat(np.arange(3), counts)
@@ -61,7 +61,7 @@ def random_head(seed: int, *, hidden_units: int, n_features: int = 6) -> Head:
     )
 
 
-def test_a_head_learns_what_a_logistic_regression_learns() -> None:
+def test_a_linear_head_is_as_accurate_as_a_logistic_regression() -> None:
     features, indexes = drawn([40, 40, 40], n_features=200, n_views=2)
     unseen, unseen_indexes = drawn([200, 200, 200], n_features=200, seed=3)
     fitted = fit(features, indexes)
@@ -74,12 +74,12 @@ def test_a_head_learns_what_a_logistic_regression_learns() -> None:
 
 
 @pytest.mark.parametrize("hidden_units", [0, 8])
-def test_the_same_photos_and_seed_give_the_same_head_bit_by_bit(tmp_path: Path, hidden_units: int) -> None:
+def test_the_same_photos_and_seed_give_a_bit_identical_head(tmp_path: Path, hidden_units: int) -> None:
     features, indexes = drawn([20, 20, 20], n_views=2)
     chosen = HeadSettings(hidden_units=hidden_units, max_epochs=5, batch_size=32)
     contents, histories = [], []
     for name in ("first", "second"):
-        np.random.seed(len(name))  # what others did to the global generator does not matter
+        np.random.seed(len(name))  # the state of the global generator does not matter
         fitted = fit(features, indexes, chosen)
         fitted.head.save(tmp_path / name)
         contents.append((tmp_path / name / FILE_NAME).read_bytes())
@@ -155,7 +155,7 @@ def test_photos_of_one_member_are_not_what_a_penalty_is_chosen_by() -> None:
 
 
 @pytest.mark.parametrize("hidden_units", [0, 5])
-def test_scores_are_those_of_the_same_network_in_keras(hidden_units: int) -> None:
+def test_scores_equal_those_of_the_same_network_in_keras(hidden_units: int) -> None:
     keras = load_keras()
     head = random_head(0, hidden_units=hidden_units)
     features = np.random.default_rng(1).normal(0, 3, (17, 6)).astype(np.float32)
@@ -173,7 +173,7 @@ def test_scores_are_those_of_the_same_network_in_keras(hidden_units: int) -> Non
 
 @given(seed=st.integers(0, 10_000), hidden_units=st.sampled_from([0, 4]))
 @settings(max_examples=30, deadline=None)
-def test_the_gradient_is_the_slope_of_the_logit(seed: int, hidden_units: int) -> None:
+def test_the_gradient_equals_numerical_differences_of_the_logit(seed: int, hidden_units: int) -> None:
     head = random_head(seed, hidden_units=hidden_units)
     features = np.random.default_rng(seed).normal(0, 1, (2, 6)).astype(np.float32)
     index = np.array([seed % 3, (seed + 1) % 3])
@@ -195,14 +195,14 @@ def test_scores_add_up_to_one_and_survive_large_logits() -> None:
     np.testing.assert_allclose(scores, np.array([[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]), atol=1e-6)
 
 
-def test_more_photos_than_are_looked_at_at_a_time_have_the_same_scores() -> None:
+def test_scores_do_not_depend_on_the_chunk_size() -> None:
     head = random_head(0, hidden_units=4)
     features = np.random.default_rng(0).normal(0, 1, (5000, 6)).astype(np.float32)
     np.testing.assert_allclose(head.logits(features)[4500:], head.logits(features[4500:]), rtol=1e-5, atol=1e-5)
     assert head.logits(features[:0]).shape == (0, 3)
 
 
-def test_a_head_that_was_saved_before_there_was_doubt_has_none(tmp_path: Path) -> None:
+def test_a_head_saved_before_doubt_existed_loads_with_zero_doubt(tmp_path: Path) -> None:
     random_head(3, hidden_units=0).save(tmp_path)
     with np.load(tmp_path / FILE_NAME) as file:
         arrays = {name: file[name] for name in file.files if name != "doubt"}
@@ -220,7 +220,7 @@ def test_a_saved_head_scores_the_same_when_loaded(tmp_path: Path, hidden_units: 
     assert loaded.labels == LABELS
 
 
-def test_labels_of_any_script_are_kept(tmp_path: Path) -> None:
+def test_labels_in_any_script_are_kept(tmp_path: Path) -> None:
     replace(random_head(0, hidden_units=0), labels=("日本", "a b/c", "é")).save(tmp_path)
     assert Head.load(tmp_path).labels == ("日本", "a b/c", "é")
 
@@ -237,7 +237,7 @@ def test_a_missing_file_is_an_error_too(tmp_path: Path) -> None:
         Head.load(tmp_path)
 
 
-def test_a_head_that_cannot_be_saved_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_save_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file where the folder should be")
     with pytest.raises(StorageError):
         random_head(0, hidden_units=0).save(tmp_path / "folder")
@@ -255,7 +255,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
         fit(features, indexes)
 
 
-def test_a_feature_that_never_varies_does_no_harm() -> None:
+def test_a_constant_feature_does_no_harm() -> None:
     features, indexes = drawn([20, 20, 20])
     features[:, :, 5] = 7.0
     assert np.isfinite(fit(features, indexes).head.scores(features[:, 0])).all()
@@ -281,7 +281,7 @@ def test_labels_with_as_many_photos_each_are_not_adjusted() -> None:
     assert linear.path[linear.chosen].tau == 0
 
 
-def test_class_weights_make_every_class_count_the_same() -> None:
+def test_class_weights_give_every_class_the_same_total() -> None:
     indexes = np.array([0] * 6 + [1] * 3 + [2])
     weights = class_weights(indexes, n_classes=3, settings=HeadSettings())
     totals = {index: n * weights[index] for index, n in Counter(indexes.tolist()).items()}
@@ -298,14 +298,14 @@ def test_fitting_a_hidden_layer_stops_when_validation_no_longer_improves() -> No
     assert fitted.best_epoch == int(np.argmin(losses)) == len(losses) - 4
 
 
-def test_a_hidden_layer_is_kept_only_where_it_helps() -> None:
+def test_a_hidden_layer_is_kept_only_if_it_helps() -> None:
     chosen = HeadSettings(hidden_units=16, learning_rate=0.01, max_epochs=80, dropout=0.1)
     linear, indexes = drawn([40, 40, 40])
     assert fit(linear, indexes, chosen).head.hidden_units == 0
 
     def corners(seed: int) -> tuple[Floats, Indexes]:
         points = np.random.default_rng(seed).uniform(-1, 1, (400, 2)).astype(np.float32)
-        return points, (points[:, 0] * points[:, 1] > 0).astype(np.int64)  # no straight line parts these
+        return points, (points[:, 0] * points[:, 1] > 0).astype(np.int64)  # not linearly separable
 
     (points, kinds), (other_points, other_kinds) = corners(0), corners(1)
     fitted = fit_head(

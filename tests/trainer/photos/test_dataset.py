@@ -1,4 +1,4 @@
-"""Splits that do not leak and do not move, whatever comes in whatever order."""
+"""Splits do not leak, and new photos do not move old ones, in any order."""
 
 import io
 from collections import defaultdict
@@ -29,7 +29,7 @@ LABELS = ("brazil", "china", "japan")
 
 @cache
 def phash(seed: int, *, flipped: int = 0) -> str:
-    """A hash of 256 random bits, the first few of them flipped."""
+    """A hash of 256 random bits, with the first few flipped."""
     bits = np.random.default_rng(seed).integers(0, 2, 256)
     bits[:flipped] ^= 1
     return np.packbits(bits).tobytes().hex()
@@ -76,7 +76,7 @@ def splits(dataset: Dataset) -> dict[str, str]:
 # Shape
 
 
-def test_items_come_in_the_order_of_admission_with_labels_sorted() -> None:
+def test_items_are_in_the_order_of_admission_and_labels_are_sorted() -> None:
     photos = plenty()
     dataset = build(photos[::-1])
     assert dataset.labels == LABELS
@@ -92,7 +92,7 @@ def test_a_photo_that_is_used_in_place_keeps_its_path() -> None:
     assert build(photos).items[0].path == photos[0].path
 
 
-def test_the_shares_are_those_of_the_settings() -> None:
+def test_the_split_shares_follow_the_settings() -> None:
     photos = [photo(n, label=LABELS[n % 2], member=str(n)) for n in range(4000)]
     dataset = build(photos, SplitSettings(validation=0.1, holdout=0.3))
     shares = {name: len(dataset.split(name)) / len(photos) for name in SPLITS}
@@ -113,7 +113,7 @@ def test_the_split_of_a_member_is_the_same_on_every_machine() -> None:
 
 @st.composite
 def albums(draw: st.DrawFn) -> list[Photo]:
-    """Photos by few members, with planted near-duplicates, and some without a member."""
+    """Photos of few members, with near-duplicates, and some without a member."""
     n = draw(st.integers(1, 60))
     members = draw(st.lists(st.sampled_from([None, *"abcdefghij"]), min_size=n, max_size=n))
     hashes = draw(st.lists(st.integers(0, 15), min_size=n, max_size=n))
@@ -134,7 +134,7 @@ def albums(draw: st.DrawFn) -> list[Photo]:
 
 
 def sorted_out(photos: list[Photo]) -> Dataset:
-    """A dataset of whatever photos, with enough others beside them for no label to be missing."""
+    """A dataset of any photos, with enough other photos of each label."""
     others = plenty()
     if any(photo.split for photo in photos):
         others = [replace(photo, split=SPLITS[at % 3]) for at, photo in enumerate(others)]
@@ -169,7 +169,7 @@ def test_no_member_and_no_near_duplicate_is_in_two_splits_or_under_two_labels(ph
 
 @given(albums(), albums())
 @settings(deadline=None, max_examples=40)
-def test_photos_that_come_later_move_none_that_came_before(before: list[Photo], after: list[Photo]) -> None:
+def test_later_photos_do_not_move_earlier_ones(before: list[Photo], after: list[Photo]) -> None:
     before = [replace(photo, split=None) for photo in before]
     after = [replace(photo, split=None) for photo in renamed(after, "e")]
     early, late = splits(build(plenty() + before)), splits(build(plenty() + before + after))
@@ -187,7 +187,7 @@ def test_every_photo_is_an_item_or_excluded_with_a_reason(photos: list[Photo]) -
     assert {reason for _, reason in dataset.excluded} <= {OTHER_LABEL, OTHER_SPLIT}
 
 
-def test_a_near_duplicate_by_a_member_of_another_split_is_left_out() -> None:
+def test_a_near_duplicate_by_a_member_of_another_split_is_excluded() -> None:
     photos = plenty()
     items = build(photos).items
     theirs = next(item for item in items if item.split == "holdout")
@@ -197,13 +197,13 @@ def test_a_near_duplicate_by_a_member_of_another_split_is_left_out() -> None:
     assert build([*photos, copy]).excluded == ((copy.sha256, OTHER_SPLIT),)
 
 
-def test_of_two_labels_for_nearly_the_same_photo_neither_counts() -> None:
+def test_near_duplicates_with_two_labels_are_both_excluded() -> None:
     photos = plenty()
     copy = photo(1, label="china", member=photos[0].member_id, phash=photos[0].phash)
     assert build([*photos, copy]).excluded == ((photos[0].sha256, OTHER_LABEL), (copy.sha256, OTHER_LABEL))
 
 
-def test_without_members_near_duplicates_go_with_the_earliest() -> None:
+def test_without_members_near_duplicates_join_the_split_of_the_first() -> None:
     photos = [photo(n, label=LABELS[n % 2]) for n in range(100)]
     copies = [replace(photo(1000 + n, label=LABELS[n % 2]), phash=phash(n, flipped=5)) for n in range(100)]
     dataset = build(photos + copies)
@@ -217,7 +217,7 @@ def test_without_members_near_duplicates_go_with_the_earliest() -> None:
 
 
 def with_own_split(*names: str) -> list[Photo]:
-    """A hundred photos of two labels in each of these splits, by nobody in particular."""
+    """A hundred photos of two labels in each of these splits, without members."""
     return [
         photo(10_000 * at + 1000 * index + n, label=label, split=name)
         for at, name in enumerate(names, start=1)
@@ -232,7 +232,7 @@ def test_a_sources_own_split_is_respected() -> None:
 
 
 @pytest.mark.parametrize(("own", "missing"), [("validation", "holdout"), ("holdout", "validation")])
-def test_a_split_that_a_source_lacks_is_taken_from_its_training_photos(own: str, missing: str) -> None:
+def test_a_missing_split_is_taken_from_the_training_photos(own: str, missing: str) -> None:
     photos = with_own_split("train", own)
     found = splits(build(photos))
     assert {found[photo.sha256] for photo in photos if photo.split == own} == {own}
@@ -245,7 +245,9 @@ def test_a_split_that_a_source_lacks_is_taken_from_its_training_photos(own: str,
     ("first", "second"), [("train", "holdout"), ("train", "validation"), ("validation", "holdout")]
 )
 @pytest.mark.parametrize("late", [False, True])
-def test_of_two_own_splits_the_one_that_measures_keeps_the_photo(first: str, second: str, late: bool) -> None:
+def test_of_near_duplicates_in_two_given_splits_the_evaluation_split_keeps_its_photo(
+    first: str, second: str, late: bool
+) -> None:
     photos = with_own_split("train", "validation", "holdout")
     copies = [
         photo(1, label="china", split=first, phash=phash(0)),
@@ -272,7 +274,7 @@ def test_too_few_photos_say_how_many_are_missing_of_each_label() -> None:
     assert "brazil has 36, 1 are missing; chile has 3, 34 are missing; china has 36" in str(caught.value)
 
 
-def test_a_label_that_should_be_there_and_has_no_photo_is_named() -> None:
+def test_a_required_label_without_photos_is_named() -> None:
     with pytest.raises(DatasetError, match="chile has 0, 1 are missing"):
         build(plenty(), labels=["chile", "japan"])
 
@@ -309,7 +311,7 @@ def test_too_few_members_for_all_splits_say_so() -> None:
 
 @given(st.integers(0, 40), st.integers(0, 30))
 @settings(deadline=None, max_examples=40)
-def test_neighbours_are_those_within_the_distance_and_no_others(max_bits: int, n: int) -> None:
+def test_neighbours_are_exactly_those_within_the_distance(max_bits: int, n: int) -> None:
     rng = np.random.default_rng(n)
     bases = rng.integers(0, 2, (5, 256))
     rows = bases[rng.integers(0, 5, 40)]
@@ -323,7 +325,7 @@ def test_neighbours_are_those_within_the_distance_and_no_others(max_bits: int, n
             assert (right_id in near) == (distance(left, right) <= max_bits)
 
 
-def test_copies_in_another_size_have_near_hashes_and_other_photos_have_not() -> None:
+def test_resized_copies_have_near_hashes_and_other_photos_do_not() -> None:
     coarse = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 3)).astype(np.uint8)
     photos = [Image.fromarray(pixels).resize((350, 525), Image.Resampling.BICUBIC) for pixels in coarse]
     smaller = [image.resize((150, 225)) for image in photos]
@@ -356,10 +358,10 @@ REPOSTS = {
 
 
 @pytest.mark.parametrize(("repost", "is_found"), REPOSTS.values(), ids=REPOSTS)
-def test_reposts_are_found_when_they_show_the_same_and_not_when_cut_or_mirrored(
+def test_uncropped_reposts_are_found_but_not_cropped_or_mirrored_ones(
     drawings: list[Image.Image], repost: Callable[[Image.Image], Image.Image], is_found: bool
 ) -> None:
-    """What is not found is a limit that docs/RELIABILITY.md tells; if it falls one day, tell that there."""
+    """docs/RELIABILITY.md documents what is not found; update it if this changes."""
     hashes = [perceptual_hash(np.array(image)) for image in drawings]
     again = [perceptual_hash(np.array(repost(image).convert("RGB"))) for image in drawings]
     near = [distance(*pair) <= SplitSettings().near_duplicate_bits for pair in zip(hashes, again, strict=True)]
@@ -373,7 +375,7 @@ def drawings() -> list[Image.Image]:
     return [Image.open(io.BytesIO(data)).convert("RGB") for data in drawn]
 
 
-def test_thousands_of_equal_photos_are_no_burden() -> None:
+def test_thousands_of_equal_photos_are_fast() -> None:
     copies = [photo(10_000 + n, label="japan", member=str(n), phash=phash(0)) for n in range(3000)]
     dataset = build(plenty() + copies)
     assert len({item.split for item in dataset.items[-500:]}) == 1

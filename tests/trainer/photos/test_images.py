@@ -1,4 +1,4 @@
-"""Any bytes end in the right picture, or in an `ImageError` that says why not."""
+"""Any bytes give the right image, or an `ImageError` with the reason."""
 
 import warnings
 
@@ -30,14 +30,14 @@ def outcome(data: bytes, limits: ImageSettings = LIMITS) -> str:
 
 
 def refusal(data: bytes, limits: ImageSettings = LIMITS) -> str:
-    """What the refusal says."""
+    """The message of the refusal."""
     with pytest.raises(ImageError) as caught:
         prepare(data, limits, ["whole"])
     return str(caught.value)
 
 
 def bands(*colours: str, size: tuple[int, int] = (200, 600)) -> bytes:
-    """A photo of equal stripes across its longer side."""
+    """A photo of equal stripes along its longer side."""
     strip = Image.new("RGB", (len(colours), 1))
     for place, colour in enumerate(colours):
         strip.paste(colour, (place, 0, place + 1, 1))
@@ -46,7 +46,7 @@ def bands(*colours: str, size: tuple[int, int] = (200, 600)) -> bytes:
     return hostile.save(strip.resize(size, Image.Resampling.NEAREST), "PNG")
 
 
-def test_the_drawing_is_seen_alike_in_every_guise() -> None:
+def test_the_drawing_is_decoded_alike_in_every_format() -> None:
     off = {
         file.name: difference(prepare(file.data, LIMITS, ["whole"])[0], file.expected)
         for file in hostile.corpus()
@@ -56,13 +56,13 @@ def test_the_drawing_is_seen_alike_in_every_guise() -> None:
     assert {name: how_much for name, how_much in off.items() if how_much > ALIKE} == {}
 
 
-def test_a_drawing_turned_the_wrong_way_would_have_been_noticed() -> None:
+def test_the_comparison_detects_a_wrong_rotation() -> None:
     seen = prepare(hostile.encoded("PNG"), LIMITS, ["whole"])[0]
     assert min(difference(seen, hostile.drawing().transpose(turn)) for turn in Image.Transpose) > 5 * ALIKE
 
 
 @pytest.mark.parametrize("name", hostile.FORMATS)
-def test_prepare_is_view_of_load_rgb(name: str) -> None:
+def test_prepare_equals_view_of_load_rgb(name: str) -> None:
     large = hostile.drawing().resize((1300, 2000))
     for data in (hostile.encoded(name), hostile.save(large, name)):
         rgb = load_rgb(data, LIMITS, side_px=64)
@@ -70,7 +70,7 @@ def test_prepare_is_view_of_load_rgb(name: str) -> None:
         assert np.array_equal(prepare(data, LIMITS, VIEWS, side_px=64), one_by_one)
 
 
-def test_views_come_in_the_order_asked_for_and_a_view_may_come_twice() -> None:
+def test_views_are_in_the_requested_order_and_may_repeat() -> None:
     data = hostile.encoded("PNG")
     first, second, third = prepare(data, LIMITS, ["mirror", "top", "mirror"])
     assert np.array_equal(first, third)
@@ -95,7 +95,7 @@ def test_the_whole_view_shows_the_whole_photo() -> None:
 
 
 @pytest.mark.parametrize("shape", [(50, 50), (50, 50, 4), (50, 50, 3, 1)])
-def test_a_view_of_anything_but_an_rgb_photo_is_a_fault_of_ours(shape: tuple[int, ...]) -> None:
+def test_a_view_of_another_array_than_rgb_is_a_value_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="uint8"):
         view(np.zeros(shape, np.uint8), "whole")
     with pytest.raises(ValueError, match="float64"):
@@ -134,7 +134,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
         ("min_side_px", 180, "too_small"),
     ],
 )
-def test_a_limit_lets_pass_what_just_meets_it(setting: str, allowed: int, reason: str) -> None:
+def test_a_file_exactly_at_a_limit_is_accepted(setting: str, allowed: int, reason: str) -> None:
     data = hostile.encoded("PNG")
     step = 1 if setting.startswith("min") else -1
     assert outcome(data, ImageSettings(**{setting: allowed})) == hostile.ARRAY
@@ -150,7 +150,7 @@ def test_an_animation_may_have_as_many_frames_as_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["error", "ignore", "default"])
-def test_a_bomb_is_refused_whatever_is_done_about_warnings(action: str) -> None:
+def test_a_bomb_is_refused_with_any_warning_filter(action: str) -> None:
     data = hostile.png((10_000, 10_000), 1, 0, hostile.zeros(10_000 * 1251))
     with warnings.catch_warnings(record=True):
         warnings.simplefilter(action)  # type: ignore[arg-type]
@@ -179,14 +179,14 @@ def test_a_refusal_for_its_size_names_the_size_and_the_setting() -> None:
     assert "images.max_pixels allows 999" in said
 
 
-def test_pillow_is_left_as_it_was_found() -> None:
+def test_global_settings_of_pillow_are_not_changed() -> None:
     outcome(hostile.encoded("JPEG")[:900])
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
 
 @pytest.mark.parametrize("name", hostile.FORMATS)
-def test_a_file_that_is_whole_is_not_called_cut_short(name: str) -> None:
+def test_a_complete_file_is_not_called_truncated(name: str) -> None:
     assert not filetype.is_cut_short(hostile.encoded(name))
 
 
@@ -195,7 +195,7 @@ SMALL = ImageSettings(max_pixels=1_000_000, max_frames=50)
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(hostile.FORMATS), st.data())
-def test_wrong_bits_end_in_an_array_or_an_image_error(name: str, data: st.DataObject) -> None:
+def test_flipped_bits_give_an_array_or_an_image_error(name: str, data: st.DataObject) -> None:
     damaged = bytearray(hostile.encoded(name))
     places = st.integers(0, len(damaged) - 1) | st.integers(0, 150)
     for place, bit in data.draw(st.lists(st.tuples(places, st.integers(0, 7)), min_size=1, max_size=20)):
@@ -205,5 +205,5 @@ def test_wrong_bits_end_in_an_array_or_an_image_error(name: str, data: st.DataOb
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(hostile.FORMATS), st.integers(0, 64), st.binary(max_size=400))
-def test_noise_behind_a_good_beginning_ends_in_an_image_error(name: str, kept: int, noise: bytes) -> None:
+def test_noise_after_a_valid_beginning_gives_an_image_error(name: str, kept: int, noise: bytes) -> None:
     assert outcome(hostile.encoded(name)[:kept] + noise, SMALL) != hostile.ARRAY

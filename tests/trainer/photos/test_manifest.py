@@ -1,4 +1,4 @@
-"""The manifest: in order, in one step, and clear about what is wrong with its file."""
+"""The manifest keeps the order, changes atomically, and reports problems with its file."""
 
 import re
 import sqlite3
@@ -43,7 +43,7 @@ def number(n: int, **more: object) -> Photo:
     return replace(PHOTO, sha256=f"{n:064x}", photo_id=str(n), image_url=f"https://images.example/{n}", **more)  # type: ignore[arg-type]
 
 
-def test_a_photo_comes_back_as_it_was(manifest: Manifest) -> None:
+def test_a_stored_photo_is_read_unchanged(manifest: Manifest) -> None:
     in_place = number(2, path=Path("/pictures/é 写真.png"), split="holdout", member_id=None, flag=None)
     manifest.add(PHOTO)
     manifest.add(in_place)
@@ -53,7 +53,7 @@ def test_a_photo_comes_back_as_it_was(manifest: Manifest) -> None:
     assert manifest.photos_of_member("worldcosplay", "23345") == [PHOTO]
 
 
-def test_photos_come_in_the_order_of_admission_also_after_some_went(tmp_path: Path) -> None:
+def test_photos_are_in_the_order_of_admission_after_deletions(tmp_path: Path) -> None:
     with Manifest(tmp_path / FILE_NAME) as manifest:
         for n in (5, 3, 9):
             manifest.add(number(n))
@@ -70,7 +70,7 @@ def test_sources_are_kept_apart(manifest: Manifest) -> None:
     assert manifest.count_by_label("folder") == {"japan": 1}
 
 
-def test_what_is_held_refused_for_good_or_forgotten_is_known(manifest: Manifest) -> None:
+def test_stored_finally_refused_and_forgotten_photos_are_known(manifest: Manifest) -> None:
     manifest.add(PHOTO)
     manifest.refuse(REFUSAL)
     manifest.refuse(replace(REFUSAL, photo_id="19", final=True))
@@ -100,20 +100,20 @@ def test_the_last_refusal_of_a_photo_counts(manifest: Manifest) -> None:
     assert manifest.refusals_by_sha256("worldcosplay", "b" * 64) == [later]
 
 
-def test_a_photo_that_is_kept_after_all_is_no_longer_refused(manifest: Manifest) -> None:
+def test_storing_a_photo_deletes_its_refusal(manifest: Manifest) -> None:
     manifest.refuse(replace(REFUSAL, photo_id="17"))
     manifest.add(PHOTO)
     assert not list(manifest.refusals())
 
 
-def test_a_photo_that_is_withdrawn_is_a_refusal_instead(manifest: Manifest) -> None:
+def test_withdrawing_a_photo_replaces_it_by_a_refusal(manifest: Manifest) -> None:
     manifest.add(PHOTO)
     manifest.withdraw(PHOTO, replace(REFUSAL, photo_id="17"))
     assert not list(manifest.photos())
     assert [refusal.photo_id for refusal in manifest.refusals()] == ["17"]
 
 
-def test_a_change_of_two_rows_happens_whole_or_not_at_all(manifest: Manifest) -> None:
+def test_a_change_of_two_rows_is_atomic(manifest: Manifest) -> None:
     manifest.add(PHOTO)
     manifest.add(number(2))
     with pytest.raises(sqlite3.IntegrityError):
@@ -121,7 +121,7 @@ def test_a_change_of_two_rows_happens_whole_or_not_at_all(manifest: Manifest) ->
     assert list(manifest.photos()) == [PHOTO, number(2)]
 
 
-def test_what_is_forgotten_leaves_its_id_and_nothing_else(tmp_path: Path, manifest: Manifest) -> None:
+def test_only_the_ids_of_forgotten_photos_are_kept(tmp_path: Path, manifest: Manifest) -> None:
     manifest.add(PHOTO)
     manifest.refuse(replace(REFUSAL, photo_id="20", detail="https://images.example/secret"))
     manifest.forget("worldcosplay", "member", "23345", now=NOW)
@@ -134,7 +134,7 @@ def test_what_is_forgotten_leaves_its_id_and_nothing_else(tmp_path: Path, manife
     assert rows == [("member", "23345"), ("photo", "20")]
 
 
-def test_how_far_a_listing_was_read_is_remembered(manifest: Manifest) -> None:
+def test_the_next_page_of_a_listing_is_stored(manifest: Manifest) -> None:
     assert manifest.next_page("worldcosplay", "japan") == 1
     manifest.set_next_page("worldcosplay", "japan", 7)
     assert manifest.next_page("worldcosplay", "japan") == 7
@@ -143,7 +143,7 @@ def test_how_far_a_listing_was_read_is_remembered(manifest: Manifest) -> None:
     assert manifest.next_page("worldcosplay", "china") == 1
 
 
-def test_a_training_may_read_while_a_scrape_writes(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_training_can_read_while_a_scrape_writes(tmp_path: Path, manifest: Manifest) -> None:
     for n in range(10):
         manifest.add(number(n))
     with Manifest(tmp_path / FILE_NAME) as reader:
@@ -158,7 +158,7 @@ def test_a_training_may_read_while_a_scrape_writes(tmp_path: Path, manifest: Man
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\x00" + b"\xff" * 5000])
-def test_a_damaged_file_says_what_to_do_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_an_error_with_advice_and_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(content)
     with pytest.raises(StorageError, match=f"{re.escape(str(path))}: is damaged .*python -m trainer scrape"):
@@ -166,7 +166,7 @@ def test_a_damaged_file_says_what_to_do_and_stays_as_it_is(tmp_path: Path, conte
     assert path.read_bytes() == content
 
 
-def test_a_page_that_is_damaged_inside_is_told_when_it_is_read(tmp_path: Path) -> None:
+def test_a_damaged_page_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     with Manifest(path) as manifest:
         for n in range(500):
@@ -178,18 +178,18 @@ def test_a_page_that_is_damaged_inside_is_told_when_it_is_read(tmp_path: Path) -
         list(manifest.photos())
 
 
-def test_a_file_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_a_newer_program_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     Manifest(path).close()
     with sqlite3.connect(path) as db:
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     db.close()
-    with pytest.raises(StorageError, match="newer program"):
+    with pytest.raises(StorageError, match="update this program"):
         Manifest(path)
 
 
 @pytest.mark.parametrize("version", range(len(MIGRATIONS)))
-def test_a_file_of_any_earlier_format_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+def test_a_file_of_any_earlier_format_is_migrated(tmp_path: Path, version: int) -> None:
     path = tmp_path / FILE_NAME
     with sqlite3.connect(path) as db:
         for script in MIGRATIONS[:version]:
@@ -201,7 +201,7 @@ def test_a_file_of_any_earlier_format_is_brought_up_to_date(tmp_path: Path, vers
         assert list(manifest.photos()) == [PHOTO]
 
 
-def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, manifest: Manifest) -> None:
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path, manifest: Manifest) -> None:
     manifest.add(PHOTO)
     pages = manifest._value("PRAGMA page_count")
     manifest._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to run out of space

@@ -1,4 +1,4 @@
-"""Versions are written whole or not at all; the champion is always one whose files are as they were saved."""
+"""Versions are saved atomically; the champion is always a version with intact files."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from trainer.errors import ModelError, StorageError
 from trainer.registry import registry as registry_module
-from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Registry, Reign, VersionFacts, version_order
+from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Period, Registry, VersionFacts, version_order
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
 FACTS_OF_ALL = VersionFacts(
@@ -61,21 +61,21 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path, now=clock())
 
 
-def test_a_version_comes_back_as_it_was_added(registry: Registry) -> None:
+def test_an_added_version_loads_unchanged(registry: Registry) -> None:
     (name,) = add(registry)
     version = registry.load(name)
     assert (version.name, version.facts, version.metrics) == ("2026-11-23-1", FACTS_OF_ALL, {"n": 1})
     assert (version.folder / "photos.txt").read_text() == "a\nb\n"
 
 
-def test_names_are_unique_and_sort_as_they_came(registry: Registry) -> None:
+def test_names_are_unique_and_sort_by_time(registry: Registry) -> None:
     names = add(registry, 11)
     assert names[0] == "2026-11-23-1"
     assert names[-1] == "2026-11-23-11"
     assert registry.names() == names == sorted(names, key=version_order)
 
 
-def test_the_name_of_a_champion_that_was_deleted_is_not_given_again(registry: Registry) -> None:
+def test_the_name_of_a_deleted_champion_is_not_reused(registry: Registry) -> None:
     (name,) = add(registry)
     registry.promote(name, reason="first")
     for path in sorted((registry.folder / name).iterdir()):
@@ -84,7 +84,7 @@ def test_the_name_of_a_champion_that_was_deleted_is_not_given_again(registry: Re
     assert add(registry) == ["2026-11-23-2"]
 
 
-def test_a_version_that_cannot_be_finished_leaves_nothing_behind(registry: Registry) -> None:
+def test_a_failed_save_of_a_version_leaves_no_files(registry: Registry) -> None:
     def full(folder: Path) -> None:
         fill(folder)
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -95,7 +95,7 @@ def test_a_version_that_cannot_be_finished_leaves_nothing_behind(registry: Regis
     assert registry.names() == []
 
 
-def test_a_process_killed_while_it_saves_leaves_no_version_and_the_next_one_cleans_up(
+def test_a_save_that_is_killed_leaves_no_version_and_the_next_save_cleans_up(
     tmp_path: Path, registry: Registry
 ) -> None:
     program = (
@@ -118,9 +118,7 @@ def test_a_process_killed_while_it_saves_leaves_no_version_and_the_next_one_clea
 
 @pytest.mark.parametrize("damage", ["change", "truncate", "delete", "add"])
 @pytest.mark.parametrize("file", ["head.npz", FACTS, "metrics.json"])
-def test_a_version_whose_files_are_not_those_that_were_saved_is_not_loaded(
-    registry: Registry, damage: str, file: str
-) -> None:
+def test_a_version_with_changed_files_is_not_loaded(registry: Registry, damage: str, file: str) -> None:
     (name,) = add(registry)
     path = registry.folder / name / file
     if damage == "change":
@@ -137,26 +135,26 @@ def test_a_version_whose_files_are_not_those_that_were_saved_is_not_loaded(
 
 
 @pytest.mark.parametrize("name", ["2026-11-23-9", "../versions", "", ".unfinished-2026-11-23-1", "registry.json"])
-def test_a_version_that_does_not_exist_is_an_error_that_names_those_that_do(registry: Registry, name: str) -> None:
+def test_an_unknown_version_is_an_error_that_lists_the_versions(registry: Registry, name: str) -> None:
     add(registry, 2)
     with pytest.raises(ModelError, match="no such version; there are: 2026-11-23-1, 2026-11-23-2"):
         registry.load(name)
 
 
-def test_there_is_no_champion_before_the_first(registry: Registry) -> None:
+def test_an_empty_registry_has_no_champion(registry: Registry) -> None:
     assert registry.champion() is None
     assert registry.champion_name() is None
     assert registry.names() == []
 
 
-def test_the_history_tells_who_served_when_and_why(registry: Registry) -> None:
+def test_the_history_has_versions_times_and_reasons(registry: Registry) -> None:
     first, second = add(registry, 2)
     registry.promote(first, reason="it is the first")
     registry.promote(second, reason="better")
     registry.promote(second, reason="again")
     assert registry.history() == [
-        Reign(first, "2026-11-23T21:02:00+00:00", "2026-11-23T21:03:00+00:00", "it is the first"),
-        Reign(second, "2026-11-23T21:03:00+00:00", None, "better"),
+        Period(first, "2026-11-23T21:02:00+00:00", "2026-11-23T21:03:00+00:00", "it is the first"),
+        Period(second, "2026-11-23T21:03:00+00:00", None, "better"),
     ]
 
 
@@ -169,18 +167,18 @@ def test_a_damaged_version_cannot_be_promoted(registry: Registry) -> None:
     assert registry.champion_name() == first
 
 
-def test_rolling_back_twice_goes_two_back_whatever_the_reasons(registry: Registry) -> None:
+def test_two_rollbacks_go_back_two_champions(registry: Registry) -> None:
     names = add(registry, 3)
     for name in names:
         registry.promote(name, reason="better")
     assert registry.rollback(reason="alice said so").name == names[1]
     assert registry.rollback(reason="bob said so").name == names[0]
-    with pytest.raises(ModelError, match="no champion before this one"):
+    with pytest.raises(ModelError, match="no previous champion"):
         registry.rollback()
     assert registry.champion_name() == names[0]
 
 
-def test_a_version_promoted_after_a_rollback_rolls_back_to_where_it_came_from(registry: Registry) -> None:
+def test_a_promotion_after_a_rollback_rolls_back_to_the_champion_before_it(registry: Registry) -> None:
     first, second, third = add(registry, 3)
     registry.promote(first, reason="first")
     registry.promote(second, reason="better")
@@ -191,21 +189,21 @@ def test_a_version_promoted_after_a_rollback_rolls_back_to_where_it_came_from(re
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "back"]), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_rolling_back_as_often_as_possible_ends_at_a_first_champion(steps: list[str]) -> None:
-    history: list[Reign] = []
+def test_repeated_rollbacks_end_at_a_first_champion(steps: list[str]) -> None:
+    history: list[Period] = []
     for step in steps:
         succession = registry_module._succession(history)
         if step == "back" and len(succession) > 1:
-            history.append(Reign(succession[-2], "", "", "", kind="rollback"))
+            history.append(Period(succession[-2], "", "", "", kind="rollback"))
             assert registry_module._succession(history) == succession[:-1]
         elif step != "back":
-            history.append(Reign(step, "", "", ""))
+            history.append(Period(step, "", "", ""))
             assert registry_module._succession(history)[-1] == step
     succession = registry_module._succession(history)
     assert len(set(succession)) == len(succession)
 
 
-def test_a_damaged_champion_is_replaced_by_the_one_before_it_loudly_and_for_good(
+def test_a_damaged_champion_is_replaced_by_the_previous_one_and_this_is_logged(
     registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = add(registry, 2)
@@ -222,7 +220,7 @@ def test_a_damaged_champion_is_replaced_by_the_one_before_it_loudly_and_for_good
     assert "head.npz: is missing" in last.reason
 
 
-def test_a_champion_rolled_back_from_does_not_come_back_when_another_is_damaged(registry: Registry) -> None:
+def test_a_rolled_back_champion_does_not_return_when_another_is_damaged(registry: Registry) -> None:
     first, second, third = add(registry, 3)
     for name in (first, second, third):
         registry.promote(name, reason="better")
@@ -233,18 +231,16 @@ def test_a_champion_rolled_back_from_does_not_come_back_when_another_is_damaged(
     assert champion.name == first
 
 
-def test_when_no_champion_is_whole_the_error_names_each_fault(registry: Registry) -> None:
+def test_if_all_champions_are_damaged_the_error_names_each_fault(registry: Registry) -> None:
     first, second = add(registry, 2)
     for name in (first, second):
         registry.promote(name, reason="better")
         (registry.folder / name / "head.npz").unlink()
-    with pytest.raises(ModelError, match=rf"no champion is whole: .*{second}.*; .*{first}"):
+    with pytest.raises(ModelError, match=rf"all champions are missing or damaged: .*{second}.*; .*{first}"):
         registry.champion()
 
 
-def test_the_earlier_champion_serves_also_where_nothing_can_be_written(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_previous_champion_serves_even_on_a_full_disk(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = add(registry, 2)
     registry.promote(first, reason="first")
     registry.promote(second, reason="better")
@@ -277,9 +273,7 @@ def test_changes_from_several_processes_at_once_are_all_kept(tmp_path: Path) -> 
     assert [reign.until is None for reign in history] == [False, False, False, True]
 
 
-def test_a_version_of_an_earlier_format_is_brought_up_to_date(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_of_an_earlier_format_is_migrated(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     (name,) = add(registry)
     registry.promote(name, reason="first")
     migrations = (*registry_module.VERSION_MIGRATIONS, lambda facts: {**facts, "threshold": 0.9})
@@ -295,13 +289,13 @@ def test_a_version_of_an_earlier_format_is_brought_up_to_date(
     assert registry.history()[0].reason == "migrated"
 
 
-def test_a_version_from_before_block5_could_be_fine_tuned_serves_vgg16s_own(registry: Registry) -> None:
+def test_a_version_from_before_fine_tuning_uses_vgg16s_own_block5(registry: Registry) -> None:
     (name,) = add(registry)
     folder = registry.folder / name
     facts = json.loads((folder / FACTS).read_text())
     del facts["format"]
     del facts["tuned"]
-    (folder / FACTS).write_text(json.dumps({"format": 1, **facts}))  # as it was written then
+    (folder / FACTS).write_text(json.dumps({"format": 1, **facts}))  # the old format
     lines = [line for line in (folder / SUMS).read_text().splitlines(keepends=True) if FACTS not in line]
     digest = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()
     (folder / SUMS).write_text("".join([*lines, f"{digest}  {FACTS}\n"]))
@@ -311,12 +305,12 @@ def test_a_version_from_before_block5_could_be_fine_tuned_serves_vgg16s_own(regi
     assert version.block5() is None
 
 
-def test_a_version_of_a_later_format_is_refused_with_a_reason(
+def test_a_version_of_a_newer_format_is_refused_with_a_reason(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", (dict, dict))
     (name,) = add(registry)
     assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == 3
     monkeypatch.undo()
-    with pytest.raises(ModelError, match="made by a later dokocos"):
+    with pytest.raises(ModelError, match="made by a newer dokocos"):
         registry.load(name)

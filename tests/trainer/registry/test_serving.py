@@ -1,4 +1,4 @@
-"""The champion answers with the scores that training saw, and shows exactly where they come from."""
+"""The champion gives the same scores as in training, with exact Grad-CAM heat maps."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.backend import load_keras
 
 LABELS = ("brazil", "china", "japan")
-FEATURES = FeatureSettings(weights="random", layers=("block1_pool", "block2_pool"))  # quick at 224 px
+FEATURES = FeatureSettings(weights="random", layers=("block1_pool", "block2_pool"))  # fast at 224 px
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def register(settings: Settings, backbone: Backbone) -> Callable[..., str]:
-    """Makes a version and promotes it; facts can be given that differ."""
+    """Add and promote a version, optionally with other facts."""
 
     def add(head: Head | None = None, **differing: Any) -> str:
         registry = Registry(settings.data_dir)
@@ -87,7 +87,7 @@ def noise(n: int) -> Any:
     return np.random.default_rng(n).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
 
 
-def test_the_champion_gives_the_heads_scores_of_the_backbones_features(
+def test_the_champion_gives_the_heads_scores_for_the_backbones_features(
     settings: Settings, register: Callable[..., str], backbone: Backbone
 ) -> None:
     name = register()
@@ -107,14 +107,14 @@ def test_the_champion_gives_the_heads_scores_of_the_backbones_features(
     assert classifier.predict(noise(0)) == []
 
 
-def test_a_version_can_be_asked_for_by_name(settings: Settings, register: Callable[..., str]) -> None:
+def test_a_version_can_be_loaded_by_name(settings: Settings, register: Callable[..., str]) -> None:
     first = register()
     register()
     assert Classifier.load(settings, first).version == first
 
 
-def test_the_heat_map_is_grad_cam_as_the_gradient_through_the_network_gives_it(backbone: Backbone) -> None:
-    """Against the definition: the slope of the logit at each position, by differences, averaged over the positions."""
+def test_the_heat_map_equals_grad_cam_by_numerical_gradients(backbone: Backbone) -> None:
+    """Compare with the definition: the gradient of the logit at each position, by differences, averaged."""
     head = some_head(backbone.n_features)
     extracted = backbone.extract(noise(1), with_map=True)
     maps, columns = extracted.last_map, backbone.last_columns
@@ -138,7 +138,7 @@ def test_the_heat_map_is_grad_cam_as_the_gradient_through_the_network_gives_it(b
     np.testing.assert_allclose(grad_cam(maps, slopes)[0], heat / heat.max(), atol=2e-3)
 
 
-def test_a_heat_map_without_a_warm_spot_is_all_zero() -> None:
+def test_a_heat_map_without_positive_values_is_all_zero() -> None:
     maps = np.ones((2, 3, 4, 5), dtype=np.float32)
     slopes = np.array([[-1.0] * 5, [2.0] * 5], dtype=np.float32)
     heat = grad_cam(maps, slopes)
@@ -155,7 +155,7 @@ def test_the_champion_is_described_without_loading_it(settings: Settings, regist
     with pytest.raises(ModelError, match="python -m trainer train"):
         describe_champion(settings)
     name = register()
-    assert re.search(f"{name}, brazil, china, japan, learned from 10 photos.*random", describe_champion(settings))
+    assert re.search(f"{name}, brazil, china, japan, trained on 10 photos.*random", describe_champion(settings))
 
 
 def test_a_new_champion_on_the_same_backbone_shares_it(settings: Settings, register: Callable[..., str]) -> None:
@@ -171,7 +171,7 @@ def test_other_weights_than_the_version_was_trained_on_are_refused(
     settings: Settings, register: Callable[..., str]
 ) -> None:
     register(fingerprint="0" * 64)
-    with pytest.raises(ModelError, match="bring the old file back, or train again"):
+    with pytest.raises(ModelError, match="restore the old file, or train again"):
         Classifier.load(settings)
 
 
@@ -183,7 +183,7 @@ def test_a_head_that_does_not_fit_its_version_is_refused(
         Classifier.load(settings)
 
 
-def test_after_loading_no_number_of_images_compiles_anew(settings: Settings, register: Callable[..., str]) -> None:
+def test_after_loading_no_batch_size_compiles_again(settings: Settings, register: Callable[..., str]) -> None:
     register()
     classifier = Classifier.load(settings)
     function = classifier._backbone._models["features", "last_map"].predict_function
@@ -195,7 +195,7 @@ def test_after_loading_no_number_of_images_compiles_anew(settings: Settings, reg
     assert function.experimental_get_tracing_count() == before
 
 
-def test_importing_the_seam_loads_no_tensorflow() -> None:
+def test_importing_serving_loads_no_tensorflow() -> None:
     code = (
         "import sys, trainer.registry.serving; print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
     )

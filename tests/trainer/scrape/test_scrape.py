@@ -1,4 +1,4 @@
-"""Scrapes against real servers and folders: what is kept, refused, known, and what a sudden end leaves behind."""
+"""Scrapes of real servers and folders: stored, refused and known photos, and the state after a crash."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def jpeg(seed: int, *, side: int = 40) -> bytes:
 
 
 class Gallery:
-    """A site of a few photos that a test can change between two scrapes.
+    """A site with a few photos that a test can change between scrapes.
 
     Attributes:
-        photos: by label, ids, the newest first.
-        moved: by photo id, the host that the listing says its image is on, where that is another one.
+        photos: ids by label, newest first.
+        moved: photo id -> host of its image in the listing, if it is another host.
     """
 
     def __init__(self, server: Server) -> None:
@@ -64,7 +64,7 @@ class Gallery:
             server.answers[path] = self._listing(label)
 
     def post(self, label: str, *photo_ids: int) -> None:
-        """New photos, each newer than the one before."""
+        """Add photos, each newer than the one before."""
         self.photos[label] = [*reversed(photo_ids), *self.photos[label]]
         for photo_id in photo_ids:
             self.server.answers[f"/{photo_id % 10}/{photo_id}-350x600.jpg"] = jpeg(photo_id)
@@ -73,13 +73,13 @@ class Gallery:
         self.server.answers[f"/{photo_id % 10}/{photo_id}-350x600.jpg"] = answer
 
     def fetched(self) -> list[int]:
-        """The ids of the photos that were fetched since the last look, in the order of their ids."""
+        """Ids of the photos fetched since the last call, sorted."""
         ids = sorted(int(path.split("/")[-1].split("-")[0]) for path in self.server.paths if path.endswith(".jpg"))
         self.server.requests.clear()
         return ids
 
     def pages(self) -> list[str]:
-        """The listing pages that were fetched since the last look, as "114/1"."""
+        """Listing pages fetched since the last call, as "114/1"."""
         paths = [path for path in self.server.paths if path.startswith("/api/")]
         return [f"{path.split('/')[5]}/{path.rpartition('=')[2]}" for path in paths]
 
@@ -131,7 +131,7 @@ def settings_for(source: str | Path, tmp_path: Path, **scrape: Any) -> Settings:
 
 
 class Clock:
-    """Time that passes only by sleeping."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -161,10 +161,10 @@ def held(manifest: Manifest) -> list[int]:
     return sorted(int(photo.photo_id) for photo in manifest.photos())
 
 
-# What is kept
+# Stored photos
 
 
-def test_photos_are_kept_with_their_provenance(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_photos_are_stored_with_their_source(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 17)
     gallery.post("brazil", 18)
     report = run(settings_for(gallery.server.url, tmp_path), manifest, now=lambda: NOW)
@@ -191,7 +191,7 @@ def test_photos_are_kept_with_their_provenance(gallery: Gallery, manifest: Manif
     assert not report.problems
 
 
-def test_labels_take_turns_page_by_page(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_labels_alternate_page_by_page(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(12))
     gallery.post("brazil", *range(20, 28))
     run(settings_for(gallery.server.url, tmp_path), manifest)
@@ -200,7 +200,7 @@ def test_labels_take_turns_page_by_page(gallery: Gallery, manifest: Manifest, tm
     assert order[:10] == ["11", "10", "9", "8", "27", "26", "25", "24", "7", "6"]
 
 
-def test_no_more_than_the_goal_is_kept(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_the_goal_is_not_exceeded(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(12))
     gallery.post("brazil", 20)
     gallery.answer(11, b"broken")
@@ -213,7 +213,7 @@ def test_no_more_than_the_goal_is_kept(gallery: Gallery, manifest: Manifest, tmp
     assert held(manifest) == [*range(2, 11), 20]
 
 
-def test_what_is_known_is_not_fetched_again(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_known_photos_are_not_fetched_again(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2, 3)
     gallery.post("brazil", 20)
     settings = settings_for(gallery.server.url, tmp_path)
@@ -225,7 +225,7 @@ def test_what_is_known_is_not_fetched_again(gallery: Gallery, manifest: Manifest
     assert (report.known, report.kept) == (Counter(japan=3, brazil=1), Counter(japan=1))
 
 
-def test_a_listing_is_left_after_enough_known_photos(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_listing_is_stopped_after_enough_known_photos(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(40))
     gallery.post("brazil", 50)
     settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
@@ -237,7 +237,7 @@ def test_a_listing_is_left_after_enough_known_photos(gallery: Gallery, manifest:
     assert 60 in held(manifest)
 
 
-def test_an_end_that_came_too_early_is_found_out_next_time(
+def test_an_early_end_of_a_listing_is_detected_by_the_next_scrape(
     gallery: Gallery, manifest: Manifest, tmp_path: Path
 ) -> None:
     path = "/api/regions/19/countries/114/photos.json"
@@ -264,7 +264,7 @@ def test_a_listing_that_shifts_while_it_is_read_gives_each_photo_once(
     assert len(ids) == len(set(ids))
 
 
-def test_a_listing_that_goes_round_in_circles_is_left(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_listing_that_repeats_pages_is_stopped(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     path = "/api/regions/19/countries/114/photos.json"
     gallery.post("brazil", 20)
     gallery.server.answers["/1/1-350x600.jpg"] = jpeg(1)
@@ -274,9 +274,7 @@ def test_a_listing_that_goes_round_in_circles_is_left(gallery: Gallery, manifest
     assert held(manifest) == [1, 20]
 
 
-def test_photos_of_a_label_that_was_renamed_are_taken_along(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_photos_of_a_renamed_label_are_kept(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(12))
     gallery.post("brazil", 20)
     settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
@@ -294,11 +292,11 @@ def test_photos_of_a_label_that_was_renamed_are_taken_along(
     assert run(renamed, manifest).held == report.held
 
 
-# Broken off
+# Interruptions
 
 
 class PowerCut(BaseException):
-    """The end, now."""
+    """Simulates a power failure."""
 
 
 def cut_after(n_photos: int) -> Callable[[ScrapeReport], None]:
@@ -309,9 +307,7 @@ def cut_after(n_photos: int) -> Callable[[ScrapeReport], None]:
     return watch
 
 
-def test_a_scrape_that_was_broken_off_goes_on_where_it_was(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_an_interrupted_scrape_is_resumed(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(60))
     gallery.post("brazil", 70)
     settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
@@ -326,9 +322,7 @@ def test_a_scrape_that_was_broken_off_goes_on_where_it_was(
     assert len(pages) < 16
 
 
-def test_a_gap_that_an_end_left_among_new_photos_is_filled(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_a_gap_after_an_interruption_is_filled(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", *range(20))
     gallery.post("brazil", 50)
     settings = settings_for(gallery.server.url, tmp_path, stop_after_known=8)
@@ -340,8 +334,8 @@ def test_a_gap_that_an_end_left_among_new_photos_is_filled(
     assert held(manifest) == [*range(20), 50, *range(100, 130)]
 
 
-def test_a_scrape_that_is_killed_any_time_ends_complete(gallery: Gallery, tmp_path: Path) -> None:
-    """A real process, killed after each of its first photos; at no time is there a row without its whole file."""
+def test_a_scrape_killed_at_any_time_can_be_completed(gallery: Gallery, tmp_path: Path) -> None:
+    """Kill a real process after each of its first photos; no row may be without its complete file."""
     gallery.post("japan", *range(8))
     gallery.post("brazil", *range(20, 26))
     served = Counter[str]()
@@ -378,7 +372,7 @@ def test_a_scrape_that_is_killed_any_time_ends_complete(gallery: Gallery, tmp_pa
     assert not list((tmp_path / "data").rglob("*.tmp"))
 
 
-def test_what_a_sudden_end_left_behind_is_cleaned_up(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_files_left_by_a_crash_are_deleted(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1)
     gallery.post("brazil", 2)
     folder = tmp_path / "data/images/japan"
@@ -405,10 +399,12 @@ def test_two_scrapes_at_once_are_refused(tmp_path: Path) -> None:
         pass
 
 
-# What is refused
+# Refused photos
 
 
-def test_what_is_no_photo_is_refused_and_tried_twice_more(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_photo_is_refused_and_tried_twice_more(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path
+) -> None:
     gallery.post("japan", 1, 2, 3)
     gallery.post("brazil", 20)
     gallery.answer(1, jpeg(1)[:300])
@@ -429,7 +425,7 @@ def test_what_is_no_photo_is_refused_and_tried_twice_more(gallery: Gallery, mani
 
 
 @pytest.mark.parametrize("code", [404, 410, 451])
-def test_a_photo_that_is_gone_is_not_asked_for_again(
+def test_a_deleted_photo_is_not_requested_again(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, code: int
 ) -> None:
     gallery.post("japan", 1, 2)
@@ -443,7 +439,7 @@ def test_a_photo_that_is_gone_is_not_asked_for_again(
 
 
 @pytest.mark.parametrize("code", [403, 429, 500, 503])
-def test_a_photo_that_could_not_be_fetched_is_asked_for_each_time(
+def test_a_failed_fetch_is_repeated_by_each_scrape(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, code: int
 ) -> None:
     gallery.post("japan", 1, 2)
@@ -455,7 +451,7 @@ def test_a_photo_that_could_not_be_fetched_is_asked_for_each_time(
         assert 1 in gallery.fetched()
 
 
-def test_a_photo_whose_site_says_no_ai_is_refused(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_photo_with_a_noai_tag_is_refused(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2)
     gallery.post("brazil", 20)
     gallery.answer(1, status(200, jpeg(1), X_Robots_Tag="noai"))
@@ -464,7 +460,7 @@ def test_a_photo_whose_site_says_no_ai_is_refused(gallery: Gallery, manifest: Ma
     assert held(manifest) == [2, 20]
 
 
-def test_links_to_nothing_and_pipes_are_left_out_and_stop_nothing(manifest: Manifest, tmp_path: Path) -> None:
+def test_broken_links_and_pipes_are_skipped(manifest: Manifest, tmp_path: Path) -> None:
     for label in ("a", "b"):
         picture(tmp_path / "photos" / label / "z.jpg", ord(label))
     for number in range(2 * MAX_FAILURES):
@@ -479,7 +475,7 @@ def test_links_to_nothing_and_pipes_are_left_out_and_stop_nothing(manifest: Mani
     assert not report.problems
 
 
-def test_many_files_that_are_no_images_do_not_end_a_folders_scrape(manifest: Manifest, tmp_path: Path) -> None:
+def test_many_non_image_files_do_not_stop_a_folder_scrape(manifest: Manifest, tmp_path: Path) -> None:
     for label in ("a", "b"):
         picture(tmp_path / "photos" / label / "z.jpg", ord(label))
     for number in range(100):
@@ -487,7 +483,7 @@ def test_many_files_that_are_no_images_do_not_end_a_folders_scrape(manifest: Man
     assert run(settings_for(tmp_path / "photos", tmp_path), manifest).held == Counter(a=1, b=1)
 
 
-def test_the_same_file_twice_is_kept_once(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_duplicate_files_are_stored_once(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2)
     gallery.post("brazil", 20)
     gallery.answer(1, jpeg(2))
@@ -496,9 +492,7 @@ def test_the_same_file_twice_is_kept_once(gallery: Gallery, manifest: Manifest, 
     assert report.refused == Counter({("japan", "duplicate"): 1})
 
 
-def test_the_same_file_under_two_labels_is_kept_under_neither(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_the_same_file_under_two_labels_is_not_stored(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1, 2)
     gallery.post("brazil", 20, 21)
     for photo_id in (20, 21):
@@ -514,7 +508,7 @@ def test_the_same_file_under_two_labels_is_kept_under_neither(
     assert gallery.fetched() == []
 
 
-# A site in trouble
+# A site with problems
 
 
 def with_image_hosts(settings: Settings, *hosts: str) -> Settings:
@@ -522,7 +516,7 @@ def with_image_hosts(settings: Settings, *hosts: str) -> Settings:
     return settings.model_copy(update={"source": settings.source.model_copy(update={"worldcosplay": site})})
 
 
-def test_web_pages_in_the_place_of_images_end_the_scrape_soon_and_cost_no_photo(
+def test_web_pages_instead_of_images_stop_the_scrape_and_refuse_no_photo_finally(
     gallery: Gallery, manifest: Manifest, tmp_path: Path
 ) -> None:
     gallery.page_size = 24
@@ -542,7 +536,7 @@ def test_web_pages_in_the_place_of_images_end_the_scrape_soon_and_cost_no_photo(
 
 
 @pytest.mark.parametrize("page_size", [4, 16])
-def test_a_listing_that_brings_nothing_but_refusals_is_left_and_taken_up_again(
+def test_a_listing_with_only_refusals_is_stopped_and_resumed_later(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, page_size: int
 ) -> None:
     gallery.page_size = page_size
@@ -562,9 +556,7 @@ def test_a_listing_that_brings_nothing_but_refusals_is_left_and_taken_up_again(
     assert held(manifest) == [*range(160), 500]
 
 
-def test_a_page_that_fails_again_and_again_does_not_keep_other_labels_from_being_read(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_a_failing_page_does_not_stop_other_labels(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     path = "/api/regions/19/countries/114/photos.json"
     gallery.post("japan", *range(20))
     gallery.post("brazil", *range(100, 120))
@@ -576,7 +568,7 @@ def test_a_page_that_fails_again_and_again_does_not_keep_other_labels_from_being
 
 
 @pytest.mark.parametrize("answer", [status(429, Retry_After="3000"), status(429)])
-def test_too_many_requests_are_too_many_for_all_labels(
+def test_too_many_requests_stop_all_labels(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, answer: Callable[[Exchange], object]
 ) -> None:
     gallery.post("japan", 1)
@@ -587,7 +579,7 @@ def test_too_many_requests_are_too_many_for_all_labels(
     assert gallery.pages() == ["114/1"]
 
 
-def test_a_site_that_is_down_leaves_all_as_it_was_and_is_told_once(
+def test_a_site_that_is_down_changes_nothing_and_is_reported_once(
     gallery: Gallery, manifest: Manifest, tmp_path: Path
 ) -> None:
     gallery.post("japan", 1)
@@ -604,7 +596,7 @@ def test_a_site_that_is_down_leaves_all_as_it_was_and_is_told_once(
 
 
 @pytest.mark.parametrize("body", [b"<html>new site</html>", b'{"has_error": 1, "list": []}', b'{"data": []}'])
-def test_a_site_that_has_changed_leaves_all_as_it_was(
+def test_a_changed_site_format_changes_nothing(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, body: bytes
 ) -> None:
     gallery.post("japan", 1)
@@ -621,19 +613,17 @@ def test_a_site_that_has_changed_leaves_all_as_it_was(
     assert report.problems[0].startswith("japan: ")
 
 
-def test_a_listing_that_has_become_empty_leaves_all_as_it_was(
-    gallery: Gallery, manifest: Manifest, tmp_path: Path
-) -> None:
+def test_an_empty_listing_changes_nothing(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.post("japan", 1)
     gallery.post("brazil", 20)
     settings = settings_for(gallery.server.url, tmp_path)
     run(settings, manifest)
     gallery.photos["japan"] = []
-    assert run(settings, manifest).problems == ["japan: the listing is empty; what is held stays as it is"]
+    assert run(settings, manifest).problems == ["japan: the listing is empty; stored photos are kept"]
     assert held(manifest) == [1, 20]
 
 
-def test_an_image_host_that_is_down_ends_the_scrape_soon(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_an_image_host_that_is_down_stops_the_scrape_soon(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.page_size = 24
     gallery.post("japan", *range(40))
     gallery.post("brazil", 50)
@@ -643,13 +633,15 @@ def test_an_image_host_that_is_down_ends_the_scrape_soon(gallery: Gallery, manif
     report = run(settings, manifest)
     assert len(report.problems) == 1
     assert f"{MAX_FAILURES} images in a row" in report.problems[0]
-    assert len(gallery.fetched()) <= gallery.page_size  # a page's are asked for side by side; the next one's are not
+    assert (
+        len(gallery.fetched()) <= gallery.page_size
+    )  # images of one page are fetched concurrently, but not those of the next
     gallery.post("japan", *range(40))
     gallery.photos["japan"] = list(range(40))
     assert run(settings, manifest).kept.total() == 41
 
 
-def test_a_full_disk_is_told_and_what_was_kept_is_whole(
+def test_a_full_disk_is_an_error_and_stored_photos_are_complete(
     gallery: Gallery, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gallery.post("japan", *range(8))
@@ -688,7 +680,7 @@ def test_pages_and_images_are_fetched_at_the_configured_pace(
     assert sum(clock.slept) >= 2 * 10  # three pages
 
 
-def test_a_longer_pause_that_robots_txt_asks_for_is_kept(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
+def test_a_longer_crawl_delay_of_robots_txt_is_respected(gallery: Gallery, manifest: Manifest, tmp_path: Path) -> None:
     gallery.server.answers["/robots.txt"] = b"User-agent: *\nCrawl-delay: 7\n"
     gallery.post("japan", *range(8))
     gallery.post("brazil", 20)
@@ -697,7 +689,7 @@ def test_a_longer_pause_that_robots_txt_asks_for_is_kept(gallery: Gallery, manif
     assert clock.slept.count(14) == 9  # each of two connections waits twice as long
 
 
-# Files that are held
+# Stored files
 
 
 def check(settings: Settings, manifest: Manifest) -> VerifyReport:
@@ -723,7 +715,7 @@ def test_verify_restores_files_that_are_damaged_or_missing(
     assert paths["2"].read_bytes() == jpeg(2)
 
 
-def test_verify_tells_what_cannot_be_had_again_and_keeps_its_row(
+def test_verify_reports_a_file_that_cannot_be_fetched_and_keeps_its_row(
     gallery: Gallery, manifest: Manifest, tmp_path: Path
 ) -> None:
     gallery.post("japan", 1)
@@ -734,7 +726,7 @@ def test_verify_tells_what_cannot_be_had_again_and_keeps_its_row(
     path.write_bytes(b"damaged")
     gallery.answer(1, status(503))
     problem = check(settings, manifest).problems[0]
-    assert problem.startswith(f"{path}: 7 bytes, the manifest says {len(jpeg(1)):,}")
+    assert problem.startswith(f"{path}: 7 bytes, but the manifest has {len(jpeg(1)):,}")
     assert held(manifest) == [1, 20]
     gallery.answer(1, status(404))
     assert check(settings, manifest).dropped == ["1"]
@@ -742,7 +734,9 @@ def test_verify_tells_what_cannot_be_had_again_and_keeps_its_row(
 
 
 @pytest.mark.parametrize("kind", ["photo", "member"])
-def test_what_is_forgotten_never_comes_back(gallery: Gallery, manifest: Manifest, tmp_path: Path, kind: Any) -> None:
+def test_forgotten_photos_are_never_fetched_again(
+    gallery: Gallery, manifest: Manifest, tmp_path: Path, kind: Any
+) -> None:
     gallery.post("japan", 1, 11, 2)
     gallery.post("brazil", 20)
     settings = settings_for(gallery.server.url, tmp_path)
@@ -764,7 +758,7 @@ def test_what_is_forgotten_never_comes_back(gallery: Gallery, manifest: Manifest
         assert gallery.fetched() == []
 
 
-# A folder of pictures
+# A folder of photos
 
 
 def picture(path: Path, seed: int) -> None:
@@ -776,7 +770,7 @@ def ids(manifest: Manifest) -> list[str]:
     return sorted(photo.photo_id for photo in manifest.photos())
 
 
-def test_a_folders_pictures_are_used_in_place(manifest: Manifest, tmp_path: Path) -> None:
+def test_photos_of_a_folder_are_used_in_place(manifest: Manifest, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     picture(root / "a/1.jpg", 1)
     picture(root / "b/1.jpg", 2)
@@ -791,7 +785,7 @@ def test_a_folders_pictures_are_used_in_place(manifest: Manifest, tmp_path: Path
     assert not (tmp_path / "data/images").exists()
 
 
-def test_pictures_that_changed_moved_or_vanished_are_noticed(manifest: Manifest, tmp_path: Path) -> None:
+def test_changed_moved_and_deleted_files_are_detected(manifest: Manifest, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     for n in range(5):
         picture(root / f"a/{n}.jpg", n)
@@ -810,7 +804,7 @@ def test_pictures_that_changed_moved_or_vanished_are_noticed(manifest: Manifest,
     assert (report.vanished, report.known, report.held) == (Counter(a=2), Counter(a=2, b=5), Counter(a=4, b=5))
 
 
-def test_a_picture_that_has_become_unreadable_is_let_go_until_it_is_whole(manifest: Manifest, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_removed_until_it_is_fixed(manifest: Manifest, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     picture(root / "a/1.jpg", 1)
     picture(root / "b/1.jpg", 2)
@@ -825,7 +819,7 @@ def test_a_picture_that_has_become_unreadable_is_let_go_until_it_is_whole(manife
     assert ids(manifest) == ["a/1.jpg", "b/1.jpg"]
 
 
-def test_of_copies_in_two_splits_the_one_that_measures_is_kept(manifest: Manifest, tmp_path: Path) -> None:
+def test_of_copies_in_two_splits_the_evaluation_copy_is_kept(manifest: Manifest, tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     for name, label, seed in (("train", "a", 1), ("test", "a", 1), ("train", "b", 2)):
         picture(root / name / label / "1.jpg", seed)
@@ -833,7 +827,7 @@ def test_of_copies_in_two_splits_the_one_that_measures_is_kept(manifest: Manifes
     assert ids(manifest) == ["test/a/1.jpg", "train/b/1.jpg"]
 
 
-def test_another_folder_takes_the_place_of_the_first(manifest: Manifest, tmp_path: Path) -> None:
+def test_another_folder_replaces_the_first(manifest: Manifest, tmp_path: Path) -> None:
     for at, name in enumerate(("one", "two")):
         picture(tmp_path / name / "a/1.jpg", 10 * at)
         picture(tmp_path / name / "b/1.jpg", 10 * at + 1)
@@ -841,10 +835,10 @@ def test_another_folder_takes_the_place_of_the_first(manifest: Manifest, tmp_pat
         assert {photo.path.parent.parent for photo in manifest.photos()} == {tmp_path / name}
 
 
-# What is shown
+# Output
 
 
-def test_the_summary_names_what_was_kept_and_why_the_rest_was_not() -> None:
+def test_the_summary_has_stored_photos_and_reasons_of_refusals() -> None:
     report = ScrapeReport(
         labels=("japan", "brazil"),
         kept=Counter(japan=1200),
@@ -859,7 +853,7 @@ def test_the_summary_names_what_was_kept_and_why_the_rest_was_not() -> None:
     assert "truncated" in text
 
 
-def test_without_a_terminal_there_is_a_log_line_every_few_seconds(
+def test_without_a_terminal_progress_is_logged_every_few_seconds(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -876,7 +870,7 @@ def test_without_a_terminal_there_is_a_log_line_every_few_seconds(
     ]
 
 
-def test_at_a_terminal_there_is_a_bar_for_each_label() -> None:
+def test_a_terminal_shows_a_bar_for_each_label() -> None:
     out = io.StringIO()
     report = ScrapeReport(labels=("japan", "brazil"), goal=100, held=Counter(japan=40), kept=Counter(japan=10))
     with progress(Console(file=out, force_terminal=True, width=100)) as on_photo:

@@ -1,4 +1,4 @@
-"""The site as its clients knew it from 2012 to 2023: every shape it answers in, and every way in which it says no."""
+"""The site as known to its clients from 2012 to 2023: all item formats, and all kinds of refusal."""
 
 import json
 import logging
@@ -93,7 +93,7 @@ def reason(value: object) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_photo_is_the_same_in_every_shape(shape: str) -> None:
+def test_a_photo_is_the_same_in_every_item_format(shape: str) -> None:
     found = item(SHAPES[shape])
     assert found.photo_id == "6551257"
     assert found.member_id == "23345"
@@ -102,13 +102,13 @@ def test_a_photo_is_the_same_in_every_shape(shape: str) -> None:
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.sampled_from([int, str, float]))
-def test_numbers_may_come_as_text(photo_id: int, member_id: int, kind: Any) -> None:
+def test_numbers_can_be_strings(photo_id: int, member_id: int, kind: Any) -> None:
     full = item(FULL | {"photo": {**FULL["photo"], "id": kind(photo_id)}, "member": {"id": kind(member_id)}})
     flat = item(FLAT | {"id": photo_id, "member": {"id": str(member_id)}})
     assert (full.photo_id, full.member_id) == (flat.photo_id, flat.member_id) == (str(photo_id), str(member_id))
 
 
-def test_without_a_member_the_images_address_tells_it() -> None:
+def test_a_missing_member_is_taken_from_the_image_url() -> None:
     assert item(SLIM).member_id == "23345"
     assert item({"id": 1, "img_url": f"{HOST}/23345/max-740/{LETTERS}-740.jpg"}).member_id == "23345"
     assert item({"id": 1, "img_url": f"{HOST}/max-740/23345/{LETTERS}-740.jpg"}).member_id == "23345"
@@ -116,13 +116,13 @@ def test_without_a_member_the_images_address_tells_it() -> None:
     assert item({"id": 1, "img_url": f"{HOST}/{LETTERS}-740.jpg"}).member_id is None
 
 
-def test_relative_addresses_belong_to_the_site() -> None:
+def test_relative_urls_belong_to_the_site() -> None:
     found = item({"id": 1, "img_url": f"/23345/{LETTERS}-740.jpg"}, base_url="http://127.0.0.1:8000/en")
     assert found.image_urls[0] == f"http://127.0.0.1:8000/23345/{LETTERS}-350x600.jpg"
     assert item({"id": 1, "img_url": f"//{HOST[8:]}/1/x-740.jpg"}).image_urls[-1] == f"{HOST}/1/x-740.jpg"
 
 
-def test_the_configured_size_is_asked_for_and_the_listed_ones_are_kept_for_want_of_it() -> None:
+def test_the_configured_size_is_first_and_listed_sizes_are_fallbacks() -> None:
     assert item(FULL, image_size="740").image_urls == (f"{IMAGE}-740.jpg", f"{IMAGE}-350x600.jpg")
     assert item(SLIM, image_size="740").image_urls == (f"{IMAGE}-740.jpg", f"{IMAGE}-350.jpg", f"{IMAGE}-175.jpg")
     assert item({"id": 1, "img_url": f"{HOST}/1/photo.jpg"}).image_urls == (f"{HOST}/1/photo.jpg",)
@@ -140,27 +140,27 @@ def test_the_configured_size_is_asked_for_and_the_listed_ones_are_kept_for_want_
         ("/1/a.jpg", "740", None),
     ],
 )
-def test_an_address_is_rewritten_to_another_size_where_that_exists(url: str, size: str, expected: str | None) -> None:
+def test_a_url_is_rewritten_to_another_size_if_it_exists(url: str, size: str, expected: str | None) -> None:
     assert resized(HOST + url, size) == (HOST + expected if expected else None)
 
 
-def test_the_flag_beside_a_member_is_kept() -> None:
+def test_the_flag_of_a_member_is_kept() -> None:
     assert item(FULL).flag == "jp"
     assert item(SLIM).flag is None
 
 
 @pytest.mark.parametrize("viewable", [False, 0, 0.0, "0", "false", "False", ""])
-def test_a_photo_that_may_not_be_seen_is_left_out(viewable: object) -> None:
+def test_a_photo_that_is_not_viewable_is_skipped(viewable: object) -> None:
     assert reason({"photo": {**SLIM["photo"], "viewable": viewable}}) == "not viewable"
 
 
 @pytest.mark.parametrize("viewable", [True, 1, "1", "true", None, "yes"])
-def test_any_other_photo_is_taken(viewable: object) -> None:
+def test_any_other_photo_is_listed(viewable: object) -> None:
     assert item({"photo": {**SLIM["photo"], "viewable": viewable}})
 
 
 @pytest.mark.parametrize("photo_id", [None, "", "abc", True, -1, 1.5, [], {}, "1" * 30, "١"])
-def test_an_item_without_a_number_is_left_out(photo_id: object) -> None:
+def test_an_item_without_an_id_is_skipped(photo_id: object) -> None:
     assert reason({"photo": {**SLIM["photo"], "id": photo_id}}) == "no photo id"
 
 
@@ -179,11 +179,11 @@ def test_an_item_without_a_number_is_left_out(photo_id: object) -> None:
         "\ud800",
     ],
 )
-def test_an_item_without_an_image_is_left_out(url: object) -> None:
+def test_an_item_without_an_image_is_skipped(url: object) -> None:
     assert reason({"id": 1, "img_url": url}) == "no image address"
 
 
-def test_an_image_on_a_strange_host_is_left_out_unless_any_is_allowed() -> None:
+def test_an_image_on_an_unknown_host_is_skipped_unless_all_are_allowed() -> None:
     strange = {"id": 1, "img_url": f"https://tracker.example/1/{LETTERS}-740.jpg"}
     assert reason(strange) == "image on tracker.example, which source.worldcosplay.image_hosts does not name"
     assert item(strange, image_hosts=()).image_urls
@@ -194,7 +194,7 @@ def test_an_image_on_a_strange_host_is_left_out_unless_any_is_allowed() -> None:
 # Pages
 
 
-def test_a_page_is_the_last_when_the_pager_says_so_or_nothing_is_on_it() -> None:
+def test_a_page_is_the_last_if_the_pager_says_so_or_it_is_empty() -> None:
     assert not parse(envelope(SLIM, next_page=2)).last
     assert not parse(envelope(SLIM, next_page="2")).last
     assert parse(envelope(SLIM, next_page=None)).last
@@ -207,20 +207,20 @@ def test_the_same_photo_twice_on_a_page_counts_once() -> None:
     assert [image.photo_id for image in page.images] == ["6551257", "5"]
 
 
-def test_a_bad_item_does_not_spoil_the_page() -> None:
+def test_an_invalid_item_does_not_fail_the_page() -> None:
     page = parse(envelope(None, 5, "x", [], {}, {"photo": 3}, FULL))
     assert len(page.images) == 1
     assert [unusable.reason for unusable in page.unusable] == ["no photo id"] * 6
 
 
 @pytest.mark.parametrize("has_error", [1, "1", True, "broken", [0]])
-def test_has_error_is_a_failure(has_error: object) -> None:
+def test_has_error_is_an_error(has_error: object) -> None:
     with pytest.raises(FetchError, match="has_error"):
         parse(envelope(SLIM, has_error=has_error))
 
 
 @pytest.mark.parametrize("has_error", [0, "0", False, None, 0.0, "false", ""])
-def test_no_error_is_none(has_error: object) -> None:
+def test_a_false_has_error_is_no_error(has_error: object) -> None:
     assert parse(envelope(SLIM, has_error=has_error)).images
 
 
@@ -238,7 +238,7 @@ def test_no_error_is_none(has_error: object) -> None:
         b"9" * 5000,
     ],
 )
-def test_a_page_that_is_no_listing_says_that_the_site_may_have_changed(body: bytes) -> None:
+def test_a_page_that_is_not_a_listing_says_that_the_site_may_have_changed(body: bytes) -> None:
     with pytest.raises(FetchError, match="the site may have changed"):
         parse(body)
 
@@ -252,7 +252,7 @@ def test_a_page_that_is_no_listing_says_that_the_site_may_have_changed(body: byt
         lambda body: body.replace(b"Miku", b"\\ud83d"),
     ],
 )
-def test_a_broken_text_does_not_spoil_the_page(spoil: Callable[[bytes], bytes]) -> None:
+def test_invalid_text_does_not_fail_the_page(spoil: Callable[[bytes], bytes]) -> None:
     assert [image.photo_id for image in parse(spoil(envelope(SLIM))).images] == ["6551257"]
 
 
@@ -262,7 +262,7 @@ JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS
 
 
 @given(JSON)
-def test_no_json_at_all_raises_anything_but_the_one_error(value: object) -> None:
+def test_any_json_raises_only_fetch_error(value: object) -> None:
     item_from(value, label="japan", settings=SETTINGS)
     for page in (
         value,
@@ -277,7 +277,7 @@ def test_no_json_at_all_raises_anything_but_the_one_error(value: object) -> None
 
 
 @given(st.binary())
-def test_no_bytes_at_all_raise_anything_but_the_one_error(body: bytes) -> None:
+def test_any_bytes_raise_only_fetch_error(body: bytes) -> None:
     with pytest.raises(FetchError):
         parse(body)
 
@@ -321,25 +321,25 @@ def test_pages_are_read_until_the_pager_ends(server: Server, site: WorldCosplayS
     assert server.paths == ["/robots.txt", listing(1), listing(2)]
 
 
-def test_a_listing_can_be_taken_up_again_at_a_page(server: Server, site: WorldCosplaySite) -> None:
+def test_reading_can_be_resumed_at_a_page(server: Server, site: WorldCosplaySite) -> None:
     server.answers[listing(7)] = envelope(SLIM)
     assert [page.number for page in site.pages("japan", start=7)] == [7]
 
 
-def test_a_page_past_the_end_is_the_end_however_it_is_said(server: Server, site: WorldCosplaySite) -> None:
+def test_an_empty_page_and_a_404_are_the_end(server: Server, site: WorldCosplaySite) -> None:
     server.answers[listing(1)] = envelope(SLIM, next_page=2)
     assert len(list(site.pages("japan"))) == 1  # 404
     server.answers[listing(2)] = envelope(next_page=3)
     assert len(list(site.pages("japan"))) == 1
 
 
-def test_a_country_that_the_site_does_not_know_names_the_setting(site: WorldCosplaySite) -> None:
+def test_an_unknown_country_is_an_error_that_names_the_setting(site: WorldCosplaySite) -> None:
     with pytest.raises(FetchError, match=r"source\.worldcosplay\.countries\.japan") as caught:
         next(site.pages("japan"))
     assert caught.value.retry_after_s is None
 
 
-def test_mixed_flags_are_told_once(server: Server, site: WorldCosplaySite, caplog: pytest.LogCaptureFixture) -> None:
+def test_mixed_flags_are_logged_once(server: Server, site: WorldCosplaySite, caplog: pytest.LogCaptureFixture) -> None:
     items = [
         {"id": n, "img_url": f"/{n}/a-740.jpg", "member": {"national_flag_url": f"/f/{flag}.gif"}}
         for n, flag in enumerate(["jp", "jp", "tw", "cn"])
@@ -348,11 +348,11 @@ def test_mixed_flags_are_told_once(server: Server, site: WorldCosplaySite, caplo
     with caplog.at_level(logging.WARNING):
         list(site.pages("japan"))
     assert [record.getMessage() for record in caplog.records] == [
-        "flags are mixed label=japan flags=jp,tw; check source.worldcosplay.countries.japan"
+        "mixed flags label=japan flags=jp,tw; check source.worldcosplay.countries.japan"
     ]
 
 
-def test_labels_with_the_same_flag_are_told(
+def test_labels_with_the_same_flag_are_logged(
     server: Server, site: WorldCosplaySite, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (LISTING, LISTING.replace("19", "9", 1).replace("114", "31")):
@@ -360,11 +360,11 @@ def test_labels_with_the_same_flag_are_told(
     with caplog.at_level(logging.WARNING):
         assert len([*site.pages("japan"), *site.pages("brazil")]) == 2
     assert [record.getMessage() for record in caplog.records] == [
-        "two labels have one flag labels=japan,brazil flag=jp; check source.worldcosplay.countries"
+        "two labels with the same flag labels=japan,brazil flag=jp; check source.worldcosplay.countries"
     ]
 
 
-def test_a_size_that_does_not_exist_is_made_up_for_by_another(server: Server, site: WorldCosplaySite) -> None:
+def test_a_missing_size_is_replaced_by_another(server: Server, site: WorldCosplaySite) -> None:
     server.answers["/1/a-175.jpg"] = b"small"
     url = f"{server.url}/1/a"
     assert site.read(image_at(f"{url}-740.jpg", f"{url}-175.jpg")) == (f"{url}-175.jpg", b"small")
@@ -376,10 +376,10 @@ def test_an_image_that_is_gone_in_all_sizes_is_gone(server: Server, site: WorldC
     assert caught.value.status == 404
 
 
-# What it asks of machines
+# Rules for crawlers
 
 
-def test_what_robots_txt_forbids_is_not_asked_for(server: Server, site: WorldCosplaySite) -> None:
+def test_urls_forbidden_by_robots_txt_are_not_requested(server: Server, site: WorldCosplaySite) -> None:
     server.answers["/robots.txt"] = b"User-agent: *\nDisallow: /api/\nDisallow: /*-740.jpg$\n"
     with pytest.raises(SiteRefusalError, match=r"robots\.txt"):
         next(site.pages("japan"))
@@ -389,13 +389,13 @@ def test_what_robots_txt_forbids_is_not_asked_for(server: Server, site: WorldCos
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_robots_txt_that_is_locked_is_a_no(server: Server, site: WorldCosplaySite, code: int) -> None:
+def test_a_locked_robots_txt_forbids_everything(server: Server, site: WorldCosplaySite, code: int) -> None:
     server.answers |= {"/robots.txt": status(code), listing(1): envelope(SLIM)}
     with pytest.raises(SiteRefusalError):
         next(site.pages("japan"))
 
 
-def test_a_robots_txt_that_cannot_be_had_is_a_no_for_now(server: Server, site: WorldCosplaySite) -> None:
+def test_an_unreachable_robots_txt_forbids_everything_for_now(server: Server, site: WorldCosplaySite) -> None:
     server.answers |= {"/robots.txt": status(500), listing(1): envelope(SLIM)}
     for _ in range(2):
         with pytest.raises(FetchError, match="for now") as caught:
@@ -404,13 +404,13 @@ def test_a_robots_txt_that_cannot_be_had_is_a_no_for_now(server: Server, site: W
     assert set(server.paths) == {"/robots.txt"}
 
 
-def test_a_robots_txt_without_an_end_is_a_no_for_now(server: Server, site: WorldCosplaySite) -> None:
+def test_an_endless_robots_txt_forbids_everything_for_now(server: Server, site: WorldCosplaySite) -> None:
     server.answers |= {"/robots.txt": b"User-agent: *\nAllow: /\n" + b"# more\n" * 100_000, listing(1): envelope(SLIM)}
     with pytest.raises(FetchError, match=r"nothing is fetched from there for now.*more than 512,000 bytes"):
         next(site.pages("japan"))
 
 
-def test_the_image_host_has_a_robots_txt_of_its_own(server: Server, site: WorldCosplaySite) -> None:
+def test_the_image_host_has_its_own_robots_txt(server: Server, site: WorldCosplaySite) -> None:
     server.answers |= {"/robots.txt": b"User-agent: *\nDisallow:\n", listing(1): envelope(SLIM)}
     with serving({"/robots.txt": b"User-agent: dokocos\nDisallow: /\n", "/1/a-1.jpg": b"x"}) as images:
         next(site.pages("japan"))
@@ -427,13 +427,13 @@ def test_a_crawl_delay_is_passed_on(server: Server, site: WorldCosplaySite) -> N
 @pytest.mark.parametrize(
     "tag", ["noai", "noimageai", "noindex, NoAI", "none", "dokocos: noimageai", "max-snippet: 5, noai", "gptbot: noai"]
 )
-def test_an_image_that_is_marked_is_left_alone(server: Server, site: WorldCosplaySite, tag: str) -> None:
+def test_an_image_with_a_noai_tag_is_refused(server: Server, site: WorldCosplaySite, tag: str) -> None:
     server.answers["/a.jpg"] = status(200, b"x", X_Robots_Tag=tag)
     with pytest.raises(SiteRefusalError, match="X-Robots-Tag"):
         site.read(image_at(f"{server.url}/a.jpg"))
 
 
-def test_a_listing_that_is_marked_is_left_alone(server: Server, site: WorldCosplaySite) -> None:
+def test_a_listing_with_a_noai_tag_is_refused(server: Server, site: WorldCosplaySite) -> None:
     server.answers[listing(1)] = status(200, envelope(SLIM), X_Robots_Tag="noai")
     with pytest.raises(SiteRefusalError, match="X-Robots-Tag"):
         next(site.pages("japan"))
@@ -442,7 +442,7 @@ def test_a_listing_that_is_marked_is_left_alone(server: Server, site: WorldCospl
 @pytest.mark.parametrize(
     "tag", ["noindex, nofollow", "max-image-preview:large", "max-image-preview: none", "bot: max-snippet: none", ""]
 )
-def test_tags_about_search_engines_are_not_about_us(server: Server, site: WorldCosplaySite, tag: str) -> None:
+def test_tags_for_search_engines_are_ignored(server: Server, site: WorldCosplaySite, tag: str) -> None:
     server.answers["/a.jpg"] = in_turn(status(200, b"x", X_Robots_Tag=tag))
     assert site.read(image_at(f"{server.url}/a.jpg"))[1] == b"x"
 
@@ -468,7 +468,7 @@ def test_tags_about_search_engines_are_not_about_us(server: Server, site: WorldC
         ("User-agent: doko\nDisallow: /", "/a", True),
         ("User agent *\nDisallow: /user agent: x/", "/user%20agent:%20x/", False),
         ("User-agent: *\nDisallow: /a%3cb", "/a<b", False),
-        ("User-agent: *\nDisallow: /a%2a", "/ab", True),  # a star that is written so is no wildcard
+        ("User-agent: *\nDisallow: /a%2a", "/ab", True),  # an encoded star is not a wildcard
         ("User-agent: *\nDisallow: /写真", "/%E5%86%99%E7%9C%9F/1", False),
         ("User-agent: *\nDisallow: /*?page=", "/list?limit=1&page=2", True),
         ("User-agent: *\nDisallow: /*page=", "/list?limit=1&page=2", False),

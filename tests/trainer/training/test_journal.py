@@ -1,4 +1,4 @@
-"""A run that ends without a word is told from its last lines, in plain words, by the next one."""
+"""The next run explains a crash of the last one from the journal."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from trainer.errors import ModelError
 from trainer.training import journal as journal_module
-from trainer.training.crash_report import explain_sudden_end
+from trainer.training.crash_report import explain_crash
 from trainer.training.host_metrics import Reading, boot_id, read_machine
 from trainer.training.journal import FILE_NAME, Journal, Run
 
@@ -43,18 +43,18 @@ def sudden(reading: Reading = CALM, *, boot: str = "first", minutes: float = 3, 
 
 
 def explained(*runs: Run, boot: str) -> str:
-    text = explain_sudden_end(runs, current_boot_id=boot)
+    text = explain_crash(runs, current_boot_id=boot)
     assert text is not None
     return text
 
 
-def test_a_run_that_ended_in_order_is_not_explained(tmp_path: Path) -> None:
+def test_a_run_that_ended_normally_is_not_explained(tmp_path: Path) -> None:
     journal = Journal(tmp_path, read=lambda: CALM)
     with journal.run("train"):
         journal.step("features")
     assert [(run.command, run.step, run.ended) for run in journal.runs()] == [("train", "features", "done")]
-    assert explain_sudden_end(journal.runs()) is None
-    assert explain_sudden_end([]) is None
+    assert explain_crash(journal.runs()) is None
+    assert explain_crash([]) is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_run_that_ended_in_order_is_not_explained(tmp_path: Path) -> None:
         (ZeroDivisionError("oops"), "crash: ZeroDivisionError: oops"),
     ],
 )
-def test_what_ended_a_run_is_noted_and_goes_on(tmp_path: Path, error: BaseException, ended: str) -> None:
+def test_an_exception_is_recorded_and_raised_again(tmp_path: Path, error: BaseException, ended: str) -> None:
     journal = Journal(tmp_path, read=lambda: CALM)
     with pytest.raises(type(error)), journal.run("train"):
         raise error
@@ -87,15 +87,15 @@ def test_a_killed_process_leaves_its_step_and_its_last_reading(tmp_path: Path) -
         os.kill(process.pid, signal.SIGKILL)
     (run,) = Journal(tmp_path).runs()
     assert (run.ended, run.step, run.gentle, run.boot_id) == (None, "features", True, boot_id())
-    text = explain_sudden_end([run])
+    text = explain_crash([run])
     assert text is not None
     assert "The last run, `train` of" in text
     assert 'in the step "features"' in text
     assert "GB memory free" in text
-    assert "The machine ran on: the process alone was ended from outside" in text
+    assert "The machine kept running: something killed the process" in text
 
 
-def test_a_torn_line_costs_nothing_else(tmp_path: Path) -> None:
+def test_an_incomplete_line_does_not_affect_other_lines(tmp_path: Path) -> None:
     journal = Journal(tmp_path, read=lambda: CALM)
     with journal.run("train"):
         pass
@@ -106,7 +106,7 @@ def test_a_torn_line_costs_nothing_else(tmp_path: Path) -> None:
     assert [(run.command, run.ended) for run in journal.runs()] == [("train", "done"), ("features", "done")]
 
 
-def test_lines_that_make_no_sense_are_passed_over(tmp_path: Path) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path, read=lambda: CALM)
     with journal.run("train"):
         pass
@@ -133,64 +133,64 @@ def test_a_journal_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pyte
     assert {run.ended for run in journal.runs()} == {"done"}
 
 
-def test_the_text_tells_when_where_how_long_and_the_last_readings() -> None:
+def test_the_text_has_time_step_duration_and_last_readings() -> None:
     text = explained(sudden(GPU_BUSY), boot="second")
     assert "`train` of 2026-11-23 21:00 UTC" in text
     assert 'last seen at 21:03:00 UTC, after 3 min 0 s, in the step "features".' in text
     assert "load 1.0 on 8 CPUs, GPU 98% busy at 210 of 220 W and 81 °C" in text
 
 
-def test_the_third_sudden_end_within_minutes_under_gpu_load_suggests_the_power_supply() -> None:
+def test_the_third_crash_within_minutes_under_gpu_load_points_to_the_power_supply() -> None:
     runs = [sudden(GPU_BUSY, boot=str(number), number=number) for number in range(3)]
     second, third = explained(*runs[:2], boot="2"), explained(*runs, boot="3")
     assert "nvidia-smi" not in second
-    assert "third sudden end within minutes under GPU load, which suggests the power supply" in third
+    assert "third crash within minutes under GPU load, so the power supply is the likely cause" in third
     assert "`nvidia-smi -pl 176`" in third
     assert "--gentle" in third
 
 
-def test_a_clean_end_in_between_starts_the_count_anew() -> None:
+def test_a_normal_end_in_between_resets_the_count() -> None:
     runs = [sudden(GPU_BUSY, boot=str(number), number=number) for number in range(4)]
     runs[1].ended = "done"
     assert "nvidia-smi" not in explained(*runs, boot="4")
 
 
-def test_ends_after_hours_do_not_point_to_the_power_supply() -> None:
+def test_crashes_after_hours_do_not_point_to_the_power_supply() -> None:
     runs = [sudden(GPU_BUSY, boot=str(number), number=number, minutes=200) for number in range(3)]
     assert "third" not in explained(*runs, boot="3")
 
 
-def test_a_machine_that_ran_on_had_no_power_cut() -> None:
+def test_a_machine_that_kept_running_had_no_power_failure() -> None:
     runs = [sudden(GPU_BUSY, number=number) for number in range(3)]
     assert "power" not in explained(*runs, boot="first")
 
 
-def test_little_memory_at_the_end_points_to_the_systems_memory_killer() -> None:
+def test_little_memory_at_the_end_points_to_the_out_of_memory_killer() -> None:
     reading = Reading(memory_free=100_000_000, memory_total=8_000_000_000)
-    assert "Set features.batch_size lower" in explained(sudden(reading), boot="first")
+    assert "Lower features.batch_size" in explained(sudden(reading), boot="first")
 
 
-def test_a_hot_machine_that_went_down_points_to_its_fans() -> None:
+def test_a_crash_of_a_hot_machine_points_to_its_fans() -> None:
     assert "97 °C: check fans" in explained(sudden(Reading(temperature_c=97.0)), boot="second")
 
 
-def test_a_machine_that_went_down_without_a_gpu_may_have_had_a_power_cut() -> None:
-    assert "a power cut" in explained(sudden(CALM), boot="second")
+def test_a_crash_of_a_machine_without_gpu_may_be_a_power_failure() -> None:
+    assert "a power failure" in explained(sudden(CALM), boot="second")
 
 
-def test_a_reading_survives_json_and_fields_of_later_versions() -> None:
+def test_a_reading_is_restored_from_json_and_ignores_unknown_fields() -> None:
     stored = json.loads(json.dumps({"gpu_busy": 0.5, "fan_rpm": 900}))
     assert Reading.from_json(stored) == Reading(gpu_busy=0.5)
 
 
-def test_values_that_are_no_numbers_are_left_out_of_a_reading() -> None:
+def test_values_that_are_not_numbers_are_ignored_in_a_reading() -> None:
     found = Reading.from_json({"load": "high", "cpus": 2, "memory_free": None, "gpu_busy": [1]})
     assert found == Reading(cpus=2)
-    assert found.in_words() == "none"
+    assert found.describe() == "none"
 
 
 def test_this_machine_can_be_read() -> None:
     reading = read_machine()
     assert reading.memory_total is not None
     assert reading.load is not None
-    assert "GB memory free" in reading.in_words()
+    assert "GB memory free" in reading.describe()

@@ -1,4 +1,4 @@
-"""The report is one file that a browser can show without network, whatever the photos are called."""
+"""The report is one file that a browser can show without a network, with any label names."""
 
 import re
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ EVIL = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
-    """Two versions from photos of which one label has a name that is markup."""
+    """Two versions; the name of one label is markup."""
     folder = tmp_path_factory.mktemp("photos")
     paint_photos(folder, labels=("brazil", EVIL.replace("/", "∕"), "日本"))
     settings = settings_for(folder, tmp_path_factory.mktemp("data"))
@@ -35,7 +35,7 @@ def page(trained: tuple[Settings, Outcome]) -> str:
 
 
 class Parser(HTMLParser):
-    """Collects tags, their attributes and what stays open."""
+    """Collects tags, their attributes, and unclosed tags."""
 
     VOID = frozenset({"meta", "img", "br", "use", "path", "rect"})
 
@@ -61,7 +61,7 @@ class Parser(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_no_network(page: str) -> None:
+def test_the_page_is_valid_and_needs_no_network(page: str) -> None:
     parser = Parser()
     parser.feed(page)
     assert parser.open == []
@@ -76,24 +76,24 @@ def test_a_label_that_is_markup_is_shown_as_text(page: str) -> None:
     assert "日本" in page
 
 
-def test_it_shows_what_there_is_to_know(page: str, trained: tuple[Settings, Outcome]) -> None:
+def test_the_report_has_all_sections(page: str, trained: tuple[Settings, Outcome]) -> None:
     _, outcome = trained
     for words in (
         f"Version {outcome.version.name}",
-        "It was kept, and does not serve",
-        "Not surely better",
-        "Beside 2026-11-23-1",
+        "Saved, but not promoted",
+        "Not clearly better",
+        "Compared with 2026-11-23-1",
         "balanced accuracy",
         "macro F1",
-        "What is taken for what",
+        "Confusion matrix",
         "majority class",
         "colour histogram",
-        "How far its scores can be believed",
-        "Surest and right",
-        "photos it learned from",
+        "Calibration of the scores",
+        "Right, with the highest scores",
+        "training photos",
         "prefers-color-scheme: dark",
         "width=device-width",
-        "VGG16 had seeded random weights",
+        "VGG16 has random weights",
         "min_photos_per_label: 10",
         outcome.version.facts.fingerprint[:16],
     ):
@@ -102,7 +102,7 @@ def test_it_shows_what_there_is_to_know(page: str, trained: tuple[Settings, Outc
     assert 1 <= page.count("data:image/jpeg") <= 3 * 2 * N_EXAMPLES
 
 
-def test_a_photo_that_is_gone_is_left_out_of_the_examples(trained: tuple[Settings, Outcome], tmp_path: Path) -> None:
+def test_a_deleted_photo_is_omitted_from_the_examples(trained: tuple[Settings, Outcome], tmp_path: Path) -> None:
     settings, outcome = trained
     for item in outcome.training_data.dataset.split("holdout"):
         item.path.rename(tmp_path / item.sha256)
@@ -133,11 +133,11 @@ def test_a_photo_that_is_gone_is_left_out_of_the_examples(trained: tuple[Setting
         (None, 0.5, "beside"),
     ],
 )
-def test_a_distance_is_that_of_the_percentages_shown(share: float | None, other: float | None, words: str) -> None:
+def test_a_difference_is_that_of_the_rounded_percentages(share: float | None, other: float | None, words: str) -> None:
     assert _points_above(share, other) == words
 
 
-def test_charts_follow_the_colours_of_the_page_and_repeat_themselves() -> None:
+def test_charts_use_the_colours_of_the_page_and_are_reproducible() -> None:
     chart = Chart("a < b", "x & y", "z", lines={"one": ([1, 2], [0.5, 0.7])}, reference=("two", [1, 2], [1, 1]))
     svg = line_chart(chart)
     assert svg == line_chart(chart)
@@ -147,5 +147,5 @@ def test_charts_follow_the_colours_of_the_page_and_repeat_themselves() -> None:
     ElementTree.fromstring(svg)  # noqa: S314 - our own text
 
 
-def test_a_fit_of_one_epoch_has_its_charts_too() -> None:
+def test_a_fit_of_one_epoch_has_charts_too() -> None:
     ElementTree.fromstring(line_chart(Chart("t", "x", "y", lines={"one": ([1], [0.5])}, mark_x=1)))  # noqa: S314

@@ -1,4 +1,4 @@
-"""A gentle run rests as long as it works; every run keeps its journal."""
+"""A run with --gentle pauses as long as it works; every run writes the journal."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from trainer.training.session import MAX_REST_S, SCRAPING, session
 
 
 class Shown:
-    """A watcher that remembers what it was told."""
+    """A watcher that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
@@ -22,7 +22,7 @@ class Shown:
 
 
 @pytest.mark.parametrize(("gentle", "rests"), [(True, [3.0, 2.0, MAX_REST_S]), (False, [])])
-def test_a_gentle_run_rests_after_each_batch_as_long_as_it_took(
+def test_a_gentle_run_pauses_after_each_batch_for_as_long_as_it_took(
     tmp_path: Path, gentle: bool, rests: list[float]
 ) -> None:
     time = iter([0.0, 1.0, 4.0, 7.0, 9.0, 11.0, 1000.0, 2000.0])
@@ -35,7 +35,7 @@ def test_a_gentle_run_rests_after_each_batch_as_long_as_it_took(
     assert slept == rests
 
 
-def test_steps_are_shown_and_written_down(tmp_path: Path) -> None:
+def test_steps_are_shown_and_journalled(tmp_path: Path) -> None:
     shown = Shown()
     with session(tmp_path, "features") as run:
         watcher = run.watcher(shown)
@@ -46,17 +46,17 @@ def test_steps_are_shown_and_written_down(tmp_path: Path) -> None:
     assert (entry.command, entry.step) == ("features", "features")
 
 
-def test_only_a_run_cut_off_while_it_scraped_is_followed_by_scraping(tmp_path: Path) -> None:
+def test_only_a_run_interrupted_during_its_scrape_resumes_the_scrape(tmp_path: Path) -> None:
     with session(tmp_path, "train") as run:
-        assert not run.goes_on_scraping
+        assert not run.resumes_scrape
         run.journal.step(SCRAPING)
     with session(tmp_path, "train") as run:
-        assert not run.goes_on_scraping  # that one ended in order
+        assert not run.resumes_scrape  # that one ended in order
     lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
     first_run = [line for line in lines if '"event": "end"' not in line][:3]
     (tmp_path / "journal.jsonl").write_text("".join(line for line in first_run if '"reading"' not in line))
     with session(tmp_path, "train") as run:
-        assert run.goes_on_scraping
+        assert run.resumes_scrape
 
 
 def test_a_second_session_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A training ends in the same version, bit by bit, however often and with however many interruptions it is run."""
+"""A training gives a bit-identical version, repeated or interrupted."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Outcome]:
-    """A data folder in which a first version was trained; not to be changed."""
+    """A data folder with a first version; not modified."""
     settings = settings_for(photos, tmp_path_factory.mktemp("data"))
     gather(settings)
     return settings, run(settings)
@@ -80,7 +80,7 @@ def test_training_and_serving_score_a_photo_the_same(trained: tuple[Settings, Ou
     np.testing.assert_allclose(np.stack(served), outcome.trained.holdout_scores[:3], atol=1e-3)
 
 
-def test_a_version_lists_what_it_learned_from_and_nothing_of_the_holdout(trained: tuple[Settings, Outcome]) -> None:
+def test_a_version_lists_its_training_and_validation_photos_only(trained: tuple[Settings, Outcome]) -> None:
     _, outcome = trained
     listed = set((outcome.version.folder / PHOTOS).read_text().split())
     items = outcome.training_data.dataset.items
@@ -89,7 +89,7 @@ def test_a_version_lists_what_it_learned_from_and_nothing_of_the_holdout(trained
     assert outcome.version.metrics["report"] == json.loads(json.dumps(outcome.trained.report.as_json()))
 
 
-def test_the_same_photos_elsewhere_end_in_the_same_head_and_figures(
+def test_the_same_photos_in_another_folder_give_the_same_head_and_figures(
     trained: tuple[Settings, Outcome], photos: Path, tmp_path: Path
 ) -> None:
     settings = settings_for(photos, tmp_path / "other")
@@ -100,7 +100,7 @@ def test_the_same_photos_elsewhere_end_in_the_same_head_and_figures(
 
 
 @pytest.mark.parametrize("step", ["features", "head", "version"])
-def test_a_training_that_was_interrupted_goes_on_to_the_same_version(
+def test_an_interrupted_training_resumes_to_the_same_version(
     trained: tuple[Settings, Outcome], photos: Path, tmp_path: Path, step: str
 ) -> None:
     settings = settings_for(photos, tmp_path / "other")
@@ -113,11 +113,11 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_version(
     assert (version.folder / METRICS).read_bytes() == (trained[1].version.folder / METRICS).read_bytes()
 
 
-def test_the_same_training_again_is_kept_but_not_promoted(settings: Settings) -> None:
+def test_the_same_training_again_is_saved_but_not_promoted(settings: Settings) -> None:
     outcome = run(settings, day=1)
     assert not outcome.verdict.promoted
     assert outcome.verdict.gain == 0
-    assert "not surely better" in outcome.verdict.reasons[0]
+    assert "not clearly better" in outcome.verdict.reasons[0]
     assert outcome.training_data.n_new == 0
     assert Registry(settings.data_dir).champion_name() == "2026-11-23-1"
     assert outcome.version.metrics["compared_with"] == "2026-11-23-1"
@@ -132,7 +132,7 @@ def test_a_champion_with_other_labels_is_compared_by_their_names(settings: Setti
     assert verdict.promoted
 
 
-def test_a_label_that_the_champion_does_not_know_it_cannot_get_right(settings: Settings) -> None:
+def test_photos_of_a_label_unknown_to_the_champion_are_its_errors(settings: Settings) -> None:
     with_champion(settings, labels=("brazil", "china", "korea"))
     verdict = run(settings, day=1).verdict
     assert verdict.class_gains is not None
@@ -146,7 +146,7 @@ def _copy_version(version: Version, folder: Path) -> None:
 
 
 def with_champion(settings: Settings, change: Callable[[Path], object] = lambda _: None, **facts: Any) -> Version:
-    """Put a changed copy of the champion in its place."""
+    """Replace the champion by a changed copy."""
     registry = Registry(settings.data_dir)
     champion = registry.champion()
     assert champion is not None
@@ -159,7 +159,7 @@ def with_champion(settings: Settings, change: Callable[[Path], object] = lambda 
     return registry.promote(changed.name, reason="test")
 
 
-def test_photos_that_the_champion_learned_from_do_not_judge_it(
+def test_training_photos_of_the_champion_are_not_used_for_the_comparison(
     settings: Settings, trained: tuple[Settings, Outcome]
 ) -> None:
     holdout = [item.sha256 for item in trained[1].training_data.dataset.split("holdout")]
@@ -177,17 +177,17 @@ def test_a_champion_whose_weights_are_gone_does_not_stop_a_training(settings: Se
     with_champion(settings, weights=str(settings.data_dir / "gone.h5"))
     outcome = run(settings, day=1)
     assert not outcome.verdict.promoted
-    assert "the champion cannot be judged" in outcome.verdict.reasons[0]
+    assert "the champion cannot be evaluated" in outcome.verdict.reasons[0]
 
 
-def test_when_no_champion_is_whole_the_new_version_takes_over(settings: Settings) -> None:
+def test_if_all_champions_are_damaged_the_new_version_is_promoted(settings: Settings) -> None:
     (settings.data_dir / "versions" / "2026-11-23-1" / HEAD).unlink()
     outcome = run(settings, day=1)
     assert outcome.verdict.promoted
-    assert "no champion is whole" in outcome.verdict.reasons[0]
+    assert "all champions are missing or damaged" in outcome.verdict.reasons[0]
 
 
-def test_a_version_is_judged_on_the_holdout_as_in_its_training(
+def test_a_version_is_evaluated_on_the_holdout_as_in_its_training(
     settings: Settings, trained: tuple[Settings, Outcome]
 ) -> None:
     version, report = evaluate_version(None, settings, Silent())
@@ -197,7 +197,7 @@ def test_a_version_is_judged_on_the_holdout_as_in_its_training(
         evaluate_version("2020-01-01-1", settings, Silent())
 
 
-def test_photos_that_can_no_longer_be_read_are_left_out_and_listed(photos: Path, tmp_path: Path) -> None:
+def test_photos_that_can_no_longer_be_read_are_excluded_and_listed(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     settings = settings_for(folder, tmp_path / "data")
@@ -222,7 +222,7 @@ def test_too_few_readable_photos_are_an_error_that_says_how_many_are_missing(pho
         TrainingData.gather(settings, Silent())
 
 
-def test_a_label_whose_photos_were_all_refused_or_are_gone_is_missed(photos: Path, tmp_path: Path) -> None:
+def test_a_label_whose_photos_are_all_refused_or_deleted_is_an_error(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "korea").mkdir()
@@ -248,7 +248,7 @@ def test_when_all_photos_were_refused_the_error_says_so(tmp_path: Path) -> None:
         TrainingData.gather(settings, Silent())
 
 
-def test_a_country_that_is_no_longer_configured_is_not_learned(photos: Path, tmp_path: Path) -> None:
+def test_a_country_that_is_no_longer_configured_is_not_used(photos: Path, tmp_path: Path) -> None:
     settings = settings_for(photos, tmp_path / "data")
     gather(settings)
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
@@ -266,9 +266,7 @@ def test_without_photos_the_error_says_what_to_run(tmp_path: Path, photos: Path)
         run(settings_for(photos, tmp_path))
 
 
-def test_a_full_disk_leaves_versions_and_champion_as_they_were(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_does_not_change_versions_and_champion(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise StorageError("the disk is full")
 
@@ -280,7 +278,7 @@ def test_a_full_disk_leaves_versions_and_champion_as_they_were(
     assert registry.champion_name() == "2026-11-23-1"
 
 
-def test_repeated_trainings_of_a_linear_head_come_out_the_same_and_make_no_version(
+def test_repeated_trainings_of_a_linear_head_are_equal_and_save_no_version(
     settings: Settings, trained: tuple[Settings, Outcome]
 ) -> None:
     training_data = TrainingData.gather(settings, Silent())
@@ -301,7 +299,7 @@ def test_repeated_trainings_of_a_hidden_layer_differ_by_their_seed_alone(
     assert found[1].fitted.history != found[2].fitted.history
 
 
-def test_the_steps_come_in_order(settings: Settings) -> None:
+def test_the_steps_are_in_order(settings: Settings) -> None:
     watcher = Silent()
     run(settings, watcher, day=1)
     assert watcher.steps == [

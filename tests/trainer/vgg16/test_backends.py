@@ -1,4 +1,4 @@
-"""Features and head speak only Keras and NumPy: under KERAS_BACKEND=torch or jax they come to the same."""
+"""Features and head give the same results with KERAS_BACKEND=torch or jax."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Run in a process of its own: a process has one backend for all its life.
+# Run in a separate process: a process can use only one backend.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -95,9 +95,7 @@ def run(backend: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_another_backend_gives_the_features_that_tensorflow_gives_and_learns_alike(
-    backend: str, tmp_path: Path
-) -> None:
+def test_another_backend_gives_the_same_features_and_fits_as_tensorflow(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; `pip install {backend}` beside the lock file to run this")
     other, tensorflow = (run(name, tmp_path / name) for name in (backend, "tensorflow"))

@@ -1,4 +1,4 @@
-"""What VGG16 saw once is on the disk, whole or not at all, and comes back bit by bit."""
+"""The cache stores features atomically and returns them bit-identical."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from trainer.vgg16.cache import FeatureCache, Features, remove_everywhere
 
 VIEWS = ("whole", "mirror")
 N_FEATURES = 6
-few = settings(max_examples=25, deadline=None)  # each example reaches the disk
+few = settings(max_examples=25, deadline=None)  # each example writes to disk
 
 
 def sha256(number: int) -> str:
@@ -28,7 +28,7 @@ def sha256(number: int) -> str:
 
 
 def features_of(numbers: list[int]) -> Features:
-    """Features that tell by themselves which photo and view they are of."""
+    """Features that identify their photo and view."""
     grid = np.arange(len(VIEWS) * N_FEATURES, dtype=np.float32).reshape(len(VIEWS), N_FEATURES)
     return np.stack([np.float32(number) * 100 + grid for number in numbers])
 
@@ -51,18 +51,18 @@ def test_opening_a_cache_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "features").exists()
 
 
-def test_what_was_appended_is_there_after_opening_again(tmp_path: Path) -> None:
+def test_appended_features_can_be_loaded_after_reopening(tmp_path: Path) -> None:
     fill(opened(tmp_path), [1, 2], [3])
     assert holds(opened(tmp_path), [3, 1, 2, 1])
 
 
-def test_missing_names_each_photo_once_in_the_order_asked(tmp_path: Path) -> None:
+def test_missing_lists_each_photo_once_in_the_given_order(tmp_path: Path) -> None:
     cache = opened(tmp_path)
     fill(cache, [1])
     assert cache.missing([sha256(number) for number in (4, 1, 2, 4)]) == [sha256(4), sha256(2)]
 
 
-def test_a_new_view_leaves_the_old_ones_as_they_are(tmp_path: Path) -> None:
+def test_adding_a_view_does_not_change_the_others(tmp_path: Path) -> None:
     fill(opened(tmp_path), [1, 2])
     cache = opened(tmp_path, views=("whole", "top"))
     assert cache.missing_views(sha256(1)) == ("top",)
@@ -73,13 +73,13 @@ def test_a_new_view_leaves_the_old_ones_as_they_are(tmp_path: Path) -> None:
     assert cache.missing([sha256(1), sha256(2)]) == [sha256(2)]
 
 
-def test_values_of_half_the_size_are_rounded_once_and_are_taken_down_like_others(tmp_path: Path) -> None:
+def test_float16_values_are_rounded_once_and_can_be_removed(tmp_path: Path) -> None:
     halves = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
     fill(halves, [1, 2])
     again = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
     loaded = again.load_rows([(sha256(2), "mirror"), (sha256(1), "whole"), (sha256(2), "mirror")])
     assert loaded.dtype == np.float32
-    assert np.array_equal(loaded, features_of([2, 1])[[0, 1, 0], [1, 0, 1]])  # small whole numbers stay as they are
+    assert np.array_equal(loaded, features_of([2, 1])[[0, 1, 0], [1, 0, 1]])  # small integers are not changed
     assert remove_everywhere(tmp_path, [sha256(1)]) == len(VIEWS)
     left = FeatureCache(tmp_path / "maps", views=VIEWS, n_features=N_FEATURES, kind="<f2")
     assert left.missing([sha256(1), sha256(2)]) == [sha256(1)]
@@ -93,7 +93,7 @@ def test_one_view_can_be_loaded_alone(tmp_path: Path) -> None:
     assert np.array_equal(cache.load([sha256(2)], views=["mirror"]), features_of([2])[:, 1:])
 
 
-def test_loading_a_photo_that_is_not_held_names_it(tmp_path: Path) -> None:
+def test_loading_a_missing_photo_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match=sha256(9)):
         opened(tmp_path).load([sha256(9)])
 
@@ -105,7 +105,7 @@ def test_features_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 @few
 @given(cut=st.floats(0, 1, exclude_max=True))
-def test_a_torn_shard_is_set_aside_and_its_photos_are_missing(cut: float) -> None:
+def test_a_truncated_shard_is_set_aside_and_its_photos_are_missing(cut: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         fill(opened(path), [1, 2], [3])
@@ -120,7 +120,7 @@ def test_a_torn_shard_is_set_aside_and_its_photos_are_missing(cut: float) -> Non
 
 @few
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_never_reaches_a_training(position: float, bit: int) -> None:
+def test_a_flipped_bit_is_always_detected(position: float, bit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         fill(opened(path), [1, 2])
@@ -132,7 +132,7 @@ def test_a_flipped_bit_never_reaches_a_training(position: float, bit: int) -> No
         assert cache.missing([sha256(1), sha256(2)]) == [sha256(1), sha256(2)]
 
 
-def test_a_full_disk_is_a_clear_error_and_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = opened(tmp_path)
     fill(cache, [1, 3])
 
@@ -170,7 +170,7 @@ def test_merging_stops_at_the_size_of_a_large_shard(tmp_path: Path, monkeypatch:
     assert holds(opened(tmp_path), list(range(8)))
 
 
-def test_a_merge_that_was_killed_before_its_end_does_no_harm(tmp_path: Path) -> None:
+def test_an_interrupted_merge_does_no_harm(tmp_path: Path) -> None:
     cache = opened(tmp_path)
     fill(cache, [1], [2], [3])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -185,7 +185,7 @@ def test_a_merge_that_was_killed_before_its_end_does_no_harm(tmp_path: Path) -> 
 
 @few
 @given(unwanted=st.sets(st.integers(0, 9)))
-def test_removed_photos_are_gone_from_the_disk_and_the_others_are_not(unwanted: set[int]) -> None:
+def test_remove_deletes_only_the_given_photos_from_disk(unwanted: set[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         cache = opened(path)
@@ -225,7 +225,7 @@ for number in range(10_000_000):
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_shards(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_only_complete_shards(tmp_path: Path) -> None:
     for kill_after in (3, 49, 77):
         folder = tmp_path / str(kill_after)
         with subprocess.Popen(

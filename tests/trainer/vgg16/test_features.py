@@ -1,4 +1,4 @@
-"""VGG16's features are Keras' own, the same bits in whichever batch, and each is computed once."""
+"""Features equal those of Keras' VGG16, are bit-identical in any batch, and are computed once."""
 
 import hashlib
 import io
@@ -74,9 +74,7 @@ def compute(photos: list[Photo], backbone: Backbone, cache: FeatureCache, **opti
     return compute_features(photos, backbone=backbone, cache=cache, decoder=decoder, batch_size=4, **options)
 
 
-def test_features_are_the_average_of_what_keras_own_vgg16_computes(
-    backbone: Backbone, weights: dict[str, Convolution]
-) -> None:
+def test_features_equal_the_average_of_keras_vgg16(backbone: Backbone, weights: dict[str, Convolution]) -> None:
     keras = load_keras()
     reference = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE_PX, SIDE_PX, 3))
     for name, arrays in weights.items():
@@ -95,7 +93,7 @@ def test_features_are_the_average_of_what_keras_own_vgg16_computes(
     assert extracted.features.dtype == extracted.last_map.dtype == np.float32
 
 
-def test_all_thirteen_convolutions_are_there_and_only_as_many_as_needed_run() -> None:
+def test_all_13_convolutions_exist_and_only_the_needed_ones_run() -> None:
     assert len(CONVOLUTIONS) == 13
     shallow = Backbone.load(
         FeatureSettings(weights="random", layers=("block1_conv1",)), precision="float32", side_px=SIDE_PX
@@ -106,7 +104,7 @@ def test_all_thirteen_convolutions_are_there_and_only_as_many_as_needed_run() ->
     assert extracted.last_map.shape == (1, SIDE_PX, SIDE_PX, 64)
 
 
-def test_the_average_of_the_last_map_is_the_last_columns(backbone: Backbone) -> None:
+def test_the_average_of_the_last_map_equals_the_last_columns(backbone: Backbone) -> None:
     extracted = backbone.extract(noise(2), with_map=True)
     assert extracted.last_map is not None
     last = extracted.features[:, backbone.last_columns]
@@ -134,7 +132,7 @@ def test_an_image_has_the_same_features_bit_by_bit_in_any_batch(backbone: Backbo
     assert np.array_equal(np.stack(apart), together)
 
 
-def test_a_few_images_have_the_same_features_as_many_but_for_rounding(backbone: Backbone) -> None:
+def test_small_and_large_batches_differ_only_by_rounding(backbone: Backbone) -> None:
     images = noise(7)
     few, many = backbone.extract(images).features, backbone.extract(images, batch_size=16).features
     np.testing.assert_allclose(few, many, rtol=1e-4, atol=1e-4 * many.max())
@@ -144,14 +142,14 @@ def test_no_images_give_no_features(backbone: Backbone) -> None:
     assert backbone.extract(noise(0)).features.shape == (0, backbone.n_features)
 
 
-def test_an_image_of_another_shape_is_refused_by_name(backbone: Backbone) -> None:
+def test_an_image_of_another_shape_is_refused(backbone: Backbone) -> None:
     with pytest.raises(ImageError, match=r"\(1, 32, 32, 3\) uint8"):
         backbone.extract(np.zeros((1, 32, 32, 3), dtype=np.uint8))
     with pytest.raises(ImageError, match="float32"):
         backbone.extract(noise(1).astype(np.float32))
 
 
-def test_bfloat16_gives_nearly_the_same_features_and_touches_no_other_layer(backbone: Backbone) -> None:
+def test_bfloat16_gives_nearly_the_same_features_and_does_not_affect_other_layers(backbone: Backbone) -> None:
     keras = load_keras()
     before = keras.config.dtype_policy().name
     half = Backbone.load(SETTINGS, precision="bfloat16", side_px=SIDE_PX)
@@ -163,7 +161,7 @@ def test_bfloat16_gives_nearly_the_same_features_and_touches_no_other_layer(back
     assert half.key != backbone.key
 
 
-def test_random_weights_depend_on_the_seed_alone_and_say_what_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_random_weights_depend_only_on_the_seed_and_log_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     keras = load_keras()
     with caplog.at_level(logging.WARNING):
         first = load_weights(FeatureSettings(weights="random"), keras=keras)
@@ -176,7 +174,7 @@ def test_random_weights_depend_on_the_seed_alone_and_say_what_they_are(caplog: p
 
 
 def write_h5(path: Path, weights: dict[str, Convolution], *, names: str, top: bool = False) -> None:
-    """A weights file as Keras 1 ("block1_conv1_W_1:0"), Keras 2 ("kernel:0") or Keras 3 (counted layers) wrote it."""
+    """Write a weights file like Keras 1 ("block1_conv1_W_1:0"), Keras 2 ("kernel:0") or Keras 3 (numbered layers)."""
     with h5py.File(path, "w") as file:
         for position, (layer, (kernel, bias)) in enumerate(weights.items()):
             counted = "conv2d" if position == 0 else f"conv2d_{position}"
@@ -248,7 +246,7 @@ def test_shapes_follow_configuration_d() -> None:
     assert n_weights == 14_714_688  # as Model.summary() and the paper's table have it
 
 
-def test_each_photo_is_computed_once_ever(backbone: Backbone, tmp_path: Path) -> None:
+def test_each_photo_is_computed_only_once(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 5)
     first = compute([*photos[:3], photos[0]], backbone, open_cache(tmp_path, backbone))
     second = compute(photos, backbone, open_cache(tmp_path, backbone))
@@ -256,7 +254,7 @@ def test_each_photo_is_computed_once_ever(backbone: Backbone, tmp_path: Path) ->
     assert (first.n_photos, second.n_photos, third.n_photos) == (3, 2, 0)
 
 
-def test_cached_features_are_those_of_the_views_that_serving_sees(backbone: Backbone, tmp_path: Path) -> None:
+def test_cached_features_equal_those_of_serving(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 3)
     cache = open_cache(tmp_path, backbone)
     compute(photos, backbone, cache)
@@ -266,7 +264,7 @@ def test_cached_features_are_those_of_the_views_that_serving_sees(backbone: Back
         assert np.array_equal(cache.load([photo.sha256 for photo in photos])[:, number], expected)
 
 
-def test_a_run_that_was_interrupted_ends_in_the_same_bits(backbone: Backbone, tmp_path: Path) -> None:
+def test_an_interrupted_run_gives_bit_identical_features(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 9)
     whole = open_cache(tmp_path / "whole", backbone)
     compute(photos, backbone, whole)
@@ -275,7 +273,7 @@ def test_a_run_that_was_interrupted_ends_in_the_same_bits(backbone: Backbone, tm
         if done >= 4:
             raise KeyboardInterrupt
 
-    clock = iter(range(0, 1000, 10))  # each batch is stored at once
+    clock = iter(range(0, 1000, 10))  # each batch is stored immediately
     with pytest.raises(KeyboardInterrupt):
         compute(photos, backbone, open_cache(tmp_path / "cut", backbone), progress=stop, clock=lambda: next(clock))
     resumed = open_cache(tmp_path / "cut", backbone)
@@ -285,7 +283,7 @@ def test_a_run_that_was_interrupted_ends_in_the_same_bits(backbone: Backbone, tm
     assert np.array_equal(resumed.load(sha256s), whole.load(sha256s))
 
 
-def test_photos_that_cannot_be_read_are_reported_and_stop_nothing(backbone: Backbone, tmp_path: Path) -> None:
+def test_unreadable_photos_are_reported_and_skipped(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 4)
     photos[0].path.write_bytes(photos[1].path.read_bytes())
     photos[2].path.unlink()
@@ -300,7 +298,7 @@ def test_photos_that_cannot_be_read_are_reported_and_stop_nothing(backbone: Back
     assert cache.missing([photos[1].sha256, photos[3].sha256]) == []
 
 
-def test_a_new_view_costs_a_pass_of_that_view_alone(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_new_view_is_the_only_one_computed(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 2)
     compute(photos, backbone, open_cache(tmp_path, backbone))
     cache = open_cache(tmp_path, backbone, views=("whole", "mirror", "top"))
@@ -322,7 +320,7 @@ def test_progress_ends_at_all_photos(backbone: Backbone, tmp_path: Path) -> None
     assert seen[-1] == (5, 5)
 
 
-def test_paths_are_found_in_the_data_dir(backbone: Backbone, tmp_path: Path) -> None:
+def test_relative_paths_start_in_the_data_dir(backbone: Backbone, tmp_path: Path) -> None:
     photos = [Photo(photo.sha256, Path(photo.path.name)) for photo in save_photos(tmp_path, 1)]
     assert compute(photos, backbone, open_cache(tmp_path, backbone), data_dir=tmp_path).n_photos == 1
 
@@ -347,14 +345,14 @@ def test_the_precision_is_measured_once_and_then_remembered(monkeypatch: pytest.
         assert choose_precision(SETTINGS, tmp_path) == "float32"
 
 
-def test_a_precision_that_was_set_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_configured_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delattr(precision_module, "measure")
     for precision in ("float32", "bfloat16"):
         assert choose_precision(SETTINGS.model_copy(update={"precision": precision}), tmp_path) == precision
     assert not list(tmp_path.iterdir())
 
 
-def test_a_little_faster_is_not_enough_to_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_small_speed_up_does_not_choose_bfloat16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(precision_module, "measure", lambda _: {"float32": 9.0, "bfloat16": 9.5})
     assert choose_precision(SETTINGS, tmp_path) == "float32"
 

@@ -1,4 +1,4 @@
-"""The one door to the web: in time, within bounds, to public addresses only, patient where that is of use."""
+"""Fetches have limits on time, size and addresses, and retry only if that is useful."""
 
 import gzip
 import ipaddress
@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 
 class Patient(Fetcher):
-    """A fetcher that may go to loopback and writes down how long it would have slept."""
+    """A fetcher that allows loopback and records its pauses instead of sleeping."""
 
     def __init__(self, **web: object) -> None:
         self.slept: list[float] = []
@@ -47,7 +47,7 @@ def error_of(fetcher: Fetcher, url: str, *, max_bytes: int = 1000, deadline_s: f
     return caught.value
 
 
-def test_an_answer_comes_with_its_address_status_headers_and_body(server: Server) -> None:
+def test_a_response_has_url_status_headers_and_body(server: Server) -> None:
     server.answers["/a"] = status(203, b"hello", X_Robots_Tag="noai")
     with Patient() as fetcher:
         fetched = fetcher.get(f"{server.url}/a", max_bytes=5)
@@ -55,7 +55,7 @@ def test_an_answer_comes_with_its_address_status_headers_and_body(server: Server
     assert fetched.headers["x-robots-tag"] == "noai"
 
 
-def test_we_say_who_we_are_and_how_to_reach_us(server: Server) -> None:
+def test_the_user_agent_has_name_and_contact(server: Server) -> None:
     server.answers["/"] = b""
     with Patient(contact="mailto:alice@example.social") as fetcher:
         fetcher.get(server.url, max_bytes=5)
@@ -74,10 +74,10 @@ def test_no_cookie_and_no_credential_is_ever_sent(server: Server, monkeypatch: p
     assert not {"cookie", "authorization", "referer"} & {name.lower() for name in server.requests[1].headers}
 
 
-# In time
+# Deadlines
 
 
-def test_a_body_that_drips_for_ever_ends_at_the_deadline(server: Server) -> None:
+def test_a_slow_endless_body_ends_at_the_deadline(server: Server) -> None:
     server.answers["/"] = lambda exchange: exchange.drip(itertools.chain([HEAD + b"\r\n"], FOREVER(b"x")))
     with Patient(max_attempts=1) as fetcher:
         error = error_of(fetcher, server.url, max_bytes=10**9, deadline_s=0.3)
@@ -85,13 +85,13 @@ def test_a_body_that_drips_for_ever_ends_at_the_deadline(server: Server) -> None
     assert error.retry_after_s is not None
 
 
-def test_headers_that_drip_for_ever_end_at_the_deadline(server: Server) -> None:
+def test_slow_endless_headers_end_at_the_deadline(server: Server) -> None:
     server.answers["/"] = lambda exchange: exchange.drip(itertools.chain([HEAD + b"X-A: "], FOREVER(b"x")))
     with Patient(max_attempts=1) as fetcher:
         assert "no complete answer" in str(error_of(fetcher, server.url, deadline_s=0.3))
 
 
-def test_a_chunk_size_that_drips_for_ever_ends_at_the_deadline(server: Server) -> None:
+def test_a_slow_endless_chunk_size_ends_at_the_deadline(server: Server) -> None:
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;"
     server.answers["/"] = lambda exchange: exchange.drip(itertools.chain([head], FOREVER(b"x")))
     with Patient(max_attempts=1) as fetcher:
@@ -122,10 +122,10 @@ def test_redirects_share_one_deadline(server: Server) -> None:
         assert "no complete answer" in str(error_of(fetcher, server.url, deadline_s=0.4))
 
 
-# Within bounds
+# Size limits
 
 
-def test_a_body_that_is_announced_too_large_is_not_read(server: Server) -> None:
+def test_a_body_with_a_too_large_content_length_is_not_read(server: Server) -> None:
     server.answers["/"] = lambda exchange: exchange.drip(
         itertools.chain([HEAD + b"Content-Length: 1001\r\n\r\n"], FOREVER(b"x"))
     )
@@ -141,20 +141,20 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(server: Server) -> None
         assert "more than 1,000 bytes" in str(error_of(fetcher, server.url))
 
 
-def test_a_compressed_body_is_measured_as_it_unfolds(server: Server) -> None:
+def test_the_decompressed_size_of_a_body_is_limited(server: Server) -> None:
     server.answers["/"] = status(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
     with Patient() as fetcher:
         assert "more than 100,000 bytes" in str(error_of(fetcher, server.url, max_bytes=100_000))
 
 
-def test_a_compressed_body_is_unfolded_although_we_did_not_ask_for_it(server: Server) -> None:
+def test_an_unrequested_compressed_body_is_decompressed(server: Server) -> None:
     server.answers["/"] = status(200, gzip.compress(b"hello" * 100), Content_Encoding="gzip")
     with Patient() as fetcher:
         assert fetcher.get(server.url, max_bytes=500).body == b"hello" * 100
     assert server.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-def test_a_body_that_ends_early_is_an_error_and_tried_again(server: Server) -> None:
+def test_a_truncated_body_is_an_error_and_retried(server: Server) -> None:
     cut = lambda exchange: exchange.drip(iter([HEAD + b"Content-Length: 10\r\n\r\nhel"]))  # noqa: E731
     server.answers["/"] = in_turn(cut, b"hello")
     with Patient() as fetcher:
@@ -162,13 +162,13 @@ def test_a_body_that_ends_early_is_an_error_and_tried_again(server: Server) -> N
         assert len(fetcher.slept) == 1
 
 
-def test_an_answer_that_is_not_http_is_an_error(server: Server) -> None:
+def test_a_response_that_is_not_http_is_an_error(server: Server) -> None:
     server.answers["/"] = lambda exchange: exchange.drip(iter([b"SSH-2.0-OpenSSH_9.2\r\n"]))
     with Patient(max_attempts=1) as fetcher:
         error_of(fetcher, server.url)
 
 
-# Where to
+# Addresses
 
 
 @pytest.mark.parametrize(
@@ -180,19 +180,19 @@ def test_an_answer_that_is_not_http_is_an_error(server: Server) -> None:
         "2001:db8::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2",
     ],
 )  # fmt: skip
-def test_an_address_inside_some_network_is_not_public(address: str) -> None:
+def test_private_and_special_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["1.1.1.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::"]
 )
-def test_an_address_of_the_internet_is_public(address: str) -> None:
+def test_internet_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv6_address_is_as_public_as_the_ipv4_address_it_carries(address: ipaddress.IPv4Address) -> None:
+def test_an_ipv6_address_is_as_public_as_its_embedded_ipv4_address(address: ipaddress.IPv4Address) -> None:
     six_to_four = ipaddress.IPv6Address((0x2002 << 112) | int(address) << 80)
     for carrier in (f"::ffff:{address}", f"64:ff9b::{address}", str(six_to_four)):
         assert is_public(carrier) == is_public(str(address))
@@ -201,7 +201,7 @@ def test_an_ipv6_address_is_as_public_as_the_ipv4_address_it_carries(address: ip
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"]
 )
-def test_loopback_is_not_connected_to_however_it_is_written(server: Server, host: str) -> None:
+def test_loopback_is_refused_in_every_notation(server: Server, host: str) -> None:
     with Patient(allow_private_addresses=False) as fetcher:
         error = error_of(fetcher, f"http://{host}:{server.server_address[1]}/")
     assert "allow_private_addresses" in str(error)
@@ -217,8 +217,8 @@ def test_the_address_is_checked_on_each_redirect(server: Server, monkeypatch: py
     assert server.paths == ["/"]
 
 
-def test_the_address_that_was_checked_is_the_one_connected_to(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that points elsewhere the second time it is looked up gains nothing: there is no second time."""
+def test_the_checked_address_is_the_connected_one(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves to another address the second time has no effect: it is looked up once."""
     looked_up = []
 
     def look_up(*args: object, **kwargs: object) -> list[object]:
@@ -239,7 +239,7 @@ def test_only_http_is_fetched(url: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "http://[", "http://u:p@127.0.0.1/", "http://"])
-def test_a_redirect_to_something_else_than_http_is_not_followed(server: Server, target: str) -> None:
+def test_a_redirect_to_another_scheme_is_not_followed(server: Server, target: str) -> None:
     server.answers["/"] = status(301, Location=target)
     with Patient() as fetcher:
         assert error_of(fetcher, server.url).retry_after_s is None
@@ -254,7 +254,7 @@ def test_redirects_are_followed_up_to_a_limit(server: Server) -> None:
         assert "more than 1 redirects" in str(error_of(fetcher, f"{server.url}/1"))
 
 
-def test_a_host_that_is_not_allowed_is_not_asked_by_redirect_either(server: Server) -> None:
+def test_a_redirect_to_a_host_that_is_not_allowed_is_refused(server: Server) -> None:
     server.answers["/"] = status(302, Location="http://localhost:1/")
     with Patient() as fetcher, pytest.raises(FetchError, match=r"host localhost is not one of 127\.0\.0\.1"):
         fetcher.get(server.url, max_bytes=10, allowed_hosts=["127.0.0.1"])
@@ -263,7 +263,7 @@ def test_a_host_that_is_not_allowed_is_not_asked_by_redirect_either(server: Serv
     assert len(server.requests) == 1
 
 
-def test_credentials_in_an_address_are_not_used_and_not_repeated(server: Server) -> None:
+def test_credentials_in_a_url_are_not_used_and_not_logged(server: Server) -> None:
     with Patient() as fetcher:
         error = error_of(fetcher, f"http://alice:hunter2@{server.url.removeprefix('http://')}/?token=hunter3")
     assert "hunter" not in str(error)
@@ -276,10 +276,10 @@ def test_no_query_and_no_password_is_ever_shown(path: str, secret: str) -> None:
     assert shown.isprintable()
 
 
-# Again
+# Retries
 
 
-def test_a_server_that_is_unwell_is_asked_again_with_growing_pauses(server: Server) -> None:
+def test_a_server_error_is_retried_with_growing_pauses(server: Server) -> None:
     server.answers["/"] = in_turn(status(500), status(502), status(503), b"well")
     with Patient() as fetcher:
         assert fetcher.get(server.url, max_bytes=10).body == b"well"
@@ -287,7 +287,7 @@ def test_a_server_that_is_unwell_is_asked_again_with_growing_pauses(server: Serv
     assert all(low <= slept <= 1.25 * low for slept, low in zip(fetcher.slept, [2, 4, 8], strict=True))
 
 
-def test_a_server_that_stays_unwell_is_left_alone_after_the_last_attempt(server: Server) -> None:
+def test_a_repeated_server_error_ends_after_the_last_attempt(server: Server) -> None:
     server.answers["/"] = status(500)
     with Patient(max_attempts=3) as fetcher:
         error = error_of(fetcher, server.url)
@@ -295,7 +295,7 @@ def test_a_server_that_stays_unwell_is_left_alone_after_the_last_attempt(server:
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451])
-def test_a_no_is_taken_for_an_answer(server: Server, code: int) -> None:
+def test_a_client_error_is_not_retried(server: Server, code: int) -> None:
     server.answers["/"] = status(code)
     with Patient() as fetcher:
         error = error_of(fetcher, f"{server.url}/?secret=1")
@@ -314,7 +314,7 @@ def test_a_no_is_taken_for_an_answer(server: Server, code: int) -> None:
         {"X-RateLimit-Reset": "40"},
     ],
 )
-def test_a_server_that_says_how_long_to_wait_is_obeyed(server: Server, headers: dict[str, str]) -> None:
+def test_the_wait_time_of_the_server_is_used(server: Server, headers: dict[str, str]) -> None:
     server.answers["/"] = in_turn(status(429, b"", **headers), b"now")
     with Patient() as fetcher:
         assert fetcher.get(server.url, max_bytes=10).body == b"now"
@@ -322,21 +322,21 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed(server: Server, headers: 
 
 
 @pytest.mark.parametrize("asked", ["soon", "-5", "", "9" * 400, "nan"])
-def test_a_wait_that_makes_no_sense_is_replaced_by_our_own(server: Server, asked: str) -> None:
+def test_an_invalid_wait_time_is_replaced_by_the_default(server: Server, asked: str) -> None:
     server.answers["/"] = in_turn(status(503, Retry_After=asked, X_RateLimit_Reset="x" + asked), b"now")
     with Patient() as fetcher:
         assert fetcher.get(server.url, max_bytes=10).body == b"now"
     assert 2 <= fetcher.slept[0] <= 2.5
 
 
-def test_a_very_long_wait_is_the_callers_to_plan(server: Server) -> None:
+def test_a_very_long_wait_is_left_to_the_caller(server: Server) -> None:
     server.answers["/"] = status(429, Retry_After=str(int(MAX_PAUSE_S) + 1))
     with Patient() as fetcher:
         assert error_of(fetcher, server.url).retry_after_s == MAX_PAUSE_S + 1
         assert not fetcher.slept
 
 
-def test_a_host_that_cannot_be_reached_is_tried_again() -> None:
+def test_an_unreachable_host_is_retried() -> None:
     with serving() as gone:
         url = gone.url
     with Patient(max_attempts=2) as fetcher:
@@ -346,7 +346,7 @@ def test_a_host_that_cannot_be_reached_is_tried_again() -> None:
     assert "ConnectionRefusedError" in str(error)
 
 
-def test_threads_may_share_a_fetcher(server: Server) -> None:
+def test_threads_can_share_a_fetcher(server: Server) -> None:
     barrier = threading.Barrier(8)
     server.answers |= {f"/{n}": str(n).encode() for n in range(80)}
     with Patient() as fetcher, ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""Opens the source that the settings name; a new site is added here and in `trainer.config`."""
+"""Opens the configured source; a new site is added here and in `trainer.config`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from trainer.web.fetch import Fetcher
 
 
 def open_site(settings: Settings, fetcher: Fetcher) -> Site:
-    """The source that `source.kind` names.
+    """Open the source that `source.kind` names.
 
     Raises:
-        ConfigError: it cannot be used as it is configured.
-        DatasetError: it holds nothing that can be learned from.
+        ConfigError: the source cannot be used as configured.
+        DatasetError: the source has no usable labels.
     """
     if settings.source.kind == "folder":
         return FolderSite(settings.source.folder, settings.images)

@@ -1,7 +1,7 @@
-"""A folder of pictures: one sub-folder for each label, or train, validation and holdout folders of such.
+"""Reads photos from a folder: one sub-folder for each label, or train, validation and holdout folders that hold them.
 
-The pictures stay where they are. Any file that can be decoded is a photo, whatever its name, at any depth in its
-label's folder; hidden files and folders, and those that systems leave behind, are left alone.
+The files are used in place. Any file that can be decoded is a photo, with any name, at any depth in its label's folder.
+Hidden files and folders, and files created by operating systems, are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainer.scrape.sites.site import Page, SourceImage, Unusable
 
 logger = logging.getLogger(__name__)
 
-# As others name them -> as we do. Holdout first: of two copies of a photo, the one that is listed first is kept.
+# Usual folder names -> our splits. Holdout first: of two copies of a photo, the first one listed is kept.
 SPLIT_FOLDERS = {
     "holdout": "holdout",
     "heldout": "holdout",
@@ -32,7 +32,7 @@ SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
 }
-# What macOS, Windows, Linux and network storage leave in folders, beside names that begin with a dot.
+# Names that macOS, Windows, Linux and network storage create, besides names that begin with a dot.
 LEFT_BEHIND = frozenset(
     {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"}
 )
@@ -46,23 +46,23 @@ class FolderSite:
     on_disk = True
 
     def __init__(self, settings: FolderSettings, limits: ImageSettings) -> None:
-        """Look at the folder's layout.
+        """Read the folder's layout.
 
         Raises:
-            ConfigError: it is not there or cannot be read.
-            DatasetError: its sub-folders are no labels to learn from.
+            ConfigError: the folder is missing or cannot be read.
+            DatasetError: its sub-folders cannot be used as labels.
         """
         self._root = settings.path.expanduser().absolute()
         self._limits = limits
         self._folders = _label_folders(self._root)
         self.labels = tuple(sorted(self._folders))
-        if astray := [path for path in self._root.iterdir() if path.is_file() and not _is_hidden(path.name)]:
-            logger.warning("files without a label are left out folder=%s files=%d", self._root, len(astray))
+        if unlabelled := [path for path in self._root.iterdir() if path.is_file() and not _is_hidden(path.name)]:
+            logger.warning("files without a label skipped folder=%s files=%d", self._root, len(unlabelled))
 
     def page_pause_s(self) -> float:
         return 0.0
 
-    def image_pause_s(self, image: SourceImage) -> float:  # noqa: ARG002 - a disk needs no rest
+    def image_pause_s(self, image: SourceImage) -> float:  # noqa: ARG002 - no pause for a disk
         return 0.0
 
     def pages(self, label: str, *, start: int = 1) -> Iterator[Page]:
@@ -73,8 +73,8 @@ class FolderSite:
             for path in _files_in(folder):
                 name = path.relative_to(self._root).as_posix()
                 if not _is_text(name):
-                    unusable.append(Unusable(None, "file name that is no readable text"))
-                elif not path.is_file():  # reading from a pipe may wait for ever
+                    unusable.append(Unusable(None, "file name that is not valid text"))
+                elif not path.is_file():  # reading from a pipe may block
                     unusable.append(Unusable(name, "neither a file nor a link to one"))
                 else:
                     images.append(_source_image(path, name, label=label, split=split))
@@ -111,29 +111,29 @@ def _source_image(path: Path, name: str, *, label: str, split: str | None) -> So
 
 
 def _label_folders(root: Path) -> dict[str, list[tuple[str | None, Path]]]:
-    """Label -> (split or None, folder) of each folder that holds its photos."""
+    """The folders of each label: label -> (split or None, folder)."""
     folders = _folders_in(root)
     found: dict[str, list[tuple[str | None, Path]]] = {}
-    for split, folder in _with_their_split(root, folders):
+    for split, folder in _with_splits(root, folders):
         found.setdefault(_label(folder), []).append((split, folder))
     empty = {label for label, places in found.items() if not any(_has_files(folder) for _, folder in places)}
     if empty:
-        logger.warning("folders without a file are no labels folder=%s left_out=%s", root, ", ".join(sorted(empty)))
+        logger.warning("folders without files skipped folder=%s skipped=%s", root, ", ".join(sorted(empty)))
         found = {label: places for label, places in found.items() if label not in empty}
     if len(found) < 2:
         seen = f"only one: {next(iter(found))}" if found else "none"
         raise DatasetError(
-            f"{root}: needs a sub-folder with photos for each of two labels or more, there is {seen}; "
-            "files that lie directly in it have no label"
+            f"{root}: needs at least two sub-folders with photos, one for each label, but has {seen}; "
+            "files directly in this folder have no label"
         )
     return found
 
 
-def _with_their_split(root: Path, folders: list[Path]) -> Iterator[tuple[str | None, Path]]:
-    """Each label's folder, with its split where the root is divided into splits.
+def _with_splits(root: Path, folders: list[Path]) -> Iterator[tuple[str | None, Path]]:
+    """Each label's folder, with its split if the root has folders for splits.
 
     Raises:
-        DatasetError: it is divided into splits and something else, so that nobody knows what is a label.
+        DatasetError: the root has folders for splits and others, so the labels are ambiguous.
     """
     splits = {folder: SPLIT_FOLDERS.get(re.sub(r"[-_ ]", "", folder.name.lower())) for folder in folders}
     named = [split for split in splits.values() if split is not None]
@@ -146,8 +146,8 @@ def _with_their_split(root: Path, folders: list[Path]) -> Iterator[tuple[str | N
     if "train" in named and len(set(named)) > 1:
         others = ", ".join(folder.name for folder, split in splits.items() if split is None)
         raise DatasetError(
-            f"{root}: there are folders for splits beside others ({others}); move the others away, or, where all of "
-            "them are labels, rename those that are called like splits"
+            f"{root}: has folders for splits and other folders ({others}); move the others away, or, if all are "
+            "labels, rename those with names of splits"
         )
     yield from ((None, folder) for folder in folders)
 
@@ -157,7 +157,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name is valid text without line breaks and other control characters."""
+    """Whether a name is valid text without control characters."""
     return not any(unicodedata.category(char) in ("Cs", "Cc") for char in name)
 
 
@@ -165,24 +165,25 @@ def _folders_in(folder: Path) -> list[Path]:
     try:
         entries = [path for path in sorted(folder.iterdir()) if not _is_hidden(path.name) and path.is_dir()]
     except FileNotFoundError:
-        raise ConfigError(f"{folder}: no such folder; set source.folder.path to a folder of pictures") from None
+        raise ConfigError(f"{folder}: no such folder; set source.folder.path to a folder of photos") from None
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be read: {error.strerror}; check source.folder.path") from error
     return entries
 
 
 def _label(folder: Path) -> str:
-    """A folder's name as a label; file systems differ in how they compose letters like é."""
+    """The name of a folder as a label, normalised: file systems encode letters like é differently."""
     return unicodedata.normalize("NFC", os.fsencode(folder.name).decode("utf-8", errors="replace"))
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
     """All files under a folder, sorted by name.
 
-    A folder that is linked twice is entered once, and one that the folder itself lies in is not: all other labels do.
+    A folder that is linked twice is entered once. A link to a parent folder is not followed: it contains all other
+    labels.
     """
     entered = {_identity(parent) for parent in folder.parents}
-    for name, folders, files in os.walk(folder, followlinks=True, onerror=_say):
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unreadable):
         here = _identity(Path(name))
         if here in entered:
             folders.clear()
@@ -202,5 +203,5 @@ def _identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _say(error: OSError) -> None:
-    logger.warning("folder cannot be read, its photos are left out folder=%s reason=%s", error.filename, error.strerror)
+def _warn_unreadable(error: OSError) -> None:
+    logger.warning("folder not readable, its photos are skipped folder=%s reason=%s", error.filename, error.strerror)

@@ -1,4 +1,4 @@
-"""The protocol that every source follows: pages of `SourceImage`, and how their bytes are read."""
+"""Defines the protocol of a source: pages of `SourceImage`, and reading their bytes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from trainer.errors import FetchError
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One photo as its source lists it, before its bytes are read.
+    """A photo as listed by its source, before its bytes are read.
 
     Attributes:
-        photo_id: unique within the source; the same in every shape in which the source may list the photo.
-        member_id: who posted it; None where the source has no members or does not say.
-        image_urls: where the bytes are, the best first; the others are for when that one is gone.
-        path: the file, where the source is on disk; such a photo is used in place.
-        split: "train", "validation" or "holdout" where the source brings its own split.
-        flag: the country code that the source shows beside the member, a cross-check of the label.
+        photo_id: unique within the source; the same in all listing formats of the source.
+        member_id: the member who posted it; None if unknown.
+        image_urls: URLs of the bytes, best first; the others are fallbacks.
+        path: the file, if the source is on disk; it is used in place.
+        split: "train", "validation" or "holdout" if the source defines splits.
+        flag: the country code that the source shows for the member; used to check the label.
     """
 
     label: str
@@ -38,8 +38,8 @@ class Unusable:
     """A listed item without a usable photo, and the reason.
 
     Attributes:
-        photo_id: None when not even that could be read.
-        reason: a few words, the same for all of a kind.
+        photo_id: None if the item has no valid id.
+        reason: a few words, the same for all items with this problem.
     """
 
     photo_id: str | None
@@ -51,8 +51,8 @@ class Page:
     """One page of a label's listing.
 
     Attributes:
-        number: from 1; a listing can be taken up again at a page.
-        last: there is no page after it.
+        number: from 1; reading can be resumed at a page.
+        last: whether this is the last page.
     """
 
     number: int
@@ -65,10 +65,10 @@ class Site(Protocol):
     """A source of labelled photos.
 
     Attributes:
-        name: what the manifest files its photos under.
+        name: name of the source in the manifest.
         labels: in the order of the configuration.
-        on_disk: its photos lie on this machine and are used in place: each listing is read to its end without pauses,
-            and what it lacks is gone. Otherwise listings begin with what was posted last.
+        on_disk: the photos are local files, used in place: each listing is read to its end without pauses, and unlisted
+            photos are gone. Otherwise listings are newest first.
     """
 
     name: str
@@ -76,25 +76,25 @@ class Site(Protocol):
     on_disk: bool
 
     def page_pause_s(self) -> float:
-        """Seconds between two pages that the source asks for at least; 0 when it does not say. Raises `FetchError`."""
+        """Minimum seconds between two pages that the source asks for; 0 by default. Raises `FetchError`."""
 
     def image_pause_s(self, image: SourceImage) -> float:
-        """As `page_pause_s`, between two images at the place where this one is."""
+        """Minimum seconds between two images from the host of this one. Raises `FetchError`."""
 
     def pages(self, label: str, *, start: int = 1) -> Iterator[Page]:
         """The pages of a label's listing from page `start` on.
 
         Raises:
-            FetchError: the listing cannot be had, or is not what it was.
+            FetchError: the listing cannot be fetched, or its format has changed.
         """
 
     def read(self, image: SourceImage) -> tuple[str, bytes]:
-        """The URL that a photo was found at, and its bytes.
+        """Read a photo; returns the URL it was found at, and its bytes.
 
         Raises:
-            FetchError: it cannot be had; `SiteRefusalError` when the source does not want it to be used.
+            FetchError: it cannot be read; `SiteRefusalError` if the source forbids its use.
         """
 
 
 class SiteRefusalError(FetchError):
-    """The source forbids a fetch or a use by robots.txt or a header; the message says which."""
+    """The source forbids fetching or using a photo, by robots.txt or a header; the message says which."""

@@ -1,8 +1,8 @@
-"""Cure WorldCosplay, or a server that answers like it: a country's listing, page by page.
+"""Reads the listings of Cure WorldCosplay, or of a server with the same API, by country and page.
 
-The site's clients have seen three shapes of items between 2012 and 2023 (`item_from` takes all three), numbers as
-strings, and relative addresses. An item that makes no sense is left out with a reason; only a page that is no listing
-at all is an error, as the site must have changed then.
+Between 2012 and 2023, clients of the site have seen three item formats (`item_from` parses all three), numbers as
+strings, and relative URLs. An invalid item is skipped with a reason. A page that is not a listing is an error: the site
+must have changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trainer.web.fetch import Fetcher
 logger = logging.getLogger(__name__)
 
 LISTING_BYTES = 4 * 1024 * 1024
-# Where a photo's bytes may be, from the address whose form is best known to the one that is known least.
+# Keys of a photo's URLs, from the best known URL format to the least known.
 URL_KEYS = ("thumbnail_url_display", "img_url", "large_url", "sq300_url", "sq150_url")
 SIZED_FILE = re.compile(r"-(?P<size>(sq)?\d{2,5}(x\d{2,5})?)(?P<extension>\.[A-Za-z]{3,4})$")
 MAX_SIDE = re.compile(r"max-(\d{2,5})")
@@ -44,7 +44,7 @@ class WorldCosplaySite:
         self._fetcher = fetcher
         self._robots = Robots(fetcher)
         self._base_url = settings.base_url.rstrip("/")
-        self._flags: dict[str, str] = {}  # label -> the first flag that was seen in its listing
+        self._flags: dict[str, str] = {}  # label -> first flag in its listing
 
     def page_pause_s(self) -> float:
         return self._robots.crawl_delay_s(self._base_url)
@@ -74,7 +74,7 @@ class WorldCosplaySite:
             except FetchError as error:
                 if error.status not in GONE:
                     raise
-                logger.debug("not there, trying another size: %s", error)
+                logger.debug("not found, trying another size: %s", error)
         return self._read_one(image.image_urls[-1])
 
     def _read_one(self, url: str) -> tuple[str, bytes]:
@@ -91,7 +91,7 @@ class WorldCosplaySite:
         )
 
     def _fetch_listing(self, url: str, label: str, number: int) -> bytes | None:
-        """A listing page's bytes; None for a page after the last, which the site may answer with 404."""
+        """Fetch a listing page; None for a page after the last, where the site may answer 404."""
         try:
             self._robots.check(url)
             fetched = self._fetcher.get(url, max_bytes=LISTING_BYTES)
@@ -107,9 +107,9 @@ class WorldCosplaySite:
         return fetched.body
 
     def _compare_flags(self, page: Page) -> None:
-        """Warn when flags do not fit the label: the configured ids may belong to another country.
+        """Warn if flags do not fit the label: the configured ids may belong to another country.
 
-        Once a label, be it that its listing shows several flags, or that it begins with the flag of another label.
+        It warns once per label: when its listing has several flags, or starts with the flag of another label.
         """
         for image in page.images:
             if image.flag is None:
@@ -120,7 +120,7 @@ class WorldCosplaySite:
             if first not in (image.flag, "mixed"):
                 self._flags[image.label] = "mixed"
                 logger.warning(
-                    "flags are mixed label=%s flags=%s,%s; check source.worldcosplay.countries.%s",
+                    "mixed flags label=%s flags=%s,%s; check source.worldcosplay.countries.%s",
                     image.label, first, image.flag, image.label,
                 )  # fmt: skip
 
@@ -128,37 +128,37 @@ class WorldCosplaySite:
         for other, its_flag in self._flags.items():
             if its_flag == flag:
                 logger.warning(
-                    "two labels have one flag labels=%s,%s flag=%s; check source.worldcosplay.countries",
+                    "two labels with the same flag labels=%s,%s flag=%s; check source.worldcosplay.countries",
                     other, label, flag,
                 )  # fmt: skip
 
 
 def allowed_hosts(settings: WorldCosplaySettings) -> frozenset[str]:
-    """The hosts that images may come from; empty when any may."""
+    """The hosts allowed for images; empty means any host."""
     if not settings.image_hosts:
         return frozenset()
     return frozenset({*(host.lower() for host in settings.image_hosts), urlsplit(settings.base_url).hostname or ""})
 
 
 def parse_listing(body: bytes, *, label: str, number: int, settings: WorldCosplaySettings) -> Page:
-    """A listing page's JSON as a page.
+    """Parse the JSON of a listing page.
 
     Args:
-        number: of the page that was asked for, from 1.
+        number: of the requested page, from 1.
 
     Raises:
-        FetchError: this is no listing, or the site says that it failed.
+        FetchError: the body is not a listing, or the site reports an error.
     """
     where = f"{settings.base_url}: page {number} of {label}"
     try:
-        # Texts are not needed: a broken one in somebody's title must not cost the page.
+        # Texts are not used, so invalid characters in a title must not fail the page.
         envelope = json.loads(body.decode("utf-8-sig", errors="replace"), strict=False)
     except (ValueError, RecursionError) as error:
-        raise FetchError(f"{where} is not JSON; the site may have changed, or answers with a notice") from error
+        raise FetchError(f"{where} is not JSON; the site may have changed, or shows a notice") from error
     if not isinstance(envelope, dict):
-        raise FetchError(f"{where} is JSON, but no listing; the site may have changed")
-    if not _is_no(envelope.get("has_error")) and envelope.get("has_error") is not None:
-        raise FetchError(f"{where}: the site says has_error: {str(envelope['has_error'])[:40]}; try again later")
+        raise FetchError(f"{where} is JSON, but not a listing; the site may have changed")
+    if not _is_false(envelope.get("has_error")) and envelope.get("has_error") is not None:
+        raise FetchError(f"{where}: the site reports has_error: {str(envelope['has_error'])[:40]}; try again later")
     items = envelope.get("list")
     if not isinstance(items, list):
         raise FetchError(f"{where} has no `list`; the site may have changed")
@@ -174,27 +174,27 @@ def parse_listing(body: bytes, *, label: str, number: int, settings: WorldCospla
 
 
 def item_from(item: object, *, label: str, settings: WorldCosplaySettings) -> SourceImage | Unusable:
-    """One entry of a listing, in any of the site's shapes: slim, full and flat."""
+    """Parse one item of a listing, in any of the site's formats: slim, full or flat."""
     entry = _mapping(item)
     photo = _mapping(entry.get("photo")) or entry
     member = _mapping(entry.get("member")) or _mapping(photo.get("member"))
     photo_id = _number(photo.get("id"))
     if photo_id is None:
         return Unusable(None, "no photo id")
-    if _is_no(photo.get("viewable")):
+    if _is_false(photo.get("viewable")):
         return Unusable(photo_id, "not viewable")
     listed = [url for key in URL_KEYS if (url := _url(settings.base_url, photo.get(key)))]
     if not listed:
         return Unusable(photo_id, "no image address")
     hosts = allowed_hosts(settings)
-    urls = [url for url in listed if not hosts or _is_on(url, hosts)]
+    urls = [url for url in listed if not hosts or _has_host(url, hosts)]
     if not urls:
         host = urlsplit(listed[0]).hostname
         return Unusable(photo_id, f"image on {host}, which source.worldcosplay.image_hosts does not name")
     return SourceImage(
         label=label,
         photo_id=photo_id,
-        member_id=_number(member.get("id")) or next(filter(None, map(_member_in, urls)), None),
+        member_id=_number(member.get("id")) or next(filter(None, map(_member_id, urls)), None),
         page_url=_url(settings.base_url, photo.get("url")) or f"{settings.base_url.rstrip('/')}/photo/{photo_id}",
         image_urls=_by_preference(urls, settings.image_size),
         flag=_flag(member.get("national_flag_url")),
@@ -202,9 +202,9 @@ def item_from(item: object, *, label: str, settings: WorldCosplaySettings) -> So
 
 
 def resized(url: str, size: str) -> str | None:
-    """The address of the same photo in another size, e.g. "350x600"; None when the address does not tell its size.
+    """The URL of the same photo in another size, e.g. "350x600"; None if the URL does not contain a size.
 
-    `/max-740/` in a path means that the original is no larger: a size beyond that does not exist.
+    `/max-740/` in a path means that the original is not larger, so larger sizes do not exist.
     """
     parts = urlsplit(url)
     named = SIZED_FILE.search(parts.path)
@@ -216,13 +216,13 @@ def resized(url: str, size: str) -> str | None:
 
 
 def _by_preference(urls: list[str], size: str) -> tuple[str, ...]:
-    """The wanted size first, then what the listing gave: not every size exists of every photo."""
+    """URLs with the configured size first, then those of the listing: not every photo exists in every size."""
     wanted = next(filter(None, (resized(url, size) for url in urls)), None)
     return tuple(dict.fromkeys([*([wanted] if wanted else []), *urls[:2]]))
 
 
 def _has_next(pager: object) -> bool:
-    """Whether a pager leads on; where there is none, only an empty page is the end."""
+    """Whether a pager has a next page; without a pager, the listing ends with an empty page."""
     return not isinstance(pager, dict) or "next_page" not in pager or _number(pager["next_page"]) is not None
 
 
@@ -230,15 +230,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_no(value: object) -> bool:
-    """Whether a flag is false, which may come as false, 0, "0", "false" or ""."""
+def _is_false(value: object) -> bool:
+    """Whether a value means false: false, 0, "0", "false" or ""."""
     if isinstance(value, str):
         return value.strip().lower() in ("", "0", "false")
     return isinstance(value, int | float) and value == 0
 
 
 def _number(value: object) -> str | None:
-    """An id that may come as 17, 17.0 or "17", always as "17"; None for anything else."""
+    """An id given as 17, 17.0 or "17", as "17"; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
@@ -246,7 +246,7 @@ def _number(value: object) -> str | None:
 
 
 def _url(base_url: str, value: object) -> str | None:
-    """An absolute http(s) address; None when there is none in the value."""
+    """The absolute http(s) URL of a value; None if it is not a URL."""
     if not isinstance(value, str) or not value.strip() or len(value) > 2000 or not value.isprintable():
         return None
     try:
@@ -258,13 +258,13 @@ def _url(base_url: str, value: object) -> str | None:
     return url if usable else None
 
 
-def _is_on(url: str, hosts: frozenset[str]) -> bool:
+def _has_host(url: str, hosts: frozenset[str]) -> bool:
     parts = urlsplit(url)
     return bool({parts.hostname, f"{parts.hostname}:{parts.port}"} & hosts)
 
 
-def _member_in(url: str) -> str | None:
-    """The member id that an image's address carries before its file name."""
+def _member_id(url: str) -> str | None:
+    """The member id in an image's URL, before the file name."""
     folders = [part for part in urlsplit(url).path.split("/")[:-1] if not MAX_SIDE.fullmatch(part)]
     return _number(folders[-1]) if folders else None
 
