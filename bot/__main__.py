@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXIT_FAULT = 1
+WIDE = 400  # characters
 # 2 means wrong usage; Typer sets it.
 EXIT_NEEDS_A_PERSON = 3
 
@@ -74,7 +75,14 @@ def login(
             typer.echo(f"Log in as the bot's account and allow access here:\n\n  {url}\n")
             if browser:
                 webbrowser.open(url)
-            code = typer.prompt("The code shown there")
+            try:
+                code = typer.prompt("The code shown there")
+            except typer.Abort:
+                if sys.stdin.isatty():
+                    raise
+                raise ConfigError(
+                    f"there is no terminal to type the code on; run `python -m bot login {instance} --code CODE`"
+                ) from None
         path = step.finish(code)
         typer.echo(f"Token stored in {path}, readable only by you.")
         if base_url != settings.mastodon.base_url:
@@ -311,16 +319,19 @@ def _show_inbox(entries: list[Entry], counts: dict[str, int]) -> None:
     from datetime import UTC, datetime
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("notification", "from", "state", "tries", "received", "reason or answer")
+    table = Table(Column("notification", overflow="fold"), "from", "state", "tries", "received", "reason or answer")
     for entry in entries:
         received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
         answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
         cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
         table.add_row(*(Text(cell) for cell in cells))  # as text: an acct or a reason may look like markup
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # piped on, where a line that is cut loses an id
+        console.width = WIDE
+    console.print(table)
     typer.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "empty")
 
 

@@ -31,7 +31,10 @@ def home_url(text: str) -> str:
         raise ValueError(expected)
     if "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(expected)
-    name = f"[{host}]" if ":" in host else host
+    try:
+        name = f"[{host}]" if ":" in host else host.encode("idna").decode()  # one spelling for bücher.example
+    except UnicodeError as error:
+        raise ValueError(f"{expected} ({error})") from error
     is_usual = port is None or port == {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{name}{'' if is_usual else f':{port}'}"
 

@@ -10,6 +10,7 @@ from sandbox.instance import Instance, create_app
 from sandbox.server import serve
 
 STARTED = pytest.StashKey[float]()
+LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,14 +21,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Records when the run started."""
     session.config.stash[STARTED] = time.monotonic()
+    session.config.stash[LEFT_OUT] = 0
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> None:
-    """Ends the run before the next test once the budget is used up."""
-    budget_s = item.config.getoption("budget_s")
-    if budget_s is not None and time.monotonic() - item.config.stash[STARTED] > budget_s:
-        raise item.session.Interrupted(f"the budget of {budget_s:g} s is used up; `make test` runs the rest")
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Leaves a test out once the budget is used up."""
+    budget_s, stash = item.config.getoption("budget_s"), item.config.stash
+    if budget_s is None or time.monotonic() - stash[STARTED] <= budget_s:
+        return None
+    stash[LEFT_OUT] += 1
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says how many tests the budget left out."""
+    if n_left_out := config.stash[LEFT_OUT]:
+        over = f"{n_left_out} tests were left out, as {config.getoption('budget_s'):g} s are over"
+        terminalreporter.write_line(f"{over}; `make test` runs them")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""The commands in README and docs/INSTALL.md work, and these documents list all commands.
+"""What the docs name exists, what exists is in the docs, and commands marked runnable work.
 
 A block after the comment `<!-- runnable -->` is run line by line, in a folder with config.yaml and pictures of three
 labels; settings in the environment make that quick.
@@ -21,8 +21,12 @@ from bot.config import Settings
 from tests.trainer.collection import paint_photos
 
 ROOT = Path(__file__).parent.parent
-DOCS = ("README.md", "docs/INSTALL.md")
-RUNNABLE = re.compile(r"<!-- runnable -->\n+((?:    .*\n)+)")
+GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PLACES = ("compose.yaml", "compose.gpu.yaml", "config.yaml", "Dockerfile", "deploy/dokocos.service", "Makefile")
+SAYING = [*GUIDES, *(ROOT / name for name in PLACES), *ROOT.glob(".github/**/*.yml")]
+MARK = "<!-- runnable -->"
+MARKED = [str(path.relative_to(ROOT)) for path in GUIDES if MARK in path.read_text("utf-8")]
+RUNNABLE = re.compile(rf"{MARK}\n+((?:    .*\n)+)")
 QUICK = {
     "DOKOCOS_SOURCE__KIND": "folder",
     "DOKOCOS_SOURCE__FOLDER__PATH": "dogs",
@@ -33,46 +37,108 @@ QUICK = {
     "DOKOCOS_FEATURES__PRECISION": "float32",
     "DOKOCOS_MASTODON__ACCESS_TOKEN": "a-token-that-no-server-knows",
 }
-# Named in docs/INSTALL.md and compose.yaml, and not settings of ours.
-OTHERS = {"DOKOCOS_TEST_WEIGHTS"}
+COMMANDS = {
+    program: typer.main.get_group(module.app).commands
+    for program, module in (("bot", bot.__main__), ("trainer", trainer.__main__))
+}
+NAMED = re.compile(r"(?:python -m|\bdokocos|--rm bot) (bot|trainer) +([a-z-][^\n`#|&]*)")
+PACKAGES = ("bot", "trainer", "sandbox")
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+PATH = re.compile(r"`([\w-]+/[\w./-]*)`")
+SETTING_OR_MODULE = re.compile(rf"`((?:{'|'.join(Settings.model_fields)})(?:\.\w+)+)`")
+IN_DATA_DIR = re.compile(r"(data|data_dir|images|features)/|bot\.sqlite3$")
 
 
 def lines(name: str) -> list[str]:
     """The shell lines of a document that are marked runnable, without comments."""
-    blocks = RUNNABLE.findall((ROOT / name).read_text(encoding="utf-8"))
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = RUNNABLE.findall(text)
+    assert len(blocks) == text.count(MARK), f"{name}: no indented block follows a mark"
     return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
+def is_setting(keys: list[str]) -> bool:
+    settings: object = Settings()
+    for key in keys:
+        if not hasattr(settings, key):
+            return False
+        settings = getattr(settings, key)
+    return True
+
+
+def test_readme_and_installation_mark_lines_as_runnable() -> None:
+    assert {"README.md", "docs/INSTALL.md"} <= set(MARKED)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DOCS)
+@pytest.mark.parametrize("name", MARKED)
 def test_every_line_that_is_marked_runnable_runs(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())
     paint_photos(tmp_path / "dogs", per_label=12, labels=("akita", "beagle", "shiba"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | QUICK | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    assert lines(name), f"{name} marks no line as runnable"
     for line in lines(name):
         ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)  # noqa: S607
         assert ended.returncode == 0, f"{name}: {line}\n{ended.stdout}{ended.stderr}"
 
 
-@pytest.mark.parametrize(("program", "app"), [("bot", bot.__main__.app), ("trainer", trainer.__main__.app)])
-def test_the_readme_lists_every_command(program: str, app: typer.Typer) -> None:
+@pytest.mark.parametrize("program", COMMANDS)
+def test_the_readme_lists_every_command(program: str) -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## The commands\n")[1].split("\n## ")[0]
     rows = [row for row in table.splitlines() if row.startswith(f"| `python -m {program} ")]
     named = {word for row in rows for code in re.findall(r"`([^`]*)`", row) for word in code.split()}
-    assert {command.callback.__name__ for command in app.registered_commands if command.callback} - named == set()
+    assert COMMANDS[program].keys() - named == set()
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_help_explains_every_command_and_option(program: str) -> None:
+    for name, command in COMMANDS[program].items():
+        assert command.help, f"{program} {name} has no help"
+        for option in command.params:
+            assert getattr(option, "help", None), f"{program} {name}: {option.name} has no help"
+
+
+def test_every_command_and_option_in_docs_messages_and_replies_exists() -> None:
+    found = [
+        (path, *match)
+        for path in [*SAYING, *(path for name in PACKAGES for path in (ROOT / name).rglob("*.[pyj]*"))]
+        if path.suffix != ".pyc"
+        for match in NAMED.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 40
+    for path, program, rest in found:
+        name, *words = rest.split()
+        known = {"--help"}
+        if name not in known:
+            assert name in COMMANDS[program], f"{path}: python -m {program} {name}: no such command"
+            known |= {
+                option for each in COMMANDS[program][name].params for option in (*each.opts, *each.secondary_opts)
+            }
+        assert {word for word in words if word.startswith("--")} <= known, f"{path}: {program} {rest}"
 
 
 def test_every_environment_variable_in_the_docs_is_a_setting() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
-    texts += [
-        (ROOT / name).read_text(encoding="utf-8") for name in ("compose.yaml", "Dockerfile", "deploy/dokocos.service")
-    ]
-    named = {name for text in texts for name in re.findall(r"\bDOKOCOS_[A-Z0-9_]*[A-Z0-9]\b", text)}
+    named = {name for path in SAYING for name in re.findall(r"\bDOKOCOS_[A-Z0-9_]*[A-Z0-9]\b", path.read_text("utf-8"))}
     assert len(named) > 4
-    for name in named - OTHERS:
-        settings: object = Settings()
-        for key in name.removeprefix("DOKOCOS_").lower().split("__"):
-            assert hasattr(settings, key), f"{name}: no such setting"
-            settings = getattr(settings, key)
+    assert {name for name in named if not is_setting(name.removeprefix("DOKOCOS_").lower().split("__"))} == set()
+
+
+@pytest.mark.parametrize("guide", [path for path in GUIDES if path.name != "CHANGELOG.md"], ids=lambda path: path.name)
+def test_every_link_path_and_setting_in_a_guide_exists(guide: Path) -> None:
+    """Paths may begin in a package, as in docs/ARCHITECTURE.md; the changelog may name what is gone."""
+    text = guide.read_text(encoding="utf-8")
+    assert [link for link in LINK.findall(text) if not (guide.parent / link).exists()] == []
+    for name in [*PATH.findall(text), *SETTING_OR_MODULE.findall(text)]:
+        path = name if "/" in name else name.replace(".", "/")
+        places = [ROOT / path, *(ROOT / package / path for package in PACKAGES)]
+        known = IN_DATA_DIR.match(name) or is_setting(name.split("."))
+        assert known or any(place.exists() or Path(f"{place}.py").exists() for place in places), (
+            f"{name}: no such thing"
+        )
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE)
+    assert len(targets) > 8
+    assert sorted(re.findall(r"^# make ([\w-]+) ", makefile, re.MULTILINE)) == sorted(targets)

@@ -165,7 +165,7 @@ def test_answers_of_the_last_hour_count_against_the_limits(store: Store) -> None
     for account_id, n_admitted in BOT["admitted"].items():
         assert not store.inbox.admit("none", account_id=account_id, limit=n_admitted)
         assert store.inbox.admit("none", account_id=account_id, limit=n_admitted + 1)
-    assert store.inbox.answered_within_hour(account_id=BOT["told_of_the_limit"], kind="limit", excluding="")
+    assert not store.inbox.claim_notice("none", account_id=BOT["told_of_the_limit"], kind="limit")
 
 
 def test_answers_are_found_by_their_questions_and_the_other_way_round(store: Store) -> None:

@@ -20,7 +20,7 @@ ARGUMENTS: dict[Kind, tuple[str, bool]] = {
     "hours": (r"\d{1,3}", False),
     "on/off": (r"on|off|オン|オフ", False),
     "job": (r"[a-z_]+", True),
-    "id": (r"\w+", True),
+    "id": (r"[\w/:.-]+", True),
     "command": (r"\w+", True),
 }
 
@@ -109,7 +109,8 @@ def parse(text: str) -> Command | None:
     if found.takes == "command":
         named = _BY_SPELLING.get(rest)
         return Command(found.name, named.name if named else None)
-    return Command(found.name, _ON.get(rest, rest))
+    # Ids of some servers tell upper case from lower case.
+    return Command(found.name, text.split()[-1] if found.takes == "id" else _ON.get(rest, rest))
 
 
 def needs_confirmation(command: Command) -> bool:

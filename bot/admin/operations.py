@@ -145,7 +145,9 @@ def resolve(
         except InstanceError as error:
             logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
             continue
-        if account.acct.casefold() != wanted:  # a server may return a similar account; that one must not give orders
+        if (
+            account.acct.casefold().removesuffix(f"@{host}") != wanted
+        ):  # a server may return a similar account; that one must not give orders
             logger.error("admin not found acct=%s; the instance offers %s instead", acct, account.acct)
             continue
         found[account.id] = account.acct

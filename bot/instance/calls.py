@@ -41,7 +41,13 @@ _OUTAGES = frozenset({502, 503, 504})
 _NO_ANSWERS = frozenset({502, 504})  # from a proxy that got no answer from the server
 # Texts of a 403 that is about the token, not the resource: a missing scope, a disabled account. Mastodon's come first;
 # "Insufficient permissions: ..." is Pleroma's, "token has insufficient scope" GoToSocial's.
-_SCOPE_ERRORS = ("outside the authorized scopes", "login is currently disabled", "insufficient")
+_SCOPE_ERRORS = (
+    "outside the authorized scopes",
+    "login is currently disabled",
+    "insufficient",
+    "pending approval",
+    "confirm",
+)
 
 
 class Calls:
@@ -184,7 +190,8 @@ class Calls:
                 outage=True,
             )
         if status is None or status < 400:
-            broken = isinstance(error, MastodonNetworkError)
+            # A web page in place of JSON is a proxy's, which answers for a server that is away.
+            broken = isinstance(error, MastodonNetworkError) or not _is_json(answer)
             return Transient(f"{what}: {detail}", outage=status is None or broken, under_way=True)
         message = f"{what}: HTTP {status} {detail}".strip()
         if status == 401:

@@ -52,12 +52,11 @@ def status(raw: Json) -> Status:
 def account(raw: Json) -> Account:
     """Parses an account; display name, note and fields become one plain text."""
     fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
-    created_at = raw.get("created_at")
     return Account(
         id=str(raw["id"]),
         acct=str(raw.get("acct") or raw["username"]),
         bot=bool(raw.get("bot")),
-        created_at=_time(created_at) if created_at else None,
+        created_at=_optional_time(raw.get("created_at")),
         profile="\n".join([raw.get("display_name") or "", plain_text("\n".join([raw.get("note") or "", *fields]))]),
     )
 
@@ -86,11 +85,22 @@ def _id(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def _optional_time(value: object) -> datetime | None:
+    """Parses a time that may be missing; one that cannot be parsed counts as missing."""
+    try:
+        return _time(value)
+    except (TypeError, ValueError):
+        return None
+
+
 def _time(value: object) -> datetime:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _visibility(value: object) -> Visibility:
-    """Parses a visibility; an unknown one ("local", "mutuals_only", ...) counts as the narrowest."""
-    return next((known for known in VISIBILITIES if known == value), "direct")
+    """Parses a visibility; an unknown one ("local", "mutuals_only", ...) is private, which is answered as `direct`.
+
+    It is not direct itself: a direct mention of an admin's is a command.
+    """
+    return next((known for known in VISIBILITIES if known == value), "private")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Poster:
                 language=reply.language,
                 idempotency_key=idempotency_key,
             ),
-            lambda status: str(status["id"]),
+            _id,
         )
 
     def upload(self, jpeg: bytes, *, description: str, timeout_s: float) -> str | None:
@@ -76,7 +76,7 @@ class Poster:
                 raise
             self._knows_media_v2 = False
             uploaded = self.calls.call("upload", what, send)
-        media_id = self.calls.readable(what, lambda found: str(found["id"]), uploaded)
+        media_id = self.calls.readable(what, _id, uploaded)
         while not uploaded.get("url"):  # Mastodon processes a picture at once, other servers later
             if time.monotonic() + MEDIA_PAUSE_S > deadline:
                 return None
@@ -87,7 +87,9 @@ class Poster:
     def delete(self, status_id: str) -> None:
         """Deletes a status of the bot; does nothing if it is gone already."""
         try:
-            self.calls.call("delete", f"deleting status {status_id}", lambda api: api.status_delete(status_id))
+            self.calls.call(
+                "delete", f"deleting status {status_id}", lambda api: api.status_delete(status_id, delete_media=True)
+            )
         except NotFound:
             logger.debug("already gone status=%s", status_id)
 
@@ -103,3 +105,11 @@ class Poster:
     def probe_media(self) -> None:
         """Tries to change an attachment that does not exist: NotFound if the token may upload, OutOfScope if not."""
         self.calls.call("call", "trying to upload", lambda api: api.media_update("0"))
+
+
+def _id(found: object) -> str:
+    """The id of what was created. Raises ValueError for an answer without one, as `{}`: perhaps nothing was created."""
+    created = found.get("id") if isinstance(found, Mapping) else None
+    if not created:
+        raise ValueError("it has no id")
+    return str(created)

@@ -25,6 +25,8 @@ class Transport(requests.Session):
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
+        # Passwords in ~/.netrc are not the bot's to send: with `auth` set, requests does not look there.
+        self.auth = _no_auth
         self._secure = urlsplit(base_url).scheme == "https"
         # Slow answers are cut off by a deadline. The stream has no end; its heartbeats are watched instead.
         self.mount(base_url, GuardedAdapter(allow_private=True))
@@ -47,6 +49,10 @@ class Transport(requests.Session):
             return None
         keeps_method = resp.request.method in ("GET", "HEAD") or resp.status_code in _KEEPS_METHOD
         return target if keeps_method else None
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def origin(url: str) -> str:

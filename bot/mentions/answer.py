@@ -198,11 +198,9 @@ class Answerer:
         if subject.action == "refuse":
             return _refused(subject.reason)
         if not self._admit(entry, status):
-            if self.store.inbox.answered_within_hour(
-                account_id=entry.account_id, kind="limit", excluding=entry.notification_id
-            ):
-                return _refused("over the limit")
-            return self._notice(entry, status, "limit")
+            if self.store.inbox.claim_notice(entry.notification_id, account_id=entry.account_id, kind="limit"):
+                return self._notice(entry, status, "limit")
+            return _refused("over the limit")
         if subject.action == "classify" and subject.status:
             return self._classify(entry, status, subject.status)
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")

@@ -29,7 +29,9 @@ def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tupl
         scale=(
             tuple(writer.texts.say(each, "cold") for each in languages),
             tuple(writer.texts.say(each, "hot") for each in languages),
-        ),
+        )
+        if prediction.is_known
+        else None,
         view=prediction.view,
     )
     return jpeg, writer.describe(prediction, language=language)

@@ -60,7 +60,7 @@ def draw_card(
     *,
     headline: Text,
     footer: Text,
-    scale: tuple[Text, Text] = ("", ""),
+    scale: tuple[Text, Text] | None = ("", ""),
     view: str = "whole",
 ) -> bytes:
     """Draws the card.
@@ -71,7 +71,7 @@ def draw_card(
         bars: best first; only the first four are shown.
         headline: the answer; shown on at most two lines.
         footer: one line, e.g. the version.
-        scale: the texts at the cold and the hot end of the colour scale.
+        scale: the texts at the cold and the hot end of the colour scale; None: no scale.
         view: the view that the heat map shows, one of `trainer.config.VIEWS`.
 
     Returns:
@@ -85,7 +85,8 @@ def draw_card(
     left, right = MARGIN + shown.width + 30, SIZE[0] - MARGIN
     pen = ImageDraw.Draw(card)
     bottom = _write_headline(pen, writable(headline), left, right)
-    _draw_scale(card, scale, left)
+    if scale is not None:
+        _draw_scale(card, scale, left)
     small = load(17)
     pen.text((left, SIZE[1] - MARGIN), _shorten(writable(footer), small, right - left), PALE_INK, small, anchor="ls")
     _draw_bars(pen, bars[:MAX_BARS], (left, bottom + 20, right, SIZE[1] - MARGIN - 70))

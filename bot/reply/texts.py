@@ -47,7 +47,7 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "score": frozenset({"gallery", "percent"}),
     "separator": frozenset(),
 }
-_EMOJI_CODE = re.compile(r":[a-z0-9_]+:")  # a custom emoji
+_EMOJI_CODE = re.compile(r":[a-z0-9_+-]+(@[a-z0-9.-]*)?:")  # a custom emoji
 _KANA = re.compile(r"[぀-ヿㇰ-ㇿｦ-ﾟ]")
 _KANJI = re.compile(r"[一-鿿㐀-䶿]")
 

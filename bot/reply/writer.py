@@ -148,7 +148,7 @@ class Writer:
         text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
         return Reply(
             text=head + text,
-            visibility=narrower(narrower(to.visibility, shown.visibility), self.widest),
+            visibility=_visibility(narrower(narrower(to.visibility, shown.visibility), self.widest)),
             spoiler_text=warning,
             sensitive=to.sensitive or shown.sensitive,
             language=self.language(to),
@@ -163,6 +163,11 @@ class Writer:
     def language(self, status: Status) -> str:
         """The language to answer a status in."""
         return self.texts.language(status.language, status.text)
+
+
+def _visibility(narrowest: Visibility) -> Visibility:
+    """A reply's visibility: `private` would show it to the bot's own followers, whatever the question's author has."""
+    return "direct" if narrowest == "private" else narrowest
 
 
 def narrower(one: Visibility, other: Visibility) -> Visibility:

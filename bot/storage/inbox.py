@@ -306,15 +306,20 @@ class Inbox:
             db.execute("UPDATE inbox SET admitted_at = ? WHERE notification_id = ?", (now, notification_id))
             return True
 
-    def answered_within_hour(self, *, account_id: str, kind: str, excluding: str) -> bool:
-        """Whether this account got an answer of this kind in the last hour, not counting one mention."""
+    def claim_notice(self, notification_id: str, *, account_id: str, kind: str) -> bool:
+        """Let this mention be the one that gets a notice; False if another of this account did within an hour, or will.
+
+        However many of them are answered at once, one has it.
+        """
         with self.database.transaction() as db:
             row = db.execute(
-                "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND finished_at BETWEEN ?3 - ?4 AND ?3"
-                " AND notification_id != ?5",
-                (account_id, kind, self.now(), HOUR_S, excluding),
+                "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND notification_id != ?5 AND"
+                " (finished_at BETWEEN ?3 - ?4 AND ?3 OR state IN ('working', 'posting', 'deferred'))",
+                (account_id, kind, self.now(), HOUR_S, notification_id),
             ).fetchone()
-        return row is not None
+            if row is None:
+                db.execute("UPDATE inbox SET kind = ? WHERE notification_id = ?", (kind, notification_id))
+        return row is None
 
     # Housekeeping
 

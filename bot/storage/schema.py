@@ -17,6 +17,7 @@ from trainer.errors import StorageError
 logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0
+OLDEST_SQLITE = (3, 37, 0)  # has STRICT tables
 
 MIGRATIONS = (
     """
@@ -108,6 +109,12 @@ def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
         StorageError: it cannot be opened or written, or was written by a newer dokocos.
         DamagedError: it is damaged, and `heal` is false.
     """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        wanted = ".".join(map(str, OLDEST_SQLITE))
+        raise StorageError(
+            f"SQLite {sqlite3.sqlite_version} is too old for {path.name}, which needs {wanted} or newer; use a newer "
+            "Python or a newer system"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,11 @@ from typer.testing import CliRunner
 import bot.__main__ as commands
 from bot.instance.credentials import write_private_json
 from bot.instance.login import SCOPES, Login
+from bot.storage.store import DATABASE, Store
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import ROOT, World, photo, until
+from tests.bot.storage.test_store import mention
 from tests.web import Exchange, serving
 from tests.web import status as answer
 from trainer.errors import ModelError
@@ -379,3 +382,17 @@ def test_login_stores_a_token_that_only_this_user_can_read(world: World, run: An
     status, output = run("check")
     assert "token: from" in output
     assert "account: @" in output
+
+
+def test_ids_are_whole_where_the_inbox_is_not_shown_on_a_terminal(world: World, run: Any) -> None:
+    notification_id = "1764193000123/mention/" + "9c1f0f3e-7a4b-4c5d-8e9f-001122334455" * 3
+    with closing(Store(world.data_dir / DATABASE)) as store:
+        store.inbox.put(replace(mention(2), notification_id=notification_id), look_first=False)
+    _, output = run("inbox")
+    assert notification_id in output
+
+
+def test_login_without_a_terminal_names_the_option_for_the_code(world: World, run: Any) -> None:
+    status, output = run("login", world.url, "--no-browser")
+    assert status == 3
+    assert "--code CODE" in output

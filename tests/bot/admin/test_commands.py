@@ -81,3 +81,8 @@ def test_a_misspelt_command_gets_the_nearest_one_suggested() -> None:
 
 def test_the_readme_shows_the_same_commands() -> None:
     assert commands.table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("notification_id", ["01JDABCxyz", "9c1f0f3e-7a4b", "1764193000/mention/9C1F", "17"])
+def test_an_id_is_taken_as_it_was_written(notification_id: str) -> None:
+    assert parse(f"Retry {notification_id}") == Command("retry", notification_id)

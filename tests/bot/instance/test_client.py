@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimi
 from bot.instance.client import Client
 from bot.instance.limits import DEFAULT_WAIT_S, MAX_WINDOW_S, Limits
 from bot.instance.listener import Listener
+from bot.instance.transport import Transport
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import World
@@ -286,3 +288,46 @@ def test_a_server_that_cannot_say_whose_token_this_is_counts_as_away(account: by
         with pytest.raises((Transient, NoSuchPage)) as caught:
             client_of(server.url).reader.status("1")
     assert caught.value.outage
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"error": "blocked"}', b'{"status": "ok"}', b'{"id": null}', b"[]", b"null"])
+def test_an_answer_to_a_post_without_a_status_is_no_post(body: bytes) -> None:
+    with serving() as server:
+        server.posted = answer(200, body, Content_Type="application/json")
+        with pytest.raises(Transient, match="posting"):
+            client_of(server.url).poster.post(REPLY, in_reply_to="1", idempotency_key="k")
+
+
+def test_a_web_page_in_place_of_json_is_an_outage() -> None:
+    with serving() as server:
+        server.answers["/api/v1/statuses/1"] = answer(200, b"<html>wait</html>", Content_Type="text/html")
+        with pytest.raises(Transient) as caught:
+            client_of(server.url).reader.status("1")
+    assert caught.value.outage
+
+
+@pytest.mark.parametrize(
+    "words", ["Your login is currently pending approval", "Your login is missing a confirmed e-mail address"]
+)
+def test_an_account_that_may_not_act_yet_needs_a_person(words: str) -> None:
+    with serving() as server:
+        body = json.dumps({"error": words}).encode()
+        server.answers["/api/v1/accounts/verify_credentials"] = answer(403, body, Content_Type="application/json")
+        with pytest.raises(Unauthorized, match=words):
+            client_of(server.url).home.me()
+
+
+def test_a_password_in_netrc_is_never_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    seen: list[str | None] = []
+
+    def me(exchange: Exchange) -> None:
+        seen.append(exchange.headers["Authorization"])
+        exchange.reply(b'{"id": 1, "username": "me"}', Content_Type="application/json")
+
+    with serving() as server:
+        server.answers["/api/v1/accounts/verify_credentials"] = me
+        Transport(server.url).get(f"{server.url}/api/v1/accounts/verify_credentials", timeout=5)
+        client_of(server.url).home.me()
+    assert seen == [None, "Bearer s3cret"]

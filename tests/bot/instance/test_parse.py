@@ -36,7 +36,7 @@ def test_missing_and_null_fields_are_accepted() -> None:
     nulls = ("visibility", "language", "spoiler_text", "sensitive", "media_attachments", "mentions", "in_reply_to_id")
     for raw in (STATUS, STATUS | dict.fromkeys(nulls)):
         status = parse.status(raw)
-        assert (status.id, status.account.acct, status.visibility) == ("5", "alice", "direct")
+        assert (status.id, status.account.acct, status.visibility) == ("5", "alice", "private")
         assert (status.attachments, status.mentioned_ids, status.in_reply_to_id) == ((), frozenset(), None)
         assert not status.account.bot
 
@@ -46,3 +46,14 @@ def test_statuses_without_an_author_are_left_out_of_a_thread() -> None:
     thread = parse.thread({"ancestors": [gone, STATUS], "descendants": None})
     assert [status.id for status in thread.ancestors] == ["5"]
     assert thread.descendants == ()
+
+
+@pytest.mark.parametrize("visibility", ["local", "mutuals_only", "", 5])
+def test_an_unknown_visibility_is_answered_narrowly_and_is_no_command(visibility: object) -> None:
+    assert parse.status(STATUS | {"visibility": visibility}).visibility == "private"
+
+
+@pytest.mark.parametrize("value", [1700000000000, "", "yesterday", {}, False])
+def test_an_optional_time_that_cannot_be_read_counts_as_missing(value: object) -> None:
+    account = {"id": 1, "username": "alice", "created_at": value}
+    assert parse.status(STATUS | {"account": account}).account.created_at is None

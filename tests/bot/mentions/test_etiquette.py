@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import requests
 
 from bot.app import Bot
 from bot.instance import parse
@@ -357,7 +358,7 @@ def test_up_to_four_photos_get_one_reply(world: World) -> None:
         ("public", "unlisted", "unlisted"),
         ("public", "public", "public"),
         ("unlisted", "public", "unlisted"),
-        ("private", "unlisted", "private"),
+        ("private", "unlisted", "direct"),  # private: the bot's own followers would see it
         ("direct", "public", "direct"),
         ("public", "direct", "direct"),
     ],
@@ -371,7 +372,7 @@ def test_a_reply_is_no_wider_than_the_status_with_the_photo(world: World) -> Non
     world.instance.follow(world.me, world.alice)
     above = world.instance.post(world.alice, "for friends", attachments=[world.photo()], visibility="private")
     with world.bot():
-        assert world.answer(world.ask(label=None, in_reply_to=above, visibility="public")).visibility == "private"
+        assert world.answer(world.ask(label=None, in_reply_to=above, visibility="public")).visibility == "direct"
 
 
 def test_a_japanese_mention_is_answered_in_japanese(world: World) -> None:
@@ -381,3 +382,31 @@ def test_a_japanese_mention_is_answered_in_japanese(world: World) -> None:
     assert "🇯🇵 日本のギャラリー" in told.text
     assert told.language == "ja"
     assert "🇯🇵 日本のギャラリー" in guessed.text
+
+
+def test_who_follows_the_bot_does_not_see_an_answer_to_a_photo_for_followers(world: World) -> None:
+    watcher = world.instance.add_account("watcher")
+    world.instance.follow(watcher, world.me)
+    with world.bot():
+        reply = world.answer(world.ask(visibility="private"))
+    assert not world.instance.statuses.can_see(watcher, reply)
+    assert world.instance.statuses.can_see(world.alice, reply)
+
+
+def test_the_picture_of_an_answer_is_gone_with_it(world: World) -> None:
+    with world.bot(bot={"pictures": True}):
+        reply = world.answer(world.ask())
+        (picture,) = reply.media
+        address = world.instance.entities.media(picture)["url"]
+        assert requests.get(address, timeout=5).ok
+        world.ask("@dokocos delete", label=None, in_reply_to=reply)
+        until(lambda: requests.get(address, timeout=5).status_code == 404)
+
+
+def test_many_mentions_of_one_account_at_once_get_one_notice_of_the_limit(world: World) -> None:
+    questions = [world.ask() for _ in range(10)]
+    with world.bot(bot={"max_answers_per_hour": 2, "max_answers_per_hour_new": 2, "concurrent_mentions": 10}) as bot:
+        until(lambda: sum(bot.store.inbox.counts().get(state, 0) for state in ("answered", "refused")) == 10)
+        kinds = [entry.kind for entry in bot.store.inbox.entries() if entry.state == "answered"]
+    assert sorted(kinds) == ["answer", "answer", "limit"]
+    assert sum(len(world.answers(question)) for question in questions) == 3

@@ -110,3 +110,8 @@ def test_a_file_without_texts_is_a_clear_error(tmp_path: Path, content: str) -> 
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"texts\.yaml"):
         load_texts(path)
+
+
+@pytest.mark.parametrize("text", ["stop :blob-cat:", "stop :+1:", ":x@example.social: Stop!", "stop :blob_cat:"])
+def test_a_custom_emoji_beside_a_word_changes_nothing(text: str) -> None:
+    assert load_texts().request(text) == "stop"

@@ -161,7 +161,7 @@ def test_a_clock_that_was_set_back_keeps_nobody_over_the_limit(store: Store, clo
     store.inbox.admit("1", account_id="7", limit=1)
     store.inbox.finish("1", Outcome("answered", kind="limit", reply_id="5"))
     clock.now -= 10 * 86400
-    assert not store.inbox.answered_within_hour(account_id="7", kind="limit", excluding="2")
+    assert store.inbox.claim_notice("2", account_id="7", kind="limit")
     assert store.inbox.admit("2", account_id="7", limit=1)
 
 
@@ -321,3 +321,20 @@ def test_while_only_some_accounts_are_served_the_others_wait(store: Store) -> No
     assert [entry.account_id for entry in store.inbox.take(5, only={"8"})] == ["8"]
     assert store.inbox.take(5, only={"8"}) == []
     assert [entry.account_id for entry in store.inbox.take(5)] == ["7"]
+
+
+def test_of_mentions_that_are_answered_at_once_one_gets_the_notice(store: Store, clock: Clock) -> None:
+    put(store, 1, 2, 3)
+    store.inbox.take(3)
+    claimed = [store.inbox.claim_notice(number, account_id="7", kind="limit") for number in ("2", "1", "3", "2")]
+    assert claimed == [True, False, False, True]
+    store.inbox.finish("2", Outcome("answered", kind="limit", reply_id="5"))
+    assert not store.inbox.claim_notice("3", account_id="7", kind="limit")
+    clock.now += 3601
+    assert store.inbox.claim_notice("3", account_id="7", kind="limit")
+
+
+def test_an_sqlite_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(StorageError, match=r"SQLite \S+ is too old for bot\.sqlite3, which needs 3\.37\.0 or newer"):
+        Store(tmp_path / "bot.sqlite3")
