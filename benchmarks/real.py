@@ -2,9 +2,9 @@
 
 The folder has a sub-folder of pictures for each label, e.g. `animals`, `food`, `plants` and `town` of Debian's package
 tuxpaint-stamps-default (`apt-get download`, `dpkg -x`). Each draw makes other splits: half of the pictures to learn
-from, a fifth for validation, the rest for the holdout. The head is compared with a plain logistic regression on the same
-features, its strength chosen by validation loss. Then one label is thinned to a quarter; and one label is left out and
-shown as something foreign.
+from, a fifth for validation, the rest for the holdout. The head is compared with a plain logistic regression on the
+same features, its strength chosen by validation loss. Then one label is thinned to a quarter; and one label is left
+out and shown as something foreign.
 """
 
 from __future__ import annotations
