@@ -22,7 +22,7 @@ Indexes = npt.NDArray[np.int64]
 TEMPERATURES = (0.05, 20.0)
 MAX_DOUBT = 0.5
 N_BINS = 10
-MIN_ANSWERS = 10  # the precision of fewer answers is too noisy
+Z = 1.2816  # of a one-sided interval of 90%
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,14 @@ class Threshold:
     Attributes:
         value: 0..1.
         precision: of the answers at or above it, on the photos used to choose it.
+        lower_bound: of that precision, with a confidence of 90%.
         coverage: their share of all photos.
-        reached: whether the target precision was reached; if not, this is the threshold with the highest precision.
+        reached: whether the lower bound reaches the target; if not, this is the threshold with the highest one.
     """
 
     value: float
     precision: float
+    lower_bound: float
     coverage: float
     reached: bool
 
@@ -93,25 +95,36 @@ def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
 
 
 def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision: float) -> Threshold:
-    """The lowest threshold at which the answers reach the target precision.
+    """The lowest threshold above which the precision reaches the target, by its lower bound.
 
-    It is at least the lowest best score of these photos: nothing is known about lower scores.
+    By the bound, as a precision that a few photos happen to reach is not kept on people that were never seen. The
+    threshold is never below the lowest score of these photos: of answers less sure than any of them nothing is known.
 
     Args:
         scores: (n, k), of validation photos.
-        class_indexes: (n,) true classes.
+        class_indexes: (n,) the true classes.
         target_precision: 0..1.
     """
     values, precisions, coverages = coverage_curve(scores, class_indexes)
-    enough = coverages * len(scores) >= min(MIN_ANSWERS, len(scores))
-    reaching = np.flatnonzero(enough & (precisions >= target_precision))
-    at = int(reaching[-1]) if len(reaching) else int(np.flatnonzero(enough)[precisions[enough].argmax()])
+    bounds = lower_bounds(precisions, coverages * len(scores))
+    reaching = np.flatnonzero(bounds >= target_precision)
+    at = int(reaching[-1]) if len(reaching) else int(bounds.argmax())
     return Threshold(
         value=float(values[at]),
         precision=float(precisions[at]),
+        lower_bound=float(bounds[at]),
         coverage=float(coverages[at]),
         reached=bool(len(reaching)),
     )
+
+
+def lower_bounds(shares: Floats, counts: Floats) -> Floats:
+    """The lower ends of the one-sided 90% intervals of shares, each of so many photos. Source: Wilson, 1927."""
+    squared = Z**2
+    centre = shares + squared / (2 * counts)
+    spread = Z * np.sqrt(shares * (1 - shares) / counts + squared / (4 * counts**2))
+    bounds: Floats = (centre - spread) / (1 + squared / counts)
+    return bounds
 
 
 def coverage_curve(scores: Floats, class_indexes: Indexes) -> tuple[Floats, Floats, Floats]:

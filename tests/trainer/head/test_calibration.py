@@ -15,6 +15,7 @@ from trainer.head.calibration import (
     coverage_curve,
     expected_calibration_error,
     fit_calibration,
+    lower_bounds,
     reliability,
 )
 from trainer.head.head import Head, softmax
@@ -116,22 +117,35 @@ def test_the_coverage_curve_has_precision_and_coverage_of_each_threshold(given_s
 def test_no_lower_threshold_reaches_the_target_precision(given_scores: tuple[Floats, Indexes], target: float) -> None:
     scores, labels = given_scores
     threshold = choose_threshold(scores, labels, target_precision=target)
-    values, precisions, _ = coverage_curve(scores, labels)
+    values, precisions, coverages = coverage_curve(scores, labels)
+    bounds = lower_bounds(precisions, coverages * len(scores))
     if threshold.reached:
-        assert threshold.precision >= np.float32(target)
-        assert not (precisions[values < threshold.value] >= target).any()
+        assert threshold.lower_bound >= np.float32(target)
+        assert not (bounds[values < threshold.value] >= target).any()
+    assert threshold.lower_bound <= threshold.precision + 1e-6
     answered = scores.max(axis=1) >= threshold.value
     assert threshold.coverage == pytest.approx(answered.mean())
 
 
-def test_a_few_right_answers_do_not_set_the_threshold() -> None:
+def test_a_few_right_answers_do_not_reach_a_target() -> None:
     scores = np.array([[0.99, 0.01]] * 3 + [[0.8, 0.2]] * 40, dtype=np.float32)
-    labels = np.array(
-        [0] * 3 + [0, 1] * 20
-    )  # three right answers are too few; of the others, every second one is wrong
+    labels = np.array([0] * 3 + [0, 1] * 20)  # three right answers are too few; of the others, half are wrong
     threshold = choose_threshold(scores, labels, target_precision=0.9)
     assert not threshold.reached
-    assert threshold.coverage == 1
+    assert threshold.value == pytest.approx(0.99)  # the best that is known
+    assert threshold.precision == 1
+    assert threshold.lower_bound == pytest.approx(3 / (3 + 1.2816**2))
+
+
+def test_a_precision_that_validation_reaches_by_chance_is_seldom_taken_for_reached() -> None:
+    rng = np.random.default_rng(0)
+    n_reached = 0
+    for _ in range(300):
+        best = rng.uniform(0.5, 1, 60)
+        labels = (rng.random(60) > 0.7).astype(np.int64)  # right in 70%, however sure it is
+        scores = np.stack([best, 1 - best], axis=1).astype(np.float32)
+        n_reached += choose_threshold(scores, labels, target_precision=0.8).reached
+    assert n_reached < 0.2 * 300
 
 
 def test_if_all_answers_are_right_the_threshold_is_the_lowest_score() -> None:
