@@ -25,6 +25,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the result is bit-identical"),
     "repeat": ("benchmarks.repeat", "the same training twice, bit-identical; the spread of its figures over seeds"),
     "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
+    "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, a rare label, foreign pictures"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "time from mention to reply, compared with a forward pass; start-up, memory"),
@@ -43,6 +44,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(help="A folder with a sub-folder for each label, for `real`.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="VGG16's weights: imagenet, a file, or random, for `real`.")] = "random",
 ) -> None:
     """Run a benchmark. The last line is JSON; the exit status is 1 if a goal was missed."""
     console = Console()
@@ -52,8 +57,9 @@ def main(
     if name not in BENCHMARKS:
         raise typer.BadParameter(f"{name}: no such benchmark; there are: {', '.join(BENCHMARKS)}")
     module = importlib.import_module(BENCHMARKS[name][0])
+    options = {"pictures": pictures, "weights": weights} if name == "real" else {}
     with tempfile.TemporaryDirectory(prefix=f"dokocos-{name}-") as folder:
-        result: Result = module.run(quick=quick, work_dir=Path(folder), say=Console(stderr=True).print)
+        result: Result = module.run(quick=quick, work_dir=Path(folder), say=Console(stderr=True).print, **options)
     console.print(_table(name, result))
     typer.echo(json.dumps(result.as_json(name), ensure_ascii=False))
     raise typer.Exit(0 if result.met else 1)

@@ -3,7 +3,7 @@
 Three measurements alternate, so that changes in the machine's speed affect all:
 
 - the ceiling: one large matrix product in the chosen precision, by Keras or NumPy, whichever is faster, divided by the
-operations of VGG16's convolutions for one image;
+  operations of VGG16's convolutions for one image;
 - plain: `Model.predict`, float32, batch 32, in a process with TensorFlow's defaults, on prepared images;
 - ours: `compute_features`, with decoding, preprocessing and storage.
 

@@ -3,7 +3,7 @@
 There are four rounds, each with its own child processes:
 
 - the corpus of `tests.hostile` under the default limits: every file must have an allowed result, and every good file
-must be decoded;
+  must be decoded;
 - files with flipped bits, from other seeds: each gives an array or a refusal, and no child is lost;
 - the corpus' bombs without limits on pixels, bytes and frames: the memory limit alone must be enough;
 - photos with the maximum number of pixels, in the formats that need most memory: they must be decoded.
@@ -190,7 +190,7 @@ def _price(rounds: int = 100) -> tuple[float, float, float]:
 
 @contextmanager
 def _unconfined(limits: ImageSettings) -> Iterator[Decoder]:
-    """A decoder as it would be without confinement."""
+    """A decoder without confinement."""
     code = "from trainer.photos import decode_child as it; it.confine = lambda **_: (); it._main()"
     with mock.patch.object(decode_process, "COMMAND", (sys.executable, "-c", code)), Decoder(limits) as decoder:
         for _ in decoder.pids():
@@ -199,7 +199,7 @@ def _unconfined(limits: ImageSettings) -> Iterator[Decoder]:
 
 
 def _raid(work_dir: Path, say: Callable[[str], None]) -> tuple[int, int]:
-    """How much an intruder got, and how much it tried."""
+    """Numbers of successful and tried attempts of an intruder."""
     for name in ("token", "database"):
         (work_dir / name).write_text("secret", encoding="ascii")
     (work_dir / "temporary").mkdir()

@@ -1,11 +1,11 @@
 """Compares a whole training with the usual tutorial recipe, on the same photos, splits and VGG16 weights.
 
 - Ours is one process, `python -m trainer train`, from start to end: imports, choice of precision, features of all
-views, head, baselines, evaluation, report, version. Photos are on disk, and the caches are empty.
+  views, head, baselines, evaluation, report, version. Photos are on disk, and the caches are empty.
 - The reference (`benchmarks.reference`) would run for hours, so it runs a few epochs, in a separate process. Its 200
-epochs are extrapolated: the first as measured, each other as the mean of the later ones. Imports are not included. Its
-accuracy is that after the epochs it ran. It runs twice, with XLA (the default of Keras 3) and without; ours is compared
-with the faster one.
+  epochs are extrapolated: the first as measured, each other as the mean of the later ones. Imports are not included.
+  Its accuracy is that after the epochs it ran. It runs twice, with XLA (the default of Keras 3) and without; ours is
+  compared with the faster one.
 - The machine's ceilings are measured in the same run, before and after; the better one counts.
 
 Both use VGG16 with seeded random weights: this compares training methods, and says nothing about real photos.

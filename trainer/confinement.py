@@ -1,9 +1,9 @@
-"""What a process gives up for good before it touches strangers' bytes, by the means of Linux.
+"""Confines a process before it handles untrusted bytes, with Linux's seccomp and Landlock.
 
-A program in a photo that takes such a process over finds no file it can open, no network, no other process, and nobody
-it can send a signal to; it can read its input, write its answers, compute, and end. Two independent means say so:
-seccomp allows the few system calls that decoding needs, Landlock forbids the file system, the network and signals.
-Both hold for root too, and neither can be undone.
+If a malicious photo takes control of such a process, it cannot open files, use the network, or signal other processes;
+it can only read its input, write its answers, compute, and exit. Two independent mechanisms enforce this: seccomp
+allows only the few system calls that decoding needs; Landlock forbids the file system, the network and signals. Both
+also apply to root, and cannot be undone.
 
 Sources: https://docs.kernel.org/userspace-api/seccomp_filter.html, https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -34,25 +34,25 @@ PROT_EXEC = 4
 CLONE_THREAD = 0x00010000
 CLONE_NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, CLONE_NEWCGROUP, ... CLONE_NEWNET
 # From <linux/landlock.h>, by the version of its interface that brought them: bits of files, of the network, of scopes.
-# Versions after 7 know more of them; seccomp forbids those as well.
+# Versions after 7 have more; seccomp forbids those as well.
 LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446  # the same on all processors
 LANDLOCK_GET_VERSION = 1
 LANDLOCK_FILES = {1: 0x1FFF, 2: 0x2000, 3: 0x4000, 5: 0x8000}
 LANDLOCK_NETWORK = {4: 0x3}
 LANDLOCK_SCOPES = {6: 0x3}
 
-MAX_DESCRIPTORS = 65536  # whoever started this process left it few
+MAX_DESCRIPTORS = 65536  # this process inherits only a few
 
 
 class _Processor(NamedTuple):
-    """What the system calls are called here: the number of each by its name."""
+    """The numbers of the system calls on a processor, by name."""
 
     audit_number: int
     seccomp: int
     calls: dict[str, int]
 
 
-# Decoding on one thread or several, Python's own house-keeping, the child's alarm clock, and the end.
+# For decoding on one or several threads, Python's runtime, the child's alarm, and the exit.
 _PROCESSORS = {
     "x86_64": _Processor(
         0xC000003E,
@@ -83,22 +83,22 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def hide_memory() -> None:
-    """Close this process' memory, environment and open files to other processes of its user; no core is dumped."""
+    """Hide memory, environment and open files from other processes of the same user, and disable core dumps."""
     if sys.platform == "linux":
         _check(_LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def confine(*, memory_bytes: int, keep: Collection[int]) -> tuple[str, ...]:
-    """Give up, for good, all that decoding does not need; to be called while there is one thread.
+    """Drop, irrevocably, all rights that decoding does not need; call it while there is one thread.
 
-    From here on nothing can be imported that was not imported before.
+    Afterwards no new modules can be imported.
 
     Args:
-        memory_bytes: the limit on heap and private mappings; Linux alone keeps it.
+        memory_bytes: the limit on heap and private mappings; only Linux enforces it.
         keep: file descriptors that stay open.
 
     Returns:
-        What this system lacks for it, each in a few words; empty where all holds.
+        the protections that this system lacks, each in a few words; empty if all are active.
     """
     os.chdir("/")
     _close_all_but(keep)
@@ -107,11 +107,11 @@ def confine(*, memory_bytes: int, keep: Collection[int]) -> tuple[str, ...]:
         hide_memory()
         _try("no new privileges", lambda: _check(_LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), missing)
         _try("Landlock", _forbid_by_landlock, missing)
-        # RLIMIT_DATA covers private mappings since Linux 4.7, and spares shared libraries.
+        # RLIMIT_DATA includes private mappings since Linux 4.7, but not shared libraries.
         _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
         limit = memory_bytes if allowed == resource.RLIM_INFINITY else min(memory_bytes, allowed)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    # Not of RLIMIT_NPROC: it counts threads as well, and libde265 decodes a HEIC on one.
+    # Not RLIMIT_NPROC: it also counts threads, and libde265 decodes HEIC in one.
     for kind in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         resource.setrlimit(kind, (0, 0))
     if sys.platform == "linux":
@@ -135,13 +135,13 @@ def _close_all_but(keep: Collection[int]) -> None:
 
 
 def _forbid_by_landlock() -> None:
-    """Without a single rule, everything that is handled is forbidden. Raises OSError."""
+    """Activate Landlock without rules, so that everything it handles is forbidden. Raises OSError."""
     version = _check(_LIBC.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_GET_VERSION))
     handled = [
         sum(bits for since, bits in table.items() if since <= version)
         for table in (LANDLOCK_FILES, LANDLOCK_NETWORK, LANDLOCK_SCOPES)
     ]
-    attributes = struct.pack("=QQQ", *handled)  # an older kernel takes a longer structure that ends in zeros
+    attributes = struct.pack("=QQQ", *handled)  # an older kernel accepts a longer structure that ends in zeros
     n_bytes = ctypes.c_size_t(len(attributes))
     ruleset = _check(_LIBC.syscall(LANDLOCK_CREATE_RULESET, ctypes.c_char_p(attributes), n_bytes, 0))
     try:
@@ -151,7 +151,7 @@ def _forbid_by_landlock() -> None:
 
 
 def _forbid_by_seccomp() -> None:
-    """From here on only the calls of `_program` work. Raises OSError."""
+    """Activate seccomp: only the calls of `_program` work afterwards. Raises OSError."""
     processor = _PROCESSORS.get(platform.machine())
     if processor is None or sys.byteorder != "little" or sys.maxsize < 2**32:
         raise OSError(errno.ENOSYS, f"its calls on {platform.machine()} are not known here")
@@ -163,14 +163,14 @@ def _forbid_by_seccomp() -> None:
 
 
 def _program(processor: _Processor) -> bytes:
-    """A filter for the kernel: a system call -> allowed, or an error; instructions of 8 bytes each.
+    """The seccomp filter: system call -> allowed or an error; instructions of 8 bytes.
 
-    Calls with a condition on one of their arguments: no memory may become executable, a new thread may be no new
-    process, and the only process that can be sent a signal is this one (`abort` does so).
+    Some calls have a condition on an argument: no memory may become executable, clone may create only threads, and
+    signals may be sent only to this process (by `abort`).
     """
     calls = dict(processor.calls)
     clone3 = calls.pop("clone3")
-    conditions = {  # call -> argument, mask, and what must be left of it
+    conditions = {  # call -> argument, mask, and the required masked value
         calls.pop("mmap"): (2, PROT_EXEC, 0),
         calls.pop("mprotect"): (2, PROT_EXEC, 0),
         calls.pop("clone"): (0, CLONE_THREAD | CLONE_NEW_NAMESPACES, CLONE_THREAD),
@@ -179,7 +179,7 @@ def _program(processor: _Processor) -> bytes:
     program = [
         _instruction(LOAD, AT_ARCHITECTURE),
         _instruction(JUMP_IF_EQUAL, processor.audit_number, if_true=1),
-        _instruction(RETURN, RET_KILL_PROCESS),  # by another door, where the numbers mean something else
+        _instruction(RETURN, RET_KILL_PROCESS),  # another ABI, where the numbers have other meanings
         _instruction(LOAD, AT_NUMBER),
         _instruction(JUMP_IF_AT_LEAST, X32_BIT, if_false=1),
         _instruction(RETURN, RET_KILL_PROCESS),
@@ -189,14 +189,14 @@ def _program(processor: _Processor) -> bytes:
     for number, (argument, mask, wanted) in conditions.items():
         program += [
             _instruction(JUMP_IF_EQUAL, number, if_false=5),
-            _instruction(LOAD, AT_ARGUMENTS + 8 * argument),  # its lower half
+            _instruction(LOAD, AT_ARGUMENTS + 8 * argument),  # the lower half
             _instruction(AND, mask),
             _instruction(JUMP_IF_EQUAL, wanted, if_false=1),
             _instruction(RETURN, RET_ALLOW),
             _instruction(RETURN, RET_ERRNO | errno.EPERM),
         ]
     program += [
-        # Its flags are in memory, where no filter can look; the C library then takes `clone`.
+        # A filter cannot read its flags, which are in memory; the C library falls back to `clone`.
         _instruction(JUMP_IF_EQUAL, clone3, if_false=1),
         _instruction(RETURN, RET_ERRNO | errno.ENOSYS),
         _instruction(RETURN, RET_ERRNO | errno.EPERM),
@@ -205,12 +205,12 @@ def _program(processor: _Processor) -> bytes:
 
 
 def _instruction(code: int, operand: int, *, if_true: int = 0, if_false: int = 0) -> bytes:
-    """One struct sock_filter; the jumps are counted from the next instruction."""
+    """One struct sock_filter; jumps are relative to the next instruction."""
     return struct.pack("=HBBI", code, if_true, if_false, operand)
 
 
 def _check(result: int) -> int:
-    """What a system call returned. Raises OSError when that is a failure."""
+    """The result of a system call. Raises OSError if it failed."""
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import reference
+from benchmarks import real, reference
 from benchmarks.calibration import errors_by_chance
 from benchmarks.imbalance import drop_every_second_member
 from benchmarks.retrain import grow
 from benchmarks.studio import Studio, create_gallery, seconds_of_steps, with_other_members
+from tests.trainer.collection import paint_photos
 from trainer.config import FeatureSettings, SplitSettings
+from trainer.errors import ConfigError
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.manifest import Photo
 from trainer.vgg16.backend import load_keras
@@ -190,3 +193,31 @@ def test_the_simulated_error_is_smaller_for_more_photos_and_zero_for_certain_sco
     assert many < 0.02 < few < 0.15
     certain = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 100)]
     assert errors_by_chance(certain, n=5).max() == 0
+
+
+@pytest.mark.slow
+def test_real_pictures_are_judged_draw_by_draw(tmp_path: Path) -> None:
+    paint_photos(tmp_path / "pictures", per_label=16)
+    result = real.run(quick=True, work_dir=tmp_path, say=lambda _: None, pictures=tmp_path / "pictures")
+    figures = result.figures
+    assert (figures["pictures"], figures["labels"], figures["draws"]) == (48, 3, 2)
+    assert figures["weights"] == "VGG16 with seeded random weights"
+    for name in ("balanced_accuracy", "regression_balanced_accuracy", "thinned_label_recall", "foreign_auroc"):
+        value = figures[name]
+        assert isinstance(value, float)
+        assert 0 <= value <= 1
+    assert {goal.figure for goal in result.goals} <= set(figures)
+
+
+def test_real_pictures_need_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--pictures FOLDER"):
+        real.run(quick=True, work_dir=tmp_path, say=lambda _: None)
+
+
+def test_a_thinned_label_loses_training_photos_alone() -> None:
+    listed = [
+        replace(photo, split="train" if number < 8 else "holdout")
+        for number, photo in enumerate(photos(12, labels=("a",))[:12])
+    ]
+    left = real._thinned(listed, "a")
+    assert Counter(photo.split for photo in left) == {"train": 2, "holdout": 4}

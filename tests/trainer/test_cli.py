@@ -237,7 +237,7 @@ def test_a_second_training_at_the_same_time_is_refused(tmp_path: Path) -> None:
         found = trainer("features", DOKOCOS_DATA_DIR=str(tmp_path))
         at_work = trainer("doctor", DOKOCOS_DATA_DIR=str(tmp_path)).stdout
     assert found.returncode == 1
-    assert found.stderr.startswith("error: another training is at work")
+    assert found.stderr.startswith("error: another training is running")
     assert "`train` is running" in at_work
 
 

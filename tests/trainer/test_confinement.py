@@ -1,4 +1,4 @@
-"""A process that a photo has taken over gets at nothing, and its owner's memory is closed to its neighbours."""
+"""A confined process has access to nothing, and the memory of its parent is hidden from other processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _confinable() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """What there is to get, for `tests.intruder.attempts`; the parent is the process that asks."""
+    """The targets of `tests.intruder.attempts`; the parent is the test process."""
     (tmp_path / "temporary").mkdir()
     for name in ("token", "database"):
         (tmp_path / name).write_text(SECRET)
@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def bystander() -> Iterator[int]:
-    """A process in the place of the bot, for where something could happen to it."""
+    """A process that stands in for the bot, where it could be harmed."""
     with subprocess.Popen(["sleep", "600"], env={"TOKEN": SECRET}) as process:  # noqa: S607
         yield process.pid
         process.kill()
@@ -76,8 +76,8 @@ def test_an_intruder_gets_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_the_confinement_it_gets_nearly_everything(home: dict[str, Any], bystander: int) -> None:
-    """Or else the test above would show nothing."""
+def test_without_confinement_an_intruder_gets_almost_everything(home: dict[str, Any], bystander: int) -> None:
+    """Otherwise the test above would prove nothing."""
     with intruder.taken_over(intruder.UNCONFINED) as decoder:
         got, n_tried = intruder.ask(decoder, home | {"parent": bystander})
     assert len(got) > n_tried * 2 / 3
@@ -90,7 +90,7 @@ def test_without_the_confinement_it_gets_nearly_everything(home: dict[str, Any],
 
 
 @pytest.mark.parametrize("lacks", ["Landlock", "seccomp"])
-def test_where_the_kernel_lacks_a_part_the_other_holds_and_that_is_said_once(
+def test_if_the_kernel_lacks_one_protection_the_other_works_and_one_warning_is_logged(
     lacks: str, home: dict[str, Any], bystander: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     decode_process._tell_once.cache_clear()
@@ -118,8 +118,8 @@ def test_a_call_by_another_number_ends_the_child(monkeypatch: pytest.MonkeyPatch
         decoder.prepare(hostile.encoded("PNG"))
 
 
-def test_threads_and_ends_of_a_confined_process_are_as_ever() -> None:
-    """libde265 decodes on threads; and libraries end by `abort` when memory is short, which is known for what it is."""
+def test_threads_and_abort_work_in_a_confined_process() -> None:
+    """libde265 decodes in threads; and libraries call `abort` when memory is short, which must be recognised."""
     code = (
         "import os, sys, threading; from trainer.confinement import confine\n"
         "assert confine(memory_bytes=2**30, keep=[1, 2]) == ()\n"

@@ -1,4 +1,4 @@
-"""How the label with the fewest training photos does beside the others."""
+"""Compares the label with the fewest training photos with the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import mean
 
 from trainer.evaluation.evaluate import Report
 
-FAR_BELOW = 0.15  # of recall; more is worth asking for photos
+FAR_BELOW = 0.15  # difference in recall from which more photos are recommended
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,8 @@ class Rarest:
     """The rarest label.
 
     Attributes:
-        n_photos: that it was learned from.
-        n_next: that the next rarest label was learned from.
+        n_photos: its training photos.
+        n_next: training photos of the next rarest label.
         recall: on the holdout, 0..1.
         others: mean recall of the other labels.
     """
@@ -28,8 +28,8 @@ class Rarest:
     recall: float
     others: float
 
-    def in_words(self) -> str:
-        """One sentence, and what would help where it lies far below."""
+    def describe(self) -> str:
+        """In one sentence, with advice if its recall is far below the others'."""
         points = round(100 * (self.others - self.recall))
         lies = f"{points} points below" if points > 0 else f"{-points} points above" if points else "level with"
         text = f"The rarest label, {self.label} ({self.n_photos:,} training photos), lies {lies} the others."
@@ -41,7 +41,7 @@ class Rarest:
 
 
 def rarest(report: Report, n_photos: Mapping[str, int]) -> Rarest | None:
-    """The rarest label's place; None where no label is rarer than the others, or the holdout has none of it.
+    """The rarest label; None if no label is rarer than the others, or the holdout has none of it.
 
     Args:
         n_photos: training photos by label.

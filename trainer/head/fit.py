@@ -1,9 +1,9 @@
-"""Fits a head: a linear one, and with Keras one with a hidden layer, where the settings ask for it.
+"""Fits a linear head, and, if the settings ask for it, a head with a hidden layer, with Keras.
 
-The one with a hidden layer is kept only if it is clearly better on validation: of a few hundred photos the linear one
-makes more (balanced accuracy 0.75 against 0.67 on 115 photos), of many thousands the other may. Its output layer starts
-at zero: with more features than photos, the data never reaches most of a random start, which stays in the scores as
-noise (0.75 against 0.71 on those photos).
+The head with a hidden layer is kept only if it is clearly better on validation: with a few hundred photos the linear
+head is better (balanced accuracy 0.75 against 0.67 on 115 photos), with many thousands the other may be. Its output
+layer starts at zero: with more features than photos, training does not change most of a random start, which stays in
+the scores as noise (0.75 against 0.71 on those photos).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """The better head of those that were fitted, and how it was found.
+    """The better of the fitted heads, and the history of the fits.
 
     Attributes:
         linear: the linear head's fit.
-        history: the epochs of the head with a hidden layer; none where the settings do not ask for one.
-        best_epoch: the position in `history` with the lowest validation loss; that head was compared.
+        history: epochs of the head with a hidden layer; empty if the settings do not ask for one.
+        best_epoch: index in `history` of the lowest validation loss; this head was compared.
     """
 
     head: Head
@@ -93,8 +93,8 @@ def fit_head(
         validation_features: (m, d), of the view used for prediction.
         validation_class_indexes: (m,).
         labels: k names in the order of the class indexes.
-        groups: (n,) the member of each photo; None: each photo is of its own.
-        progress: called after each step with (steps done, steps at most): strengths of the penalty, then epochs.
+        groups: (n,) the member of each photo; None means that each photo is its own group.
+        progress: called after each step with (steps done, maximum); steps are strengths of the penalty, then epochs.
 
     Raises:
         ModelError: a value is not finite, or a class has no photo.
@@ -142,7 +142,7 @@ def fit_head(
 
 
 def _calibrated_logits(head: Head, validation: tuple[Floats, Indexes]) -> Floats:
-    """(m, k) logits over their best temperature, as heads are compared by what they will say."""
+    """Logits (m, k) divided by their best temperature, to compare heads after calibration."""
     logits = head.logits(validation[0])
     return logits / np.float32(fit_calibration(logits, validation[1]).temperature)
 
@@ -155,7 +155,7 @@ def _fit_hidden(
     *,
     count: Callable[[int], None],
 ) -> tuple[Head, tuple[Epoch, ...], int]:
-    """Fit a head with a hidden layer; it stops when validation loss has not improved for `settings.patience` epochs."""
+    """Fit a head with a hidden layer, with early stopping after `settings.patience` epochs without improvement."""
     keras = load_keras()
     n_rows = len(rows.features)
     batch_size = min(settings.batch_size, n_rows)
@@ -219,7 +219,7 @@ def class_weights(class_indexes: Indexes, *, n_classes: int, settings: HeadSetti
 
 
 def _build(keras: Any, n_features: int, n_classes: int, n_steps: int, settings: HeadSettings) -> Any:
-    """The network that is fitted; it sees standardised features. Its layers are seeded one by one."""
+    """Build and compile the Keras model on standardised features; each layer has its own seed."""
     layers = [
         keras.Input((n_features,)),
         keras.layers.Dense(

@@ -1,14 +1,14 @@
 """Fits a linear head to convergence: logistic regression with an L2 penalty, by L-BFGS.
 
-The strength of the penalty, and how far logits are adjusted by the labels' shares, are chosen by the loss on photos
-that the fit did not see: those of validation, or, where validation has few of a label, by cross-validation over
-members. It is the loss after calibration, in which every label counts the same.
+The strength of the penalty, and the adjustment of the logits by the labels' shares, are chosen by the loss on unseen
+photos: those of validation, or, if validation has few photos of a label, by cross-validation over members. This is the
+loss after calibration, with equal weight for every label.
 
-The features are rotated onto their principal axes first. A penalty on the length does not notice that, while a fit in
-coordinates of like curvature takes tens of steps where it took hundreds, and of few photos few axes are left.
+The features are first rotated onto their principal axes. An L2 penalty does not change by that. With similar curvature
+in all coordinates, a fit needs tens of steps instead of hundreds, and few photos need only few axes.
 
 Source of the adjustment: Menon et al., "Long-tail learning via logit adjustment", arXiv:2007.07314. Features of VGG16
-separate a few hundred photos perfectly, and where everything is separable, class weights change nothing.
+separate a few hundred photos perfectly, and for separable data class weights have no effect.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from trainer.head.head import CHUNK, Floats, Head, Indexes
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 TAUS = tuple(float(tau) for tau in np.arange(0.0, 2.01, 0.25))
 TEMPERATURES = 2.0 ** np.arange(-4.0, 5.1, 0.5)
-PATIENCE = 2  # weaker penalties in a row that are no better before the search ends
-BETTER = 0.99  # of the loss before; less is chance, and the stronger penalty is kept
+PATIENCE = 2  # weaker penalties in a row without improvement before the search stops
+BETTER = 0.99  # required ratio to the loss before; otherwise the stronger penalty is kept
 N_FOLDS = 5
-ENOUGH_TO_CHOOSE_BY = 30  # validation photos of the rarest label; with fewer it is cross-validated
-IN_DOUBLE = 20_000_000  # numbers at most for which float64 costs little
-SMALLEST_AXIS = 1e-9  # of the largest one's variance
+ENOUGH_TO_CHOOSE_BY = 30  # validation photos of the rarest label; with fewer, cross-validation is used
+IN_DOUBLE = 20_000_000  # maximum number of values for float64
+SMALLEST_AXIS = 1e-9  # share of the largest variance
 
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """One strength of the penalty that was tried.
+    """One tried strength of the penalty.
 
     Attributes:
-        value: of the penalty, beside a mean loss.
+        value: factor of the penalty, added to the mean loss.
         train_loss: in nats, with class weights.
-        loss: of the photos that decide, in nats; after calibration, every label counting the same.
-        tau: the adjustment that goes with it.
+        loss: on the photos used for the choice, in nats; after calibration, with equal weight for every label.
+        tau: the adjustment for this strength.
     """
 
     value: float
@@ -56,14 +56,14 @@ class Strength:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What a head is fitted on.
+    """The training data of a head.
 
     Attributes:
         features: (n, d), not standardised.
         class_indexes: (n,).
-        weights: (n,) what each row counts.
-        groups: (n,) whose each row is; rows of a group are never in two folds.
-        is_judged: (n,) whether a row is the view that photos are judged by.
+        weights: (n,) weight of each row.
+        groups: (n,) the member of each row; rows of a group are never in two folds.
+        is_judged: (n,) whether a row is the view used for prediction.
     """
 
     features: Floats
@@ -78,10 +78,10 @@ class LinearFit:
     """A fitted linear head, and how its penalty was chosen.
 
     Attributes:
-        path: from the strongest penalty to the weakest that was tried.
-        chosen: the position in `path`.
-        cross_validated: whether members of the training split decided, rather than validation.
-        n_steps: what `progress` was told of in all.
+        path: the tried penalties, from the strongest to the weakest.
+        chosen: index in `path`.
+        cross_validated: whether the choice was by cross-validation over members, not by validation.
+        n_steps: total number of steps passed to `progress`.
     """
 
     head: Head
@@ -112,13 +112,13 @@ def fit_linear(
     strengths: Sequence[float] = STRENGTHS,
     progress: Callable[[int, int], None] | None = None,
 ) -> LinearFit:
-    """Fit a linear head; the same rows give the same head, bit for bit, on the same machine.
+    """Fit a linear head; the same rows give a bit-identical head on the same machine.
 
     Args:
-        empty: has labels and standardisation.
+        empty: a head with labels and standardisation, but no layers.
         validation: (m, d) features and (m,) class indexes.
-        strengths: of the penalty to try, from the strongest.
-        progress: called after each of them with (done, in all), in each fold and at the end.
+        strengths: strengths of the penalty to try, strongest first.
+        progress: called after each strength with (done, total), in each fold and in the final fit.
     """
     n_classes = len(empty.labels)
     axes, variances = _axes(empty, rows.features)
@@ -165,7 +165,7 @@ def fit_linear(
 
 
 def _axes(empty: Head, features: Floats) -> tuple[Doubles, Doubles]:
-    """(d, r) the principal axes of the standardised rows, and (r,) the variance along each; r is n or d at most."""
+    """Principal axes (d, r) of the standardised rows, and the variance (r,) along each; r <= min(n, d)."""
     n_rows, n_features = features.shape
     if n_rows < n_features:
         _, sizes, axes = np.linalg.svd(empty.standardise(features).astype(np.float64), full_matrices=False)
@@ -181,7 +181,7 @@ def _axes(empty: Head, features: Floats) -> tuple[Doubles, Doubles]:
 
 
 def _rotated(empty: Head, features: Floats, axes: Doubles) -> npt.NDArray[Any]:
-    """(n, r) the standardised rows along the axes."""
+    """The standardised rows in the coordinates of the axes, (n, r)."""
     dtype = np.float64 if len(features) * axes.shape[1] <= IN_DOUBLE else np.float32
     rotated = np.empty((len(features), axes.shape[1]), dtype=dtype)
     turn: npt.NDArray[Any] = axes.astype(dtype)
@@ -202,14 +202,14 @@ def _solve_path(
     n_classes: int,
     strengths: Sequence[float],
 ) -> Iterator[_Solution]:
-    """The solution for each strength, each begun at the one before."""
+    """Solve for each strength, starting from the previous solution."""
     n_axes, dtype = rotated.shape[1], rotated.dtype
     shares = weights.astype(np.float64) / weights.sum(dtype=np.float64)
     targets = np.zeros((len(rotated), n_classes))
     targets[np.arange(len(rotated)), class_indexes] = 1.0
     kernel, bias = np.zeros((n_axes, n_classes)), np.zeros(n_classes)
     for strength in strengths:
-        # In units in which the loss is about as curved along every axis.
+        # Scaled so that the curvature of the loss is similar along every axis.
         unit = 1.0 / np.sqrt(variances[:, None] / 4 + strength)
 
         def loss(flat: Doubles, unit: Doubles = unit, strength: float = strength) -> tuple[float, Doubles]:
@@ -229,7 +229,7 @@ def _solve_path(
 
 
 def _loss_and_tau(logits: Doubles, class_indexes: Indexes, log_shares: Doubles) -> tuple[float, float]:
-    """The lowest loss after calibration and adjustment, every label counting the same, and the adjustment's tau."""
+    """The lowest loss after calibration and adjustment, with equal weight for every label, and its tau."""
     counts = np.bincount(class_indexes, minlength=len(log_shares))
     weights = 1.0 / (counts[class_indexes] * np.count_nonzero(counts))
     rows = np.arange(len(logits))
@@ -247,7 +247,7 @@ def _loss_and_tau(logits: Doubles, class_indexes: Indexes, log_shares: Doubles) 
 
 
 def _folds(rows: Rows, validation_indexes: Indexes, *, n_classes: int) -> list[tuple[Indexes, Indexes]]:
-    """(rows to fit on, rows to judge) of each fold; none where validation has enough of every label to decide."""
+    """(training rows, evaluation rows) of each fold; empty if validation has enough photos of every label."""
     if np.bincount(validation_indexes, minlength=n_classes).min() >= ENOUGH_TO_CHOOSE_BY:
         return []
     groups = np.unique(np.asarray(rows.groups), return_inverse=True)[1]

@@ -1,10 +1,10 @@
-"""Tells photos that look like nothing the head learned from.
+"""Detects photos that are unlike all training photos.
 
-A softmax always names a label, and is often sure of it. What a photo of another kind lacks is neighbours: the cosine
-distance to its second nearest training photo, by the logarithms of block5's pooled features, is larger than that of
-almost all photos of members that were held out. The second, as one photo of another kind may have come in among the
-training photos. Without the logarithm a few large features decide: on three sets of small pictures against six other
-kinds the mean AUROC was 0.88 in place of 0.95 (fifth nearest, and nearest with the logarithm).
+A softmax always names a label, often with a high score. A photo of another kind has no near neighbours: the cosine
+distance to its second nearest training photo, by the logarithms of block5's pooled features, is larger than for almost
+all validation photos. The second nearest is used because one photo of another kind may be in the training set. Without
+the logarithm a few large features dominate: on three sets of small images against six other kinds, the mean AUROC was
+0.88 instead of 0.95 (fifth nearest, and nearest with the logarithm).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from trainer.vgg16.backbone import feature_columns
 
 FILE_NAME = "novelty.npz"
 N_NEAREST = 2
-REFUSED = 0.05  # of the photos of validation, at most
-MAX_REFERENCES = 20_000  # 20 MB of 512 features each; more photos are thinned out evenly
-CHUNK = 256  # rows compared at a time
+REFUSED = 0.05  # maximum share of the validation photos
+MAX_REFERENCES = 20_000  # 20 MB with 512 features each; more photos are sampled evenly
+CHUNK = 256  # rows compared at a time, to limit memory
 
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Training photos to compare with, and how far away a photo may be.
+    """Reference photos, and the largest distance of a known photo.
 
     Attributes:
-        references: (m, d) float32, of length one each.
-        columns: the first column of block5 in a feature vector, and the one after its last.
-        limit: the largest cosine distance of a photo that is known, 0..2.
+        references: (m, d) float32, each with length 1.
+        columns: first column of block5 in a feature vector, and the one after the last.
+        limit: largest cosine distance of a known photo, 0..2.
     """
 
     references: Floats
@@ -50,19 +50,19 @@ class Novelty:
 
         Args:
             features: (n, d) of the training photos.
-            validation_features: (m, d); at most `REFUSED` of them lie beyond the limit.
-            layers: whose pooled outputs the features are; without one of block5 all of them count.
+            validation_features: (m, d); at most the share `REFUSED` is beyond the limit.
+            layers: layers of the features; without a block5 layer, all columns are used.
         """
         parts = [part for layer, part in zip(layers, feature_columns(layers), strict=True) if layer[:6] == "block5"]
         columns = (parts[0].start, parts[-1].stop) if parts else (0, features.shape[1])
         step = -(-len(features) // MAX_REFERENCES)
-        # As they are loaded again: half precision is enough to tell neighbours.
+        # As loaded from disk: half precision is enough to find neighbours.
         references = _unit(features[::step, slice(*columns)]).astype(np.float16).astype(np.float32)
         distances = cls(references, columns, 0.0).distances(validation_features)
         return cls(references, columns, float(np.quantile(distances, 1 - REFUSED, method="higher")))
 
     def distances(self, features: Floats) -> Floats:
-        """(n,) the cosine distance of each row to its second nearest reference, 0..2."""
+        """Cosine distance, (n,) in 0..2, of each row to its second nearest reference."""
         rows = _unit(features[:, slice(*self.columns)])
         rank = min(N_NEAREST, len(self.references)) - 1
         found = np.empty(len(rows), dtype=np.float32)
@@ -72,7 +72,7 @@ class Novelty:
         return found
 
     def is_known(self, features: Floats) -> npt.NDArray[np.bool_]:
-        """(n,) whether each row lies within the limit."""
+        """Whether each row is within the limit, (n,)."""
         return self.distances(features) <= self.limit
 
     def save(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class Novelty:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read novelty.npz; None for a version that has none.
+        """Load novelty.npz; None for a version without it.
 
         Raises:
             ModelError: it cannot be read.

@@ -3,11 +3,11 @@
 - All photos of a member are in one split, chosen by a hash of the member: new photos never move old ones.
 - A photo without a member joins the split of its near-duplicate; if it has none, its own hash decides.
 - A near-duplicate of an earlier photo in another split is excluded. Near-duplicates with different labels are all
-excluded: one of the labels is wrong, and it is unknown which.
+  excluded: one of the labels is wrong, and it is unknown which.
 - While a label has few members, a new member goes to a split without photos of the label, as soon as the split's share
-of the members is at least one. Only earlier photos count, so later photos do not change this either.
+  of the members is at least one. Only earlier photos count, so later photos do not change this either.
 - Splits given by the source are kept; of near-duplicates in two splits, holdout keeps its photo, then validation. A
-missing validation or holdout split is taken from the source's training photos, as above.
+  missing validation or holdout split is taken from the source's training photos, as above.
 """
 
 from __future__ import annotations

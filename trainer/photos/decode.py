@@ -1,8 +1,8 @@
-"""Photos are decoded in processes of their own, with a memory limit and a deadline: no file can take the others down.
+"""Decodes photos in child processes with a memory limit and a deadline, so that no file can affect other photos.
 
-A child (`decode_child`) that hangs is killed, one that ended is started anew, and every photo gets its answer. A child
-has no token in its environment, is shut in (`trainer.confinement`), and hands back pixels and words: nothing is
-pickled, and what it says is checked. So one that a photo has taken over can do no more than answer wrongly.
+A child (`decode_child`) that hangs is killed, and one that has exited is restarted, so every photo gets an answer. A
+child has no token in its environment, is confined (`trainer.confinement`), and returns only pixels and text: nothing is
+pickled, and its answers are checked. So a child under control of a malicious photo can only give wrong answers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from trainer.photos.decode_process import Child, ChildDiedError
 logger = logging.getLogger(__name__)
 
 N_CHILDREN = 2
-PATIENCE = 10  # times the deadline, where nobody waits
-_About = Mapping[str, Any]  # a frame without its body
+PATIENCE = 10  # factor of the deadline when no user waits
+_About = Mapping[str, Any]  # the JSON object of a frame
 _T = TypeVar("_T")
 
 
 class Decoder:
-    """A small pool of decoding processes; several threads may use it at once.
+    """A small pool of decoding processes; thread-safe.
 
     Args:
-        limits: what counts as a photo, what one child may hold in memory, and how long it may take.
-        n_children: processes; each starts with the first photo that it is needed for, or with `start`.
+        limits: limits for photos, and for a child's memory and time.
+        n_children: number of processes; each is started by the first photo that needs it, or by `start`.
         deadline_s: seconds for one photo instead of `limits.decode_timeout_s`.
     """
 
@@ -48,12 +48,14 @@ class Decoder:
 
     @classmethod
     def in_bulk(cls, limits: ImageSettings, *, n_children: int | None = None) -> Self:
-        """For many photos that nobody waits for: a child for each processor, unless there shall be fewer, and time
-        also for a process of the lowest priority. None starts before it is needed."""
+        """A decoder for many photos without a waiting user: a child per CPU by default, and a long deadline.
+
+        The deadline is long enough for a process with the lowest priority. Children start when they are needed.
+        """
         return cls(limits, n_children=n_children or os.cpu_count() or 1, deadline_s=PATIENCE * limits.decode_timeout_s)
 
     def start(self) -> None:
-        """Start the children, without waiting: the first photo waits until one is there.
+        """Start the children without waiting; the first photo waits until one is ready.
 
         Raises:
             ProjectError: no process could be started.
@@ -62,7 +64,7 @@ class Decoder:
             child.start()
 
     def lacks(self) -> tuple[str, ...]:
-        """What this system lacks for shutting a child in (see `trainer.confinement`); waits until one has started.
+        """The protections that this system lacks (see `trainer.confinement`); waits until a child has started.
 
         Raises:
             ProjectError: no child could be started, or the decoder is closed.
@@ -74,11 +76,11 @@ class Decoder:
             self._idle.put(child)
 
     def pids(self) -> list[int]:
-        """The children's process ids, for whoever watches their memory."""
+        """The process ids of the children, e.g. to measure their memory."""
         return [pid for child in self._children if (pid := child.pid()) is not None]
 
     def close(self) -> None:
-        """Kill the children; a photo that one of them is at ends in a `ProjectError`, to be tried another time."""
+        """Kill the children; a photo in progress ends with a `ProjectError` and can be retried later."""
         for child in self._children:
             child.close()
 
@@ -107,7 +109,7 @@ class Decoder:
         Raises:
             ImageError: with the reasons of `trainer.photos.images`, and "too_slow" when the deadline passed;
                 "too_heavy" also when a child was killed for its memory, "damaged" also when it crashed, twice.
-            ProjectError: no child could be started, or the decoder is closed; another time may do.
+            ProjectError: no child could be started, or the decoder is closed; a later retry may succeed.
             ValueError: an unknown view.
         """
         if unknown := set(views) - set(VIEWS):
@@ -116,7 +118,7 @@ class Decoder:
         return self._ask(request, data, lambda _, body: _pixels(body, len(views), side_px, side_px, 3))
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> images.Pixels:
-        """The whole photo in its own proportions, by `trainer.photos.images.thumbnail` in a child; raises as `views`.
+        """The whole photo scaled down, by `trainer.photos.images.thumbnail` in a child; raises as `views`.
 
         Returns:
             (h, w, 3) uint8, h <= max_height, w <= max_width.
@@ -128,7 +130,7 @@ class Decoder:
         return self._ask({"do": "thumbnail", "max_width": max_width, "max_height": max_height}, data, read)
 
     def measure(self, data: bytes) -> images.Measured:
-        """What a collection notes about a photo, by `trainer.photos.images.measure` in a child; raises as `views`."""
+        """The properties of a photo, by `trainer.photos.images.measure` in a child; raises as `views`."""
 
         def read(answer: _About, body: bytearray) -> images.Measured:
             height, width = _size(answer, self._limits.max_pixels)
@@ -137,27 +139,27 @@ class Decoder:
         return self._ask({"do": "measure"}, data, read)
 
     def _ask(self, request: _About, data: bytes, read: Callable[[_About, bytearray], _T]) -> _T:
-        """A child's answer, as `read` understands it; `read` raises ValueError for what makes no sense."""
-        images.check_bytes(data, self._limits)  # what can be refused unopened goes no further
+        """Send a request to a child and parse its answer with `read`, which raises ValueError for an invalid answer."""
+        images.check_bytes(data, self._limits)  # refuse what can be refused without decoding
         child = self._idle.get()
         try:
             try:
                 answer, body = child.ask(request, data)
-            except ChildDiedError:  # perhaps killed by somebody else; a photo that crashes the decoder does so again
+            except ChildDiedError:  # perhaps killed from outside; a photo that crashes the decoder does so again
                 answer, body = child.ask(request, data)
             if "fault" in answer:
-                logger.error("a fault of ours in the decoder; please report it: %.9000r", answer["fault"])
-                raise ImageError("the decoder failed over the photo; save it anew", reason="damaged")
+                logger.error("bug in the decoder; please report it: %.9000r", answer["fault"])
+                raise ImageError("the decoder failed on the photo; save it again", reason="damaged")
             if "reason" in answer:
                 raise _refusal(answer)
             return read(answer, body)
         except ChildDiedError as error:
             logger.warning("decoder crashed twice exit_status=%d bytes=%d", error.exit_status, len(data))
-            raise ImageError(f"{error} over the photo; save it anew", reason=error.reason) from error
+            raise ImageError(f"{error} on the photo; save it again", reason=error.reason) from error
         except ValueError as error:
             child.discard()
-            logger.warning("decoder replaced, as its answer made no sense bytes=%d", len(data))
-            raise ImageError("the decoder answered nonsense; save the photo anew", reason="damaged") from error
+            logger.warning("decoder replaced, because its answer was invalid bytes=%d", len(data))
+            raise ImageError("the decoder gave an invalid answer; save the photo again", reason="damaged") from error
         finally:
             self._idle.put(child)
 

@@ -1,8 +1,8 @@
-"""The process that decodes photos: `python -m trainer.photos.decode_child`, asked over its standard streams.
+"""The process that decodes photos: `python -m trainer.photos.decode_child`, with requests over standard streams.
 
-Each way goes a frame: the lengths of a JSON object and of a body, the object, the body. The first one sets the process
-up, and `trainer.confinement` shuts it in; each is answered by one. When whoever asks is gone, `kill -9` included, the
-process reads the end of its input and ends.
+Requests and answers are frames: the lengths of a JSON object and of a body, the object, the body. The first request
+sets the process up, and `trainer.confinement` confines it; each request gets one answer. When the parent is gone, even
+by `kill -9`, the process reads the end of its input and exits.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from trainer.photos import images
 HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
 MAX_TEXT_BYTES = 64 * 1024  # of a frame's JSON object
 MAX_WORDS = 4000  # characters of a message or a traceback
-OUT_OF_MEMORY = 3  # the exit status that says so
+OUT_OF_MEMORY = 3  # exit status
 _Bytes = TypeVar("_Bytes", bytes, bytearray)
 
 
 def frame(about: Mapping[str, Any], body: bytes) -> tuple[bytes, bytes]:
-    """What to write, one after the other."""
+    """Encode a frame, as two parts to write in order."""
     text = json.dumps(about).encode()
     return HEADER.pack(len(text), len(body)) + text, body
 
 
 def receive(read: Callable[[int], _Bytes], *, max_bytes: int) -> tuple[dict[str, Any], _Bytes]:
-    """The next frame.
+    """Read the next frame.
 
     Args:
-        read: the next so many bytes, no fewer; raises EOFError when the other side is gone.
+        read: returns exactly the given number of bytes; raises EOFError when the other side is gone.
 
     Raises:
-        ValueError: what came is no frame, or one longer than `max_bytes`.
+        ValueError: the data is not a frame, or longer than `max_bytes`.
     """
     n_text, n_body = HEADER.unpack(read(HEADER.size))
     if n_text > MAX_TEXT_BYTES or n_text + n_body > max_bytes:
@@ -58,7 +58,7 @@ def receive(read: Callable[[int], _Bytes], *, max_bytes: int) -> tuple[dict[str,
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """The child's life: set up once, then answer until whoever asks is gone."""
+    """Set up once, then answer requests until the parent is gone."""
 
     def read(n_bytes: int) -> bytes:
         found = requests.read(n_bytes)
@@ -78,7 +78,7 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     send({"missing": missing}, b"")
     while True:
         request, data = receive(read, max_bytes=limits.max_bytes + MAX_TEXT_BYTES)
-        # Whoever asks keeps the deadline. Should they be killed just now, this ends a decoder that hangs.
+        # The parent enforces the deadline. If it is killed, this alarm ends a hanging decoder.
         signal.setitimer(signal.ITIMER_REAL, 2 * set_up["deadline_s"])
         answer, body = _answer(request, data, limits)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -105,8 +105,8 @@ def _answer(request: Mapping[str, Any], data: bytes, limits: ImageSettings) -> t
 
 def _main() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What the libraries print, warn and log about strangers' files goes nowhere, least of all into the answers; what
-    # matters comes back as an answer. A fault before the first photo still reaches standard error.
+    # Prints, warnings and logs of libraries about untrusted files are discarded, and must not get into the answers. An
+    # error before the first photo still goes to standard error.
     sys.stderr = os.fdopen(os.dup(2), "w")
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)
@@ -116,7 +116,7 @@ def _main() -> None:
     try:
         _serve(requests, answers)
     except (EOFError, BrokenPipeError):
-        pass  # whoever asked is gone
+        pass  # the parent is gone
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
 

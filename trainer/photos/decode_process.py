@@ -1,4 +1,4 @@
-"""One decoding process as who asks it sees it: started, set up, asked within a deadline, replaced when it has ended."""
+"""Controls one decoding process: starts it, sends requests with a deadline, and replaces it when it has ended."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ COMMAND = (sys.executable, "-m", "trainer.photos.decode_child")
 START_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 PIPE_BYTES = 1024 * 1024  # a photo, or its views, at once
-# All that a child inherits; above all, no access token.
+# The only variables that a child inherits; no access token.
 INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 class ChildDiedError(Exception):
-    """A child ended by itself, or by somebody else's hand, while it was at a photo."""
+    """A child exited, or was killed from outside, while decoding a photo."""
 
     def __init__(self, exit_status: int) -> None:
         super().__init__(f"the decoder ended with exit status {exit_status}")
@@ -43,7 +43,7 @@ class ChildDiedError(Exception):
 
 
 class Child:
-    """One decoding process, started again when it has ended; one thread at a time asks, any may close."""
+    """One decoding process, restarted when it has ended; one thread at a time may ask, any thread may close."""
 
     def __init__(self, set_up: Mapping[str, Any], deadline_s: float) -> None:
         self._set_up = set_up
@@ -51,8 +51,8 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._lacks: tuple[str, ...] | None = None  # None: not set up yet
         self._is_closed = False
-        self._lock = threading.Lock()  # so that nothing is started after `close`
-        self._talking = threading.Lock()  # so that no pipe is closed while somebody reads from it
+        self._lock = threading.Lock()  # prevents a start after `close`
+        self._talking = threading.Lock()  # prevents closing a pipe while another thread reads from it
 
     def start(self) -> None:
         """Start a process unless one is running; returns before it is ready."""
@@ -76,12 +76,12 @@ class Child:
                 self._end(self._process)
 
     def ask(self, request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
-        """One photo, one answer; a process that ends over it is replaced before this raises.
+        """Send a photo and return the answer; a process that ends is replaced before this raises.
 
         Raises:
             ImageError: "too_slow".
             ChildDiedError: the process ended.
-            ProjectError: none can be started.
+            ProjectError: no process can be started.
         """
         self.set_up()
         try:
@@ -96,10 +96,10 @@ class Child:
             raise
 
     def set_up(self) -> tuple[str, ...]:
-        """Have a process that is ready for a photo; what the system lacks for shutting it in.
+        """Ensure that a process is ready; returns the protections that this system lacks.
 
         Raises:
-            ProjectError: none can be started.
+            ProjectError: no process can be started.
         """
         self.start()
         if self._lacks is None:
@@ -113,18 +113,18 @@ class Child:
         return self._lacks
 
     def discard(self) -> None:
-        """Kill the process, and start another in its place."""
+        """Kill the process and start a new one."""
         with self._lock:
             if self._process is not None:
                 self._end(self._process)
         self._replace()
 
     def _replace(self) -> None:
-        with contextlib.suppress(ProjectError):  # no process to be had now: the next photo tries again, and says so
+        with contextlib.suppress(ProjectError):  # the next photo tries again and reports it
             self.start()
 
     def _exchange(self, request: Mapping[str, Any], body: bytes, deadline_s: float) -> tuple[dict[str, Any], bytearray]:
-        """Send a frame and receive one; a process that does not play its part is killed.
+        """Send a frame and receive one; a process that violates the protocol is killed.
 
         Raises:
             TimeoutError: the deadline passed.
@@ -143,11 +143,11 @@ class Child:
                 process.wait()
                 raise TimeoutError(f"no answer within {deadline_s:g} s") from None
             except (OSError, EOFError, ValueError) as error:
-                process.kill()  # one that broke off a frame, or sent no frame, is no use any more
+                process.kill()  # after an incomplete or invalid frame, it cannot be used any more
                 raise ChildDiedError(process.wait()) from error
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill a process; it holds nothing that would be lost. Whoever waits for its answer is told by its end."""
+        """Kill a process; no data is lost, and a thread that waits for its answer gets an error."""
         process.kill()
         process.wait()
         with self._talking:
@@ -157,7 +157,7 @@ class Child:
 
 
 class _Line:
-    """A process' two pipes, up to a moment; after it, and only then, `TimeoutError` is raised."""
+    """The two pipes of a process, with a deadline; `TimeoutError` is raised only after it."""
 
     def __init__(self, process: subprocess.Popen[bytes], *, until: float) -> None:
         assert process.stdin is not None  # noqa: S101
@@ -166,7 +166,7 @@ class _Line:
         self._until = until
 
     def write(self, data: bytes) -> None:
-        """All of it. Raises OSError when the process is gone."""
+        """Write all data. Raises OSError when the process is gone."""
         rest = memoryview(data)
         while rest:
             self._wait_for(self._requests, select.POLLOUT)
@@ -174,7 +174,7 @@ class _Line:
                 rest = rest[os.write(self._requests.fileno(), rest) :]
 
     def read(self, n_bytes: int) -> bytearray:
-        """So many bytes. Raises EOFError when the process is gone."""
+        """Read exactly `n_bytes`. Raises EOFError when the process is gone."""
         found = bytearray(n_bytes)
         rest = memoryview(found)
         while rest:
@@ -196,7 +196,7 @@ class _Line:
 def _tell_once(lacks: tuple[str, ...]) -> None:
     if lacks:
         logger.warning(
-            "photos are decoded in processes that are not shut in as they should be; this system lacks: %s",
+            "photos are decoded in processes that are not fully confined; this system lacks: %s",
             "; ".join(lacks),
         )
 
@@ -211,15 +211,15 @@ def _spawn() -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for who asks, who then closes the children
+            start_new_session=True,  # Ctrl-C goes to the parent, which then closes the children
         )
     except OSError as error:
-        raise ProjectError(f"no process for decoding could be started: {error}; is there memory left?") from error
+        raise ProjectError(f"no decoding process could be started: {error}; check the free memory") from error
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
     os.set_blocking(process.stdin.fileno(), False)
     if sys.platform == "linux":
         for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):  # this user has many pipes: slower, and as good
+            with contextlib.suppress(OSError):  # this user has many pipes: slower, but works
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return process

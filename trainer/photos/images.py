@@ -18,7 +18,7 @@ Design decisions:
 - Transparent pixels become white, as when most software saves a JPEG; training photos are JPEGs.
 - Samples of 16 bits keep their upper eight: Pillow reads 16-bit colour so, and 16-bit grey follows it here.
 - Embedded colour profiles are not applied: at 224 px they change little, and they would expose one more parser to
-untrusted data.
+  untrusted data.
 - Only the first frame or page of a file is used.
 - Truncated files are rejected: `LOAD_TRUNCATED_IMAGES` stays off.
 """
@@ -59,7 +59,7 @@ REASONS = frozenset(
     }
 )  # fmt: skip
 WHITE = (255, 255, 255)
-BRIGHTNESS_PX = 64  # the side of the small picture that a perceptual hash is taken of
+BRIGHTNESS_PX = 64  # side of the small image used for the perceptual hash
 # More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
 MAX_JPEG_SCANS = 500
 
@@ -77,10 +77,10 @@ _SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the excess len
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is known of a photo without keeping its pixels.
+    """Properties of a photo, without its pixels.
 
     Attributes:
-        width: in pixels, upright, as `height`.
+        width: in pixels, after the EXIF rotation; same for `height`.
         brightness: (BRIGHTNESS_PX, BRIGHTNESS_PX) uint8, for `trainer.photos.duplicates.perceptual_hash`.
     """
 
@@ -90,7 +90,7 @@ class Measured:
 
 
 def load_decoders() -> None:
-    """Import all that decoding would import when it is needed first; afterwards it opens no file."""
+    """Import everything that decoding would import later, so that it opens no file afterwards."""
     Image.preinit()
     _register_heif()
 
@@ -169,7 +169,7 @@ def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height:
 
 
 def measure(data: bytes, limits: ImageSettings) -> Measured:
-    """Decode a photo at its full size, and say what a collection notes about it; raises as `load_rgb`."""
+    """Decode a photo at full size and measure it; raises as `load_rgb`."""
     image = _decode(data, limits, side_px=None)
     small = image.convert("L").resize((BRIGHTNESS_PX, BRIGHTNESS_PX), Image.Resampling.LANCZOS)
     return Measured(image.width, image.height, np.array(small))

@@ -33,9 +33,9 @@ class Trained:
     """A fitted, calibrated and evaluated head, not yet saved as a version.
 
     Attributes:
-        rarest: how the label with the fewest training photos does; None where none is rarer than the others.
-        novelty: tells photos that look like nothing that was learned.
-        holdout_refused: share of the holdout's photos that `novelty` does not know.
+        rarest: the label with the fewest training photos; None if no label is rarer than the others.
+        novelty: detects photos that are unlike all training photos.
+        holdout_refused: share of the holdout's photos that `novelty` refuses.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
         tuning: result of fine-tuning; None if not requested. If it is kept, `head` belongs to its block5, and `fitted`
             is the head before fine-tuning.

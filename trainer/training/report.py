@@ -91,7 +91,7 @@ def render(
         threshold=trained.threshold,
         doubt=trained.head.doubt,
         refused=trained.holdout_refused,
-        rarest=trained.rarest.in_words() if trained.rarest else "",
+        rarest=trained.rarest.describe() if trained.rarest else "",
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
@@ -156,17 +156,17 @@ def _figures_of(champion: Version | None) -> dict[str, Figure]:
 
 
 def _learning_charts(trained: Trained) -> list[str]:
-    """The path of the linear head's penalty; where a hidden layer was tried, its loss by epoch."""
+    """Chart of the linear head's loss by penalty; with a hidden layer, also of its loss by epoch."""
     linear, history = trained.fitted.linear, trained.fitted.history
     powers = [float(np.log10(point.value)) for point in linear.path]
-    deciders = "members that a fold left out" if linear.cross_validated else "validation, after calibration"
+    deciders = "left-out folds" if linear.cross_validated else "validation, after calibration"
     charts = [
         Chart(
             title="loss by strength of the linear head's penalty",
-            x_label="power of ten of the strength",
+            x_label="log10 of the strength",
             y_label="loss, nats",
             lines={
-                "photos it learned from": (powers, [point.train_loss for point in linear.path]),
+                "training photos": (powers, [point.train_loss for point in linear.path]),
                 deciders: (powers, [point.loss for point in linear.path]),
             },
             mark_x=powers[linear.chosen],

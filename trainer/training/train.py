@@ -225,7 +225,7 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "threshold": asdict(trained.threshold),
         "doubt": trained.head.doubt,
         "novelty": {"limit": trained.novelty.limit, "holdout_refused": trained.holdout_refused},
-        "rarest": trained.rarest.in_words() if trained.rarest else None,
+        "rarest": trained.rarest.describe() if trained.rarest else None,
         "l2_path": [asdict(point) for point in trained.fitted.linear.path],
         "l2_chosen": trained.fitted.linear.chosen,
         "l2_cross_validated": trained.fitted.linear.cross_validated,

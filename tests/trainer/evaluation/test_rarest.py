@@ -1,4 +1,4 @@
-"""The rarest label's figures are told, with what would help where it lies far below the others."""
+"""The rarest label is reported, with advice if its recall is far below the others'."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABELS = ("brazil", "china", "japan")
 
 
 def report(recalls: dict[str, float], n: int = 20) -> Report:
-    """Of n photos of each label, of which so many are right; the others are called the next label."""
+    """A report of n photos per label with these recalls; wrong answers are the next label."""
     indexes = np.repeat(np.arange(len(LABELS)), n)
     answers = np.concatenate(
         [
@@ -27,20 +27,20 @@ def report(recalls: dict[str, float], n: int = 20) -> Report:
     return evaluate(scores, indexes, groups, labels=LABELS, threshold=0.5, settings=settings)
 
 
-def test_a_rare_label_far_below_the_others_is_told_how_many_photos_would_help() -> None:
+def test_a_rare_label_far_below_the_others_gets_advice_on_more_photos() -> None:
     found = rarest(report({"brazil": 0.4, "china": 0.8, "japan": 0.9}), {"brazil": 12, "china": 50, "japan": 60})
     assert found is not None
-    assert found.in_words() == (
+    assert found.describe() == (
         "The rarest label, brazil (12 training photos), lies 45 points below the others. "
         "38 more photos of it, as many as the next label has, would help most."
     )
 
 
-def test_a_rare_label_that_does_as_well_as_the_others_asks_for_nothing() -> None:
+def test_a_rare_label_as_good_as_the_others_gets_no_advice() -> None:
     found = rarest(report({"brazil": 0.9, "china": 0.8, "japan": 0.8}), {"brazil": 12, "china": 50, "japan": 60})
     assert found is not None
-    assert found.in_words() == "The rarest label, brazil (12 training photos), lies 10 points above the others."
+    assert found.describe() == "The rarest label, brazil (12 training photos), lies 10 points above the others."
 
 
-def test_where_no_label_is_rarer_nothing_is_said() -> None:
+def test_without_a_rarer_label_there_is_no_report() -> None:
     assert rarest(report(dict.fromkeys(LABELS, 0.8)), {"brazil": 50, "china": 50, "japan": 60}) is None

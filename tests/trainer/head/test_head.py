@@ -262,7 +262,7 @@ def test_a_constant_feature_does_no_harm() -> None:
 
 
 @pytest.mark.parametrize("balance", ["weights", "none"])
-def test_a_rare_class_is_found_about_as_often_as_the_others(balance: str) -> None:
+def test_a_rare_class_has_about_the_same_recall_as_the_others(balance: str) -> None:
     """Twelve photos beside fifty, in more features than photos, where everything is separable."""
     n_draws, recalls = 6, np.zeros(3)
     for draw in range(n_draws):

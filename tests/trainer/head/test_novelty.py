@@ -1,4 +1,4 @@
-"""Photos that look like nothing that was learned are told apart, and few of the kind that was."""
+"""Photos unlike all training photos are detected, and few others are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = ("block3_conv3", "block5_conv3")  # 256 and 512 features
 
 
 def photos(n: int, *, seed: int, kind: int = 0) -> Floats:
-    """Features of photos of one kind: the same few directions, and some noise."""
+    """Features of photos of one kind: a few common directions with noise."""
     directions = np.abs(np.random.default_rng(kind).normal(0, 1, (6, 768)))
     rng = np.random.default_rng(seed)
     return np.abs(rng.dirichlet(np.ones(6), n) @ directions + rng.normal(0, 0.1, (n, 768))).astype(np.float32)
@@ -26,13 +26,13 @@ def novelty() -> Novelty:
     return Novelty.fit(photos(300, seed=1), photos(200, seed=2), layers=LAYERS)
 
 
-def test_few_photos_of_the_own_kind_are_refused_and_nearly_all_of_another(novelty: Novelty) -> None:
+def test_few_photos_of_the_same_kind_are_refused_and_almost_all_of_another(novelty: Novelty) -> None:
     assert novelty.is_known(photos(200, seed=2)).mean() >= 1 - REFUSED
     assert novelty.is_known(photos(500, seed=3)).mean() > 0.85
     assert novelty.is_known(photos(500, seed=4, kind=9)).mean() < 0.05
 
 
-def test_only_block5_counts_where_there_is_one(novelty: Novelty) -> None:
+def test_only_block5_is_used_if_it_is_among_the_layers(novelty: Novelty) -> None:
     changed = photos(50, seed=5)
     before = novelty.distances(changed)
     changed[:, :256] = 7.0
@@ -44,7 +44,7 @@ def test_a_photo_without_any_feature_is_not_known(novelty: Novelty) -> None:
     assert not novelty.is_known(np.zeros((1, 768), dtype=np.float32)).any()
 
 
-def test_what_is_saved_decides_the_same_when_loaded(novelty: Novelty, tmp_path: Path) -> None:
+def test_a_saved_novelty_decides_the_same_when_loaded(novelty: Novelty, tmp_path: Path) -> None:
     novelty.save(tmp_path)
     loaded = Novelty.load(tmp_path)
     assert loaded is not None
@@ -60,7 +60,7 @@ def test_a_version_without_it_has_none_and_a_damaged_file_is_an_error(tmp_path: 
         Novelty.load(tmp_path)
 
 
-def test_a_hundred_thousand_photos_are_thinned_out(tmp_path: Path) -> None:
+def test_references_of_100_000_photos_are_sampled(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).random((MAX_REFERENCES * 5, 8), dtype=np.float32)
     rows = np.concatenate([np.zeros((len(rows), 504), dtype=np.float32), rows], axis=1)
     novelty = Novelty.fit(rows, rows[:50], layers=("block5_conv3",))
@@ -69,6 +69,6 @@ def test_a_hundred_thousand_photos_are_thinned_out(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).stat().st_size < 50_000_000
 
 
-def test_fewer_photos_than_neighbours_will_do() -> None:
+def test_fewer_photos_than_neighbours_are_enough() -> None:
     novelty = Novelty.fit(photos(3, seed=1), photos(3, seed=1), layers=LAYERS)
     assert novelty.is_known(photos(3, seed=1)).all()

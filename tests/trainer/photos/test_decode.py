@@ -1,4 +1,4 @@
-"""No file takes the bot down: decoding happens elsewhere, within limits, and every file gets its answer."""
+"""Photos are decoded in child processes within limits, and every file gets an answer."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from trainer.photos.duplicates import perceptual_hash
 MIB = 1024 * 1024
 LIMITS = ImageSettings(decode_max_bytes=768 * MIB)
 PHOTO = hostile.encoded("JPEG")
-# Two million empty lines of a run-length BMP: legal, and slow enough to be caught at it.
+# Two million empty lines of a run-length BMP: valid, and slow enough for a timeout.
 SLOW = next(file.data for file in hostile.bombs() if file.name == "bomb/rle.bmp")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the memory limit")
 
@@ -47,7 +47,7 @@ def outcome(decoder: Decoder, data: bytes) -> str:
     return hostile.ARRAY
 
 
-def test_every_hostile_file_ends_in_an_array_or_a_refusal_that_fits() -> None:
+def test_every_hostile_file_gives_an_array_or_an_allowed_refusal() -> None:
     ends, wrong = {}, {}
     with Decoder(LIMITS) as decoder:
         before = decoder.pids()
@@ -84,7 +84,7 @@ def test_a_file_that_is_itself_too_much_for_a_child_is_too_heavy() -> None:
         assert outcome(decoder, PHOTO) == hostile.ARRAY
 
 
-def test_a_photo_that_takes_too_long_is_given_up_and_its_child_replaced() -> None:
+def test_a_photo_that_takes_too_long_is_refused_and_its_child_replaced() -> None:
     with Decoder(LIMITS, deadline_s=0.05) as decoder:
         before = set(decoder.pids())
         with pytest.raises(ImageError, match=r"more than 0\.05 s") as caught:
@@ -105,7 +105,7 @@ def test_a_child_that_hangs_is_replaced_and_the_next_photo_answered() -> None:
         assert outcome(decoder, PHOTO) == hostile.ARRAY
 
 
-def test_a_photo_whose_child_is_killed_by_somebody_else_is_answered_all_the_same() -> None:
+def test_a_photo_whose_child_is_killed_from_outside_is_still_answered() -> None:
     with Decoder(LIMITS, deadline_s=60) as decoder, ThreadPoolExecutor(2) as pool:
         assert [outcome(decoder, PHOTO) for _ in decoder.pids()] == [hostile.ARRAY, hostile.ARRAY]
         stopped = decoder.pids()
@@ -118,14 +118,14 @@ def test_a_photo_whose_child_is_killed_by_somebody_else_is_answered_all_the_same
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_child_sees_what_training_sees(decoder: Decoder, view: str) -> None:
+def test_a_child_gives_the_same_views_as_training(decoder: Decoder, view: str) -> None:
     (expected,) = images.prepare(PHOTO, LIMITS, [view])
     assert np.array_equal(decoder.prepare(PHOTO, view), expected)
     small = images.thumbnail(PHOTO, LIMITS, max_width=90, max_height=90)
     assert np.array_equal(decoder.thumbnail(PHOTO, max_width=90, max_height=90), small)
 
 
-def test_a_child_measures_what_the_whole_photo_would_be_measured_as(decoder: Decoder) -> None:
+def test_a_child_measures_the_same_as_this_process(decoder: Decoder) -> None:
     for name in ("JPEG", "PNG"):
         data = hostile.save(hostile.drawing().resize((333, 512)), name)
         rgb = images.load_rgb(data, LIMITS)
@@ -135,7 +135,7 @@ def test_a_child_measures_what_the_whole_photo_would_be_measured_as(decoder: Dec
 
 
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about broken EXIF
-def test_a_confined_child_decides_as_a_process_that_may_do_everything(decoder: Decoder) -> None:
+def test_a_confined_child_gives_the_same_results_as_this_process(decoder: Decoder) -> None:
     """What it could not import or open any more would be a refusal of a good photo."""
 
     def decide(prepare: Callable[[bytes], images.Pixels], data: bytes) -> tuple[str, bytes]:
@@ -161,7 +161,7 @@ def test_a_confined_child_decides_as_a_process_that_may_do_everything(decoder: D
         ("{'reason': 'damaged', 'message': 'x' * 10**6}, b''", "a message without an end"),
     ],
 )
-def test_a_child_that_answers_nonsense_is_replaced(answer: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_with_an_invalid_answer_is_replaced(answer: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         f"from trainer.photos import decode_child\ndecode_child._answer = lambda *_: ({answer})\ndecode_child._main()"
     )
@@ -175,7 +175,7 @@ def test_a_child_that_answers_nonsense_is_replaced(answer: str, what: str, monke
 
 
 @pytest.mark.parametrize("size", [None, [224], [0, 224], [-224, -224], [10**9, 10**9], ["224", "224"], 5])
-def test_a_size_that_no_photo_has_is_not_believed(size: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_size_in_an_answer_is_rejected(size: object, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "from trainer.photos import decode_child\n"
         f"decode_child._answer = lambda *_: ({{'size': {size!r}}}, bytes(64 * 64))\n"
@@ -183,13 +183,13 @@ def test_a_size_that_no_photo_has_is_not_believed(size: object, monkeypatch: pyt
     )
     monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
     with Decoder(LIMITS, n_children=1) as decoder:
-        with pytest.raises(ImageError, match="nonsense"):
+        with pytest.raises(ImageError, match="invalid answer"):
             decoder.measure(PHOTO)
-        with pytest.raises(ImageError, match="nonsense"):
+        with pytest.raises(ImageError, match="invalid answer"):
             decoder.thumbnail(PHOTO, max_width=224, max_height=224)
 
 
-def test_a_fault_of_ours_is_logged_and_no_photo_waits_for_ever(
+def test_a_bug_in_the_decoder_is_logged_and_the_photo_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     code = (
@@ -198,7 +198,7 @@ def test_a_fault_of_ours_is_logged_and_no_photo_waits_for_ever(
         "decode_child._main()"
     )
     monkeypatch.setattr(decode_process, "COMMAND", (sys.executable, "-c", code))
-    with Decoder(LIMITS, n_children=1) as decoder, pytest.raises(ImageError, match="failed over the photo"):
+    with Decoder(LIMITS, n_children=1) as decoder, pytest.raises(ImageError, match="failed on the photo"):
         decoder.prepare(PHOTO)
     assert "KeyError" in caplog.text
 
@@ -242,7 +242,7 @@ def test_the_children_end_with_the_bot_even_when_it_is_killed() -> None:
     assert alive == []
 
 
-def test_a_closed_decoder_says_so_and_leaves_no_process() -> None:
+def test_a_closed_decoder_raises_and_leaves_no_process() -> None:
     decoder = Decoder(LIMITS)
     decoder.start()
     pids = decoder.pids()
@@ -253,7 +253,7 @@ def test_a_closed_decoder_says_so_and_leaves_no_process() -> None:
         decoder.prepare(PHOTO)
 
 
-def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
+def test_closing_during_a_photo_does_not_refuse_the_photo() -> None:
     decoder = Decoder(LIMITS, deadline_s=60)
     decoder.start()
     outcome(decoder, PHOTO)
@@ -273,13 +273,13 @@ def test_closing_while_a_photo_is_at_work_is_no_verdict_on_the_photo() -> None:
         assert not isinstance(answer.exception(), ImageError)
 
 
-def test_what_can_be_refused_unopened_reaches_no_child() -> None:
+def test_files_refused_before_decoding_reach_no_child() -> None:
     never_started = Decoder(ImageSettings(max_bytes=1000))
     assert outcome(never_started, PHOTO) == "too_large"
     assert outcome(never_started, b"") == "empty"
     assert never_started.pids() == []
 
 
-def test_an_unknown_view_is_a_fault_of_ours(decoder: Decoder) -> None:
+def test_an_unknown_view_is_a_value_error(decoder: Decoder) -> None:
     with pytest.raises(ValueError, match="'left' is no view"):
         decoder.prepare(PHOTO, "left")

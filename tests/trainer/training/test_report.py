@@ -130,7 +130,7 @@ def test_a_deleted_photo_is_omitted_from_the_examples(trained: tuple[Settings, O
         (0.96, 0.834, "13 points above"),
         (0.5, 0.51, "1 point below"),
         (0.7, 0.7, "0 points above"),
-        (None, 0.5, "beside"),
+        (None, 0.5, "compared with"),
     ],
 )
 def test_a_difference_is_that_of_the_rounded_percentages(share: float | None, other: float | None, words: str) -> None:

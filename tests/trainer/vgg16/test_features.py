@@ -111,9 +111,7 @@ def test_the_average_of_the_last_map_equals_the_last_columns(backbone: Backbone)
     np.testing.assert_allclose(last, extracted.last_map.mean(axis=(1, 2)), rtol=1e-4)
 
 
-def test_photos_decoded_in_confined_processes_have_the_same_features_bit_by_bit(
-    backbone: Backbone, tmp_path: Path
-) -> None:
+def test_photos_decoded_in_confined_processes_have_bit_identical_features(backbone: Backbone, tmp_path: Path) -> None:
     photos = save_photos(tmp_path, 5)
     caches = [open_cache(tmp_path / name, backbone) for name in ("here", "elsewhere")]
     compute(photos, backbone, caches[0])
@@ -123,7 +121,7 @@ def test_photos_decoded_in_confined_processes_have_the_same_features_bit_by_bit(
     assert np.array_equal(here, elsewhere)
 
 
-def test_an_image_has_the_same_features_bit_by_bit_in_any_batch(backbone: Backbone) -> None:
+def test_an_image_has_bit_identical_features_in_any_batch(backbone: Backbone) -> None:
     images = noise(11)
     together = backbone.extract(images, batch_size=4).features
     order = np.random.default_rng(1).permutation(len(images))
