@@ -24,9 +24,9 @@ ROOT = Path(__file__).parent.parent
 GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PLACES = ("compose.yaml", "compose.gpu.yaml", "config.yaml", "Dockerfile", "deploy/dokocos.service", "Makefile")
 SAYING = [*GUIDES, *(ROOT / name for name in PLACES), *ROOT.glob(".github/**/*.yml")]
-MARK = "<!-- runnable -->"
+MARK = "\n<!-- runnable -->\n"  # on a line of its own
 MARKED = [str(path.relative_to(ROOT)) for path in GUIDES if MARK in path.read_text("utf-8")]
-RUNNABLE = re.compile(rf"{MARK}\n+((?:    .*\n)+)")
+RUNNABLE = re.compile(rf"{MARK}\n*((?:    .*\n)+)")
 QUICK = {
     "DOKOCOS_SOURCE__KIND": "folder",
     "DOKOCOS_SOURCE__FOLDER__PATH": "dogs",
