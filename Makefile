@@ -1,6 +1,6 @@
 # make demo    the whole job in the sandbox; ONCE=1: exit after the last answer
 # make test    lint, formatting, types and tests
-# make quick   the tests that matter for a change, for a minute at most
+# make quick   the tests that matter for a change, for about a minute
 # make setup   only the virtual environment; GPU=1: with TensorFlow for NVIDIA GPUs
 # make lint    lint, formatting, types, Dockerfile, secrets, advisories
 # make unit    all tests

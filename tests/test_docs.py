@@ -24,9 +24,9 @@ ROOT = Path(__file__).parent.parent
 GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PLACES = ("compose.yaml", "compose.gpu.yaml", "config.yaml", "Dockerfile", "deploy/dokocos.service", "Makefile")
 SAYING = [*GUIDES, *(ROOT / name for name in PLACES), *ROOT.glob(".github/**/*.yml")]
-MARK = "<!-- runnable -->"
+MARK = "\n<!-- runnable -->\n"  # on a line of its own
 MARKED = [str(path.relative_to(ROOT)) for path in GUIDES if MARK in path.read_text("utf-8")]
-RUNNABLE = re.compile(rf"{MARK}\n+((?:    .*\n)+)")
+RUNNABLE = re.compile(rf"{MARK}\n*((?:    .*\n)+)")
 QUICK = {
     "DOKOCOS_SOURCE__KIND": "folder",
     "DOKOCOS_SOURCE__FOLDER__PATH": "dogs",
@@ -76,7 +76,8 @@ def test_every_line_that_is_marked_runnable_runs(name: str, tmp_path: Path) -> N
     (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())
     paint_photos(tmp_path / "dogs", per_label=12, labels=("akita", "beagle", "shiba"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | QUICK | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+    environment = kept | QUICK | {"PATH": path, "PYTHONPATH": str(ROOT)}
     for line in lines(name):
         ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)  # noqa: S607
         assert ended.returncode == 0, f"{name}: {line}\n{ended.stdout}{ended.stderr}"
