@@ -21,6 +21,7 @@ class Exchange(BaseHTTPRequestHandler):
     """One request, with helpers to answer it."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the ACK of its headers
     server: Server
 
     def do_GET(self) -> None:

@@ -156,7 +156,7 @@ def test_versions_are_promoted_and_rolled_back_by_hand(registry: Registry, tmp_p
 def test_models_shows_times_as_champion_and_damaged_versions(registry: Registry, tmp_path: Path) -> None:
     first, second, third = registry.names()
     (registry.folder / third / "head.npz").unlink()
-    found = trainer("models", DOKOCOS_DATA_DIR=str(tmp_path))
+    found = trainer("models", DOKOCOS_DATA_DIR=str(tmp_path), COLUMNS="200")  # wide enough for the path in a message
     assert f"{second} *" in found.stdout
     assert f"{first}  " in found.stdout
     assert " to now" in found.stdout

@@ -59,7 +59,7 @@ def answer(stranger: Stranger, question: int) -> dict[str, Any]:
     ids=str,
 )
 def test_a_mention_on_a_server_that_is_not_mastodon_is_answered_once(ways: Ways, tmp_path: Path) -> None:
-    with at_home(ways) as stranger, bot_at(stranger, tmp_path) as bot:
+    with at_home(ways) as stranger, bot_at(stranger, tmp_path, mastodon={"catch_up_every_s": 0.2}) as bot:
         before = stranger.ask(tell=False)
         reply = answer(stranger, before)
         until(lambda: bot.stream.is_open or not ways.streams)

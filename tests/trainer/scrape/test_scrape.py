@@ -528,7 +528,7 @@ def test_web_pages_instead_of_images_stop_the_scrape_and_refuse_no_photo_finally
     for _ in range(4):
         report = run(settings, manifest)
         assert f"{MAX_FAILURES} images in a row" in report.problems[0]
-        assert len(gallery.fetched()) < 24
+        assert len(gallery.fetched()) <= 24  # the page that was begun, of 40
     for photo_id in range(40):
         gallery.answer(photo_id, jpeg(photo_id))
     run(settings, manifest)
