@@ -144,3 +144,27 @@ def test_every_section_refuses_unknown_keys() -> None:
 def test_an_address_with_other_letters_has_one_spelling(tmp_path: Path, written: str) -> None:
     settings = load(tmp_path, f"mastodon: {{base_url: {written}}}")
     assert settings.mastodon.base_url == "https://xn--bcher-kva.example"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PORT",
+        "PORT_3000_TCP",
+        "PORT_3000_TCP_ADDR",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "TEST_WEIGHTS",
+    ],
+)
+def test_variables_that_are_no_settings_of_ours_are_passed_over(tmp_path: Path, name: str) -> None:
+    assert load(tmp_path, **{f"DOKOCOS_{name}": "tcp://10.0.0.1:3000"}) == bot.config.Settings()
+
+
+def test_a_variable_that_is_nearly_a_setting_is_still_an_error(tmp_path: Path) -> None:
+    assert "DOKOCOS_PORTS" in error(tmp_path, DOKOCOS_PORTS="1")
+
+
+def test_a_path_with_a_carriage_return_is_an_error(tmp_path: Path) -> None:
+    assert "control character" in error(tmp_path, DOKOCOS_DATA_DIR="data\r")

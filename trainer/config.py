@@ -7,6 +7,7 @@ error. The message names the key, the value, the allowed values and the closest 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from trainer.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 ENV_PREFIX = "DOKOCOS_"
+FOR_TESTS = "DOKOCOS_TEST_"
+# What orchestrators set for every service, here one called dokocos: DOKOCOS_PORT=tcp://..., DOKOCOS_SERVICE_HOST, ...
+SERVICE_LINK = re.compile(r"PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?|SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)")
 DEFAULT_PATH = Path("config.yaml")
 # Sections of the same file that other packages read; the trainer ignores them.
 FOREIGN_SECTIONS = frozenset({"mastodon", "bot", "schedule"})
@@ -47,6 +53,13 @@ FromText = BeforeValidator(_from_yaml_text)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _plain_path(path: Path) -> Path:
+    """Refuse what a file with Windows line ends makes of a path. Raises ValueError."""
+    if any(ord(letter) < ord(" ") for letter in str(path)):
+        raise ValueError(f"{str(path)!r} holds a control character; was it copied from a file with other line ends?")
+    return path
 
 
 class Section(BaseModel):
@@ -184,7 +197,7 @@ class EvaluateSettings(Section):
 class Settings(Section):
     """All settings of the trainer; the program writes only into `data_dir`."""
 
-    data_dir: Path = Path("data")
+    data_dir: Annotated[Path, AfterValidator(_plain_path)] = Path("data")
     log: LogSettings = LogSettings()
     web: WebSettings = WebSettings()
     images: ImageSettings = ImageSettings()
@@ -274,7 +287,10 @@ def _merge_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[
     """Write DOKOCOS_A__B=value into raw["a"]["b"]; returns which variable set which key."""
     origin = {}
     for name, value in sorted(environ.items()):
-        if not name.startswith(ENV_PREFIX):
+        if not name.startswith(ENV_PREFIX) or name.startswith(FOR_TESTS):
+            continue
+        if SERVICE_LINK.fullmatch(name.removeprefix(ENV_PREFIX)):
+            logger.debug("ignored the variable of a service link name=%s", name)
             continue
         keys = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
         level = raw

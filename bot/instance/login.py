@@ -5,15 +5,20 @@ Source: https://docs.joinmastodon.org/client/authorized/
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 from mastodon import Mastodon
 from mastodon.errors import MastodonError
 
 from bot.errors import InstanceError, Transient
 from bot.instance.credentials import APP_FILE, TOKEN_FILE, read_private_json, write_private_json
+from bot.instance.transport import Transport
 from trainer.web.connections import innermost
+
+logger = logging.getLogger(__name__)
 
 # In this order for: the bot's account; threads and the stream; mentions; mutes and blocks; replies; pictures; the
 # policy for private mentions. No other scope is requested.
@@ -72,8 +77,8 @@ class Login:
             token = api.log_in(
                 code=code.strip(), redirect_uri=OUT_OF_BAND, scopes=list(SCOPES), allow_http=self.allow_http
             )
-        except KeyError:
-            # A token without a list of scopes has those that were requested (RFC 6749, 5.1).
+        except (KeyError, AttributeError, TypeError):
+            # A token without a readable list of scopes has those that were requested (RFC 6749, 5.1).
             token = api.access_token
         except MastodonError as error:
             raise InstanceError(
@@ -89,23 +94,42 @@ class Login:
         wanted = {"base_url": self.base_url, "scopes": " ".join(SCOPES)}
         held = read_private_json(path) or {}
         if all(held.get(name) == value for name, value in wanted.items()) and held.get("client_id"):
-            return str(held["client_id"]), str(held.get("client_secret", ""))
+            app = str(held["client_id"]), str(held.get("client_secret", ""))
+            if self._is_known(*app):
+                return app
+            logger.warning("%s has forgotten this bot's app; it is registered again", self.base_url)
+        client_id, client_secret = self._register()
+        write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
+        return client_id, client_secret
+
+    def _is_known(self, client_id: str, client_secret: str) -> bool:
+        """Whether the instance still knows an app; one that does not say so clearly does."""
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
         try:
-            client_id, client_secret = Mastodon.create_app(
-                "dokocos",
-                scopes=list(SCOPES),
-                redirect_uris=OUT_OF_BAND,
-                api_base_url=self.base_url,
-                request_timeout=self.timeout_s,
-                user_agent=self.user_agent,
-            )
-        except (MastodonError, KeyError, TypeError) as error:
+            answer = self._post("/oauth/token", form | {"scope": "read:accounts"})
+            return not (answer.status_code in (400, 401) and answer.json().get("error") == "invalid_client")
+        except (requests.RequestException, ValueError, AttributeError):
+            return True
+
+    def _register(self) -> tuple[str, str]:
+        # Not by Mastodon.py, which keeps the server's reason for a refusal to itself.
+        form = {"client_name": "dokocos", "redirect_uris": OUT_OF_BAND, "scopes": " ".join(SCOPES)}
+        try:
+            answer = self._post("/api/v1/apps", form)
+            if not answer.ok:
+                raise MastodonError("no app", _reason(answer))
+            app = answer.json()
+            return str(app["client_id"]), str(app.get("client_secret", ""))
+        except (MastodonError, requests.RequestException, KeyError, TypeError, ValueError) as error:
             raise Transient(
                 f"{self.base_url}: no app can be registered: {_detail(error)}; is it a Mastodon server, and reachable?",
                 outage=True,
             ) from error
-        write_private_json(path, wanted | {"client_id": client_id, "client_secret": client_secret})
-        return client_id, client_secret
+
+    def _post(self, path: str, form: dict[str, str]) -> requests.Response:
+        with Transport(self.base_url) as session:
+            headers = {"User-Agent": self.user_agent}
+            return session.post(f"{self.base_url}{path}", data=form, headers=headers, timeout=self.timeout_s)
 
     def _api(self, client_id: str, client_secret: str) -> Mastodon:
         return Mastodon(
@@ -117,6 +141,16 @@ class Login:
             mastodon_version="4.0.0",
             user_agent=self.user_agent,
         )
+
+
+def _reason(answer: requests.Response) -> str:
+    """The server's words about a refusal, else its status."""
+    try:
+        said = answer.json()
+        words = said.get("error_description") or said.get("error")
+    except (ValueError, AttributeError):
+        words = None
+    return f"HTTP {answer.status_code} {words or answer.reason}".strip()
 
 
 def _detail(error: BaseException) -> str:

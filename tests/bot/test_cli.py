@@ -202,9 +202,11 @@ def test_a_wrong_code_is_a_clear_error(world: World, run: Any) -> None:
     assert not (world.data_dir / "mastodon_token").exists()
 
 
-def test_a_token_without_a_list_of_scopes_is_stored(run: Any, world: World) -> None:
+@pytest.mark.parametrize("scope", [{}, {"scope": None}, {"scope": ["read"]}, {"scope": 5}])
+def test_a_token_without_a_readable_list_of_scopes_is_stored(run: Any, world: World, scope: dict[str, Any]) -> None:
     def grant(exchange: Exchange) -> None:
-        answers = {"/api/v1/apps": {"client_id": "a", "client_secret": "b"}, "/oauth/token": {"access_token": "s3cret"}}
+        token = {"access_token": "s3cret", **scope}
+        answers = {"/api/v1/apps": {"client_id": "a", "client_secret": "b"}, "/oauth/token": token}
         exchange.reply(json.dumps(answers[exchange.path]).encode(), Content_Type="application/json")
 
     with serving() as server:
@@ -214,12 +216,33 @@ def test_a_token_without_a_list_of_scopes_is_stored(run: Any, world: World) -> N
     assert json.loads((world.data_dir / "mastodon_token").read_text())["access_token"] == "s3cret"
 
 
+def test_an_app_that_the_instance_has_forgotten_is_registered_again(
+    run: Any, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    forgotten = {"base_url": world.url, "scopes": " ".join(SCOPES), "client_id": "gone", "client_secret": "gone"}
+    write_private_json(world.data_dir / "mastodon_app.json", forgotten)
+    run("login", world.url, "--no-browser")
+    held = json.loads((world.data_dir / "mastodon_app.json").read_text())
+    assert held["client_id"] != "gone"
+    assert caplog.text.count("has forgotten this bot's app; it is registered again") == 1
+    run("login", world.url, "--no-browser")
+    assert json.loads((world.data_dir / "mastodon_app.json").read_text()) == held
+
+
+def test_the_reason_why_an_instance_registers_no_app_is_told(run: Any) -> None:
+    with serving() as server:
+        body = b'{"error": "Validation failed: Scopes are not known here"}'
+        server.posted = answer(422, body, Content_Type="application/json")
+        _, output = run("login", server.url, "--no-browser")
+    assert "no app can be registered: HTTP 422 Validation failed: Scopes are not known here" in output
+
+
 def test_an_instance_that_registers_no_app_is_a_clear_error(run: Any) -> None:
     with serving() as server:
         server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
         status, output = run("login", server.url, "--no-browser")
     assert status == 1
-    assert "no app can be registered: the answer has no 'client_id'" in output
+    assert "no app can be registered: HTTP 429 Too many requests" in output
 
 
 @pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])
