@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import stat
@@ -13,6 +14,8 @@ from typing import Any
 
 from bot.config import Settings, home_url
 from trainer.errors import ConfigError, StorageError
+
+logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "mastodon_token"  # noqa: S105 - a file's name
 APP_FILE = "mastodon_app.json"
@@ -81,13 +84,17 @@ def read_private_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            facts = os.fstat(file.fileno())
             text = file.read()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if mode & 0o077:
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & 0o077 and facts.st_uid != os.geteuid() and not mode & 0o022:
+        # A mounted secret: readable by a group, and not ours to change.
+        logger.warning("%s: others can read it (mode %04o), and it is not this user's to change", path, mode)
+    elif mode & 0o077:
         raise ConfigError(f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`")
     try:
         held = json.loads(text)

@@ -70,8 +70,8 @@ class Texts:
     def language(self, code: str | None, text: str) -> str:
         """The language to answer in: the status' own, else guessed from its letters, else English."""
         if code:
-            base = code.lower().split("-")[0].split("_")[0]
-            return base if base in self.templates else FALLBACK
+            whole = code.lower().replace("_", "-")
+            return next((each for each in (whole, _base(whole)) if each in self.templates), FALLBACK)
         japanese = "ja" in self.templates and (_KANA.search(text) or _KANJI.search(text))
         return "ja" if japanese else FALLBACK
 
@@ -86,6 +86,8 @@ def load_texts(path: Path | None = None) -> Texts:
     if path is not None:
         added = {name: blocks[FALLBACK][name] for name in ADDED}
         blocks = {language: {**added, **block} for language, block in _merged(blocks, _read(path)).items()}
+    # pt-br lacks what pt has; only a language of which nothing is here must be complete.
+    blocks = {language: {**blocks.get(_base(language), {}), **block} for language, block in blocks.items()}
     faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
         raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))
@@ -107,7 +109,15 @@ def _read(file: Path) -> dict[Any, Any]:
         raise ConfigError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(blocks, dict) or not all(isinstance(block, dict) and block for block in blocks.values()):
         raise ConfigError(f"{file}: must contain a block of `name: text` lines for each language, e.g. {FALLBACK}")
-    return blocks
+    for language in blocks:
+        if not isinstance(language, str):
+            raise ConfigError(f"{file}: the language {language} is no text; in YAML `no` means false: write `'no':`")
+    return {language.lower().replace("_", "-"): block for language, block in blocks.items()}
+
+
+def _base(language: str) -> str:
+    """The language without a region or script: pt for pt-br."""
+    return language.split("-")[0]
 
 
 def _merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any]:

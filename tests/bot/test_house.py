@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,21 @@ def test_a_secret_is_in_no_log_line_nor_traceback(capsys: pytest.CaptureFixture[
     assert written.count("[secret]") >= 2
     if format_ == "json":
         assert [json.loads(line)["level"] for line in written.splitlines()] == ["INFO", "ERROR"]
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o444])
+def test_a_mounted_secret_that_is_not_ours_to_change_is_taken_with_a_warning(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="run `chmod 600"):
+        read_private_json(path)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert read_private_json(path) == {"access_token": TOKEN}
+    assert "others can read it" in caplog.text
+    assert TOKEN not in caplog.text
+    path.chmod(0o666)
+    with pytest.raises(ConfigError):
+        read_private_json(path)

@@ -115,3 +115,26 @@ def test_a_file_without_texts_is_a_clear_error(tmp_path: Path, content: str) -> 
 @pytest.mark.parametrize("text", ["stop :blob-cat:", "stop :+1:", ":x@example.social: Stop!", "stop :blob_cat:"])
 def test_a_custom_emoji_beside_a_word_changes_nothing(text: str) -> None:
     assert load_texts().request(text) == "stop"
+
+
+def test_a_language_that_yaml_takes_for_false_is_told_to_be_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "texts.yaml"
+    path.write_text("no:\n  sure: '{gallery}'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="write `'no':`"):
+        load_texts(path)
+
+
+def test_a_language_with_a_region_is_used_and_falls_back_to_the_language_and_to_english(tmp_path: Path) -> None:
+    portuguese = BLOCKS["en"] | {"sure": "pt {gallery}", "unsure": "pt? {gallery}"}
+    path = tmp_path / "texts.yaml"
+    path.write_text(yaml.safe_dump({"pt": portuguese, "pt-BR": {"sure": "br {gallery}"}}), encoding="utf-8")
+    texts = load_texts(path)
+    assert [texts.language(code, "") for code in ("pt-BR", "pt_BR", "pt-PT", "pt", "fr-CA")] == [
+        "pt-br",
+        "pt-br",
+        "pt",
+        "pt",
+        "en",
+    ]
+    assert texts.say("pt-br", "sure", gallery="x") == "br x"
+    assert texts.say("pt-br", "unsure", gallery="x") == "pt? x"
