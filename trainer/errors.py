@@ -18,12 +18,21 @@ class FetchError(ProjectError):
     Attributes:
         retry_after_s: seconds to wait before a retry; None when a retry is no use.
         status: the HTTP status; None when there was no response.
+        too_large: there are more bytes than were asked for.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        status: int | None = None,
+        too_large: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.status = status
+        self.too_large = too_large
 
 
 class ImageError(ProjectError):

@@ -67,16 +67,22 @@ class PhotoReader:
                 raise Transient("an attachment is still being processed by its server", outage=False)
             return Unseen("no_preview")
         passing: FetchError | None = None
+        too_large = False
         for url in attachment.urls:
             try:
-                return self.fetcher.get(url, max_bytes=self.max_bytes).body
+                found = self.fetcher.get(url, max_bytes=self.max_bytes)
+                if found.body and "html" not in found.headers.get("content-type", ""):
+                    return found.body
+                # A web page in the photo's place is a proxy's or a login's; the photo may be there another time.
+                passing = FetchError("there is a web page, or nothing, in the photo's place", retry_after_s=0.0)
             except FetchError as error:
                 logger.info("not fetched kind=%s error=%s", attachment.kind, error)
+                too_large |= error.too_large
                 if error.retry_after_s is not None:
                     passing = error
         if passing is not None and not last_try:
             raise Transient(str(passing), outage=False) from passing
-        return Unseen("gone")
+        return Unseen("too_large" if too_large else "gone")
 
     def _predict(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
         view = self.predictor.wait_until_ready().view

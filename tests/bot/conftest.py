@@ -94,7 +94,7 @@ class World:
 
     def settings(self, **sections: dict[str, Any]) -> Settings:
         """Settings for tests; each section's values replace the quick defaults."""
-        merged = {name: values | sections.get(name, {}) for name, values in QUICK.items()}
+        merged = {name: QUICK.get(name, {}) | sections.get(name, {}) for name in QUICK | sections}
         merged["mastodon"] = {"base_url": self.url} | merged["mastodon"]
         return Settings.model_validate({"data_dir": self.data_dir} | merged)
 

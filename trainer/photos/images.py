@@ -62,6 +62,8 @@ WHITE = (255, 255, 255)
 BRIGHTNESS_PX = 64  # side of the small image used for the perceptual hash
 # More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
 MAX_JPEG_SCANS = 500
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -179,7 +181,7 @@ def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image
     check_bytes(data, limits)
     _register_heif()
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
         _check_size(image, limits)
         _check_frames(image, limits)
         if side_px is not None and image.format in ("JPEG", "MPO"):
@@ -190,6 +192,19 @@ def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image
         raise
     except Exception as error:  # the libraries raise many types: KeyError, struct.error, SystemError, ...
         raise _explain(error, data) from error
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without its texts and its colour profile, which Pillow would unpack; anything else as it is."""
+    if not data.startswith(PNG):
+        return data
+    kept, at = [PNG], len(PNG)
+    while len(length := data[at : at + 4]) == 4:
+        end = at + 12 + int.from_bytes(length)
+        if data[at + 4 : at + 8] not in PNG_TEXTS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
 
 
 @cache
@@ -272,6 +287,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     cutout = image.convert("RGBA")
+    if image.format == "BMP" and cutout.getchannel("A").getextrema() == (0, 0):
+        return cutout.convert("RGB")  # many programs leave this byte at 0 and mean a picture without transparency
     laid_on_white = Image.new("RGB", cutout.size, WHITE)
     laid_on_white.paste(cutout, mask=cutout)
     return laid_on_white

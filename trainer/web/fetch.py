@@ -206,7 +206,7 @@ def _join(url: str, target: str) -> str:
 
 def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:
     """Read the body in pieces of any size: waiting for full chunks could exceed the deadline."""
-    too_large = FetchError(f"{safe_url(url)}: more than {max_bytes:,} bytes; not fetched")
+    too_large = FetchError(f"{safe_url(url)}: more than {max_bytes:,} bytes; not fetched", too_large=True)
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise too_large

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit
+
 import pytest
 
+from sandbox.faults import Fault
 from tests.bot.conftest import World, until
 
 
@@ -46,3 +50,17 @@ def test_beside_a_known_photo_only_that_one_has_a_gallery(world: World) -> None:
 def test_naming_no_gallery_can_be_switched_off(world: World) -> None:
     with world.bot(bot={"refuse_unknown": False}):
         assert "gallery." in world.answer(world.ask(label="unknown")).text
+
+
+def test_a_web_page_in_the_photos_place_is_tried_again(world: World) -> None:
+    question = world.ask()
+    (media,) = question.media
+    path = urlsplit(world.instance.entities.media(media)["url"]).path
+    world.instance.faults.add(Fault.model_validate({"path": re.escape(path), "times": 2, "kind": "html"}))
+    with world.bot():
+        assert "Japan gallery" in world.answer(question).text
+
+
+def test_a_photo_with_more_bytes_than_are_fetched_is_called_too_large(world: World) -> None:
+    with world.bot(images={"max_bytes": 100}):
+        assert "too large" in world.answer(world.ask()).text

@@ -1,6 +1,9 @@
 """Any bytes give the right image, or an `ImageError` with the reason."""
 
+import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -207,3 +210,32 @@ def test_flipped_bits_give_an_array_or_an_image_error(name: str, data: st.DataOb
 @given(st.sampled_from(hostile.FORMATS), st.integers(0, 64), st.binary(max_size=400))
 def test_noise_after_a_valid_beginning_gives_an_image_error(name: str, kept: int, noise: bytes) -> None:
     assert outcome(hostile.encoded(name)[:kept] + noise, SMALL) != hostile.ARRAY
+
+
+def _png_chunk(name: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"zTXt"])
+def test_texts_and_profiles_of_a_png_are_not_unpacked(name: bytes) -> None:
+    """One of 1.1 MB is more than Pillow unpacks."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 40)).save(out, "PNG")
+    plain = out.getvalue()
+    chunk = _png_chunk(name, b"name\0\0" + zlib.compress(bytes(1_100_000)))
+    heavy = plain[:33] + chunk + plain[33:]  # after the header
+    with pytest.raises(ValueError, match="Decompressed data too large"):
+        Image.open(io.BytesIO(heavy)).load()
+    np.testing.assert_array_equal(load_rgb(heavy, ImageSettings()), load_rgb(plain, ImageSettings()))
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, (200, 30, 40)), (255, (200, 30, 40))])
+def test_a_bmp_that_is_transparent_everywhere_is_the_picture_that_it_holds(
+    alpha: int, expected: tuple[int, int, int]
+) -> None:
+    header = struct.pack("<IiiHHIIiiII", 108, 40, -40, 1, 32, 3, 40 * 40 * 4, 2835, 2835, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(108 - 40 - 16 - 4)
+    pixels = bytes([expected[2], expected[1], expected[0], alpha]) * (40 * 40)
+    start = 14 + len(header) + len(masks)
+    data = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + masks + pixels
+    assert tuple(load_rgb(data, ImageSettings())[20, 20]) == expected
