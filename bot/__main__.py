@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bot.config import Settings, home_url, load_settings
+from bot.config import Settings, home_url, load_settings, without_token
 from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
 
@@ -249,7 +249,8 @@ def _serve(config: Path | None) -> None:
     # Neither the children nor a crash report of theirs can tell what they do not inherit; what the kernel keeps of it
     # is closed to them as well.
     hide_memory()
-    os.environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
+    for variable in os.environ.keys() - without_token(os.environ):
+        del os.environ[variable]
     last_lines = log.set_up(settings.log, secrets=[token])
     with Decoder(settings.images) as decoder:
         subprocesses = Subprocesses(settings.schedule, settings.data_dir / "log", config=config)

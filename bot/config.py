@@ -39,6 +39,12 @@ def home_url(text: str) -> str:
     return f"{parts.scheme}://{name}{'' if is_usual else f':{port}'}"
 
 
+def without_token(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the variables that hold, or were meant to hold, the access token."""
+    held = ("dokocos_mastodon", "dokocos_mastodon__access_token")
+    return {name: value for name, value in environ.items() if name.lower() not in held}
+
+
 class MastodonSettings(Section):
     """The bot's instance, the token, and the timing of calls."""
 

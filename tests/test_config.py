@@ -166,5 +166,11 @@ def test_a_variable_that_is_nearly_a_setting_is_still_an_error(tmp_path: Path) -
     assert "DOKOCOS_PORTS" in error(tmp_path, DOKOCOS_PORTS="1")
 
 
+def test_a_secret_in_a_sections_place_is_not_shown(tmp_path: Path) -> None:
+    said = error(tmp_path, DOKOCOS_MASTODON="s3cret")
+    assert "DOKOCOS_MASTODON" in said
+    assert "s3cret" not in said
+
+
 def test_a_path_with_a_carriage_return_is_an_error(tmp_path: Path) -> None:
     assert "control character" in error(tmp_path, DOKOCOS_DATA_DIR="data\r")

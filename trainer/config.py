@@ -314,7 +314,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], origin: Mapping[tuple
     if detail["type"] == "extra_forbidden":
         return f"{where}: no such key; {_nearest(keys, model)}"
     allowed = re.sub(r"^(Input should be |Value error, )", "", detail["msg"])
-    if keys and keys[-1] == "access_token":
+    # A secret may have been put in the place of the section that it belongs to.
+    if (keys and keys[-1] == "access_token") or detail["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: allowed: {allowed}"
     given = detail["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r} is not allowed; "

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from bot.config import ScheduleSettings
+from bot.config import ScheduleSettings, without_token
 from trainer.errors import ProjectError
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ class Subprocesses:
         self._settings = settings
         self._log_dir = log_dir
         self._command = [*command, *(["--config", str(config)] if config else [])]
-        self._environ = dict(os.environ if environ is None else environ)
-        self._environ.pop("DOKOCOS_MASTODON__ACCESS_TOKEN", None)
+        self._environ = without_token(os.environ if environ is None else environ)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self._stopping = False

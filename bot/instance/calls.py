@@ -153,7 +153,7 @@ class Calls:
     def _on_response(self, response: requests.Response, **_: object) -> None:
         """Hook of the session: sees every response, also those that Mastodon.py cannot use."""
         self._local.answer = response
-        with suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
             self._server_clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:

@@ -38,9 +38,10 @@ class Database:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def vacuum(self) -> None:
-        """Returns the space of deleted rows to the file system."""
+        """Returns the space of deleted rows to the file system; what they held is in no file afterwards."""
         with self._lock:
             self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Closes the file; later calls fail."""

@@ -116,7 +116,7 @@ def open_database(path: Path, *, heal: bool) -> sqlite3.Connection:
             "Python or a newer system"
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             return _connect(path)
         except sqlite3.DatabaseError as error:
@@ -157,6 +157,9 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)
+    with suppress(OSError):  # not every file system has modes
+        path.chmod(0o600)  # SQLite gives the files beside it the same one
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
@@ -168,6 +171,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         # thread, as the thread of each mention from before the start is checked.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA journal_size_limit = 1000000")
+        connection.execute("PRAGMA secure_delete = ON")
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

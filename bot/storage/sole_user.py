@@ -20,7 +20,7 @@ def sole_user(data_dir: Path) -> Iterator[None]:
     """
     path = data_dir / "bot.lock"
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         file: IO[str] = path.open("w")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error}; this user must be able to write data_dir") from error

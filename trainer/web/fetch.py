@@ -228,12 +228,12 @@ def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
         return float(asked)
     try:
         at = email.utils.parsedate_to_datetime(asked) if asked else _reset_at(headers, now)
-    except ValueError:
+        if at is None:
+            return None
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max((at - now).total_seconds(), 0.0)
+    except (ValueError, OverflowError):  # the latter for absurd years and zones
         return None
-    if at is None:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max((at - now).total_seconds(), 0.0)
 
 
 def _reset_at(headers: Mapping[str, str], now: datetime) -> datetime | None:

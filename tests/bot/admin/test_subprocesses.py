@@ -82,8 +82,11 @@ def test_a_child_that_takes_too_much_memory_fails_alone(tmp_path: Path) -> None:
     assert "MemoryError" in ended.stderr_tail
 
 
-def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOKOCOS_MASTODON__ACCESS_TOKEN", "s3cret")
+@pytest.mark.parametrize(
+    "name", ["DOKOCOS_MASTODON__ACCESS_TOKEN", "DOKOCOS_Mastodon__access_token", "DOKOCOS_MASTODON"]
+)
+def test_a_child_never_sees_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "s3cret")
     script = "import os\nprint('s3cret' in str(os.environ))"
     assert subprocesses(tmp_path, script).run("train").last_line == "False"
 

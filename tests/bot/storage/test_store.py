@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -238,6 +240,33 @@ def test_pruning_ten_thousand_mentions_leaves_a_small_file(store: Store, clock: 
     assert store.inbox.counts() == {}
     store.close()
     assert (tmp_path / "bot.sqlite3").stat().st_size < 100_000
+
+
+def test_no_other_user_can_read_the_database(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = tmp_path / "data" / "bot.sqlite3"
+        Store(path).close()
+        path.chmod(0o644)  # as versions from before left it
+        with closing(Store(path)) as store:
+            put(store, 1)
+            modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in (path.parent, *path.parent.iterdir())}
+    finally:
+        os.umask(before)
+    assert modes == {"data": 0o700, "bot.sqlite3": 0o600, "bot.sqlite3-wal": 0o600, "bot.sqlite3-shm": 0o600}
+
+
+def test_what_is_pruned_is_in_no_file_any_more(store: Store, clock: Clock, tmp_path: Path) -> None:
+    put(store, 1, account_id="pruned-account")
+    store.inbox.finish("1", Outcome("answered"))
+
+    def held() -> bool:
+        return any(b"pruned-account" in each.read_bytes() for each in tmp_path.iterdir())
+
+    assert held()
+    clock.now += 100
+    assert store.inbox.prune(before=clock.now) == 1
+    assert not held()
 
 
 def test_a_locked_database_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

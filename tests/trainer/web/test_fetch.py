@@ -321,7 +321,7 @@ def test_the_wait_time_of_the_server_is_used(server: Server, headers: dict[str, 
     assert 40 <= fetcher.slept[0] <= 50
 
 
-@pytest.mark.parametrize("asked", ["soon", "-5", "", "9" * 400, "nan"])
+@pytest.mark.parametrize("asked", ["soon", "-5", "", "9" * 400, "nan", "Mon, 02 Mar 2026 12:00:00 +99999999999999"])
 def test_an_invalid_wait_time_is_replaced_by_the_default(server: Server, asked: str) -> None:
     server.answers["/"] = in_turn(status(503, Retry_After=asked, X_RateLimit_Reset="x" + asked), b"now")
     with Patient() as fetcher:
