@@ -189,6 +189,8 @@ class Stranger:
         with self.lock:
             key = request.headers.get("Idempotency-Key", "")
             if key not in self.keys:
+                if "in_reply_to_id" in form and self._number(form["in_reply_to_id"]) not in self.statuses:
+                    return STATUS_404
                 more: Json = {name: form[name] for name in ("visibility", "language") if name in form}
                 more["media"] = form.getlist("media_ids[]")
                 more["in_reply_to_id"] = form.get("in_reply_to_id")
