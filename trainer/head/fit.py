@@ -85,7 +85,8 @@ def fit_head(
 ) -> FittedHead:
     """Fit a head.
 
-    The same arrays and settings give a bit-identical head on the same machine; no global seed is changed.
+    The same arrays and settings give a bit-identical head on the same machine with the same number of threads; no
+    global seed is changed.
 
     Args:
         features: (n, n_views, d); each view of a photo is one training row.

@@ -112,7 +112,7 @@ def fit_linear(
     strengths: Sequence[float] = STRENGTHS,
     progress: Callable[[int, int], None] | None = None,
 ) -> LinearFit:
-    """Fit a linear head; the same rows give a bit-identical head on the same machine.
+    """Fit a linear head; the same rows, machine and number of BLAS threads give a bit-identical head.
 
     Args:
         empty: a head with labels and standardisation, but no layers.
