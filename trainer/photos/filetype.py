@@ -33,6 +33,8 @@ _OTHER_IMAGES = (
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
     (b"\xff\x0a", "a JPEG XL image"),
     (b"\x00\x00\x01\x00", "a Windows icon"),
+    (b"\x00\x00\x02\x00\x00", "a Targa image"),
+    (b"\x00\x00\x0a\x00\x00", "a Targa image"),
     (b"\x00\x00\x02\x00", "a Windows cursor"),
     (b"icns", "a macOS icon"),
     (b"DDS ", "a DirectDraw surface"),

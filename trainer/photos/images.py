@@ -20,12 +20,14 @@ Design decisions:
 - Embedded colour profiles are not applied: at 224 px they change little, and they would expose one more parser to
   untrusted data.
 - Only the first frame or page of a file is used.
-- Truncated files are rejected: `LOAD_TRUNCATED_IMAGES` stays off.
+- Truncated files are rejected: `LOAD_TRUNCATED_IMAGES` stays off. Those that lack only what comes after the picture are
+  not truncated (`trainer.photos.endings`).
 """
 
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,7 +48,7 @@ from pillow_heif import register_heif_opener
 
 from trainer.config import VIEWS, ImageSettings
 from trainer.errors import ImageError
-from trainer.photos import filetype
+from trainer.photos import endings, filetype
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -63,7 +65,8 @@ BRIGHTNESS_PX = 64  # side of the small image used for the perceptual hash
 # More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
 MAX_JPEG_SCANS = 500
 PNG = b"\x89PNG\r\n\x1a\n"
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+# Pixels, the frames of an animation, and EXIF for its orientation. Nothing else of a PNG changes what is decoded.
+PNG_NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"})
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -181,27 +184,56 @@ def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image
     check_bytes(data, limits)
     _register_heif()
     try:
-        image = Image.open(io.BytesIO(_without_text(data)), formats=FORMATS)
-        _check_size(image, limits)
-        _check_frames(image, limits)
-        if side_px is not None and image.format in ("JPEG", "MPO"):
-            image.draft(None, (2 * side_px, 2 * side_px))
-        image.load()
-        return _turn(_to_rgb(image), _orientation(image))
+        return _read(data, limits, side_px)
     except ImageError:
         raise
     except Exception as error:  # the libraries raise many types: KeyError, struct.error, SystemError, ...
-        raise _explain(error, data) from error
+        whole = None if isinstance(error, MemoryError) else _without_end(data, limits, side_px)
+        if whole is None:
+            raise _explain(error, data) from error
+        return whole
 
 
-def _without_text(data: bytes) -> bytes:
-    """A PNG without its texts and its colour profile, which Pillow would unpack; anything else as it is."""
+def _read(data: bytes, limits: ImageSettings, side_px: int | None) -> Image.Image:
+    image = Image.open(io.BytesIO(_without_extras(data)), formats=FORMATS)
+    _check_size(image, limits)
+    _check_frames(image, limits)
+    if side_px is not None and image.format in ("JPEG", "MPO"):
+        image.draft(None, (2 * side_px, 2 * side_px))
+    image.load()
+    return _turn(_to_rgb(image), _orientation(image))
+
+
+def _without_end(data: bytes, limits: ImageSettings, side_px: int | None) -> Image.Image | None:
+    """The picture of a file that lacks only what comes after it; None if some of it is missing, or damaged."""
+    kind = filetype.family(data)
+    try:
+        if kind == "WebP":
+            return _read(endings.complete_webp(data), limits, side_px)
+        completed = endings.complete_jpegs(data) if kind == "JPEG" else None
+        if completed is None:
+            return None
+        alike, other = completed
+        picture = _read(alike[0], limits, side_px)
+        is_whole = all(_read(each, limits, side_px) == picture for each in alike[1:])
+        return picture if is_whole and _read(other, limits, side_px) != picture else None
+    except Exception:
+        return None
+
+
+def _without_extras(data: bytes) -> bytes:
+    """A PNG with what is needed of it alone; anything else as it is.
+
+    Pillow would unpack texts and profiles, and refuse a photo for any small chunk that is damaged.
+    """
     if not data.startswith(PNG):
         return data
     kept, at = [PNG], len(PNG)
     while len(length := data[at : at + 4]) == 4:
         end = at + 12 + int.from_bytes(length)
-        if data[at + 4 : at + 8] not in PNG_TEXTS:
+        kind, checksum = data[at + 4 : at + 8], data[end - 4 : end]
+        is_sound = kind != b"eXIf" or zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(checksum)
+        if kind in PNG_NEEDED and is_sound:
             kept.append(data[at:end])
         at = end
     return b"".join(kept)

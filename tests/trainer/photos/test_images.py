@@ -239,3 +239,80 @@ def test_a_bmp_that_is_transparent_everywhere_is_the_picture_that_it_holds(
     start = 14 + len(header) + len(masks)
     data = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + masks + pixels
     assert tuple(load_rgb(data, ImageSettings())[20, 20]) == expected
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (143, 201, 3), dtype=np.uint8))
+WAYS: tuple[dict[str, int], ...] = (
+    {},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"restart_marker_rows": 1},
+    {"optimize": True},
+)
+
+
+def alike(data: bytes, whole: bytes) -> bool:
+    """Whether a file is decoded, at full size and for views, to the same picture as another."""
+    return np.array_equal(load_rgb(data, LIMITS), load_rgb(whole, LIMITS)) and np.array_equal(
+        prepare(data, LIMITS, ["whole"], side_px=32), prepare(whole, LIMITS, ["whole"], side_px=32)
+    )
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("image", [hostile.drawing(), hostile.drawing().convert("L"), NOISE])
+def test_a_jpeg_that_lacks_only_its_end_is_the_picture(image: Image.Image, how: dict[str, int]) -> None:
+    whole = hostile.save(image, "JPEG", **how)
+    for data in (whole[:-1], whole[:-2], whole[:-2] + b"\r\n", whole[:-2] + bytes(9)):
+        assert alike(data, whole)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_a_jpeg_that_lacks_some_of_its_picture_is_not_judged(how: dict[str, int]) -> None:
+    whole = hostile.save(NOISE, "JPEG", **how)
+    for kept in (len(whole) - 6, len(whole) - 20, len(whole) * 9 // 10, len(whole) // 2):
+        assert {outcome(whole[:kept] + tail) for tail in (b"", b"\xff")} <= hostile.BROKEN
+    assert outcome(whole[: len(whole) // 2] + b"\r\n") in hostile.BROKEN
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_not_judged() -> None:
+    whole = hostile.save(hostile.drawing(), "JPEG", progressive=True)
+    scans = [at for at in range(len(whole)) if whole[at : at + 2] in (b"\xff\xda", b"\xff\xc4")]
+    assert len(scans) > 8
+    assert {outcome(whole[:at]) for at in scans[1:]} <= hostile.BROKEN
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0" + bytes(7)}])
+@pytest.mark.parametrize("wrong", [-9, -2, -1, 1, 2, 1000])
+def test_a_webp_whose_header_tells_a_wrong_length_is_the_picture(options: dict[str, object], wrong: int) -> None:
+    whole = hostile.save(hostile.drawing(), "WEBP", **options)
+    told = (len(whole) - 8 + wrong).to_bytes(4, "little")
+    assert alike(whole[:4] + told + whole[8:], whole)
+
+
+def test_a_webp_without_the_byte_that_fills_up_its_last_chunk_is_the_picture() -> None:
+    whole = hostile.save(hostile.drawing(), "WEBP", exif=b"Exif\0\0" + bytes(7))
+    assert whole.endswith(b"\0")
+    assert int.from_bytes(whole[whole.rindex(b"EXIF") + 4 :][:4], "little") % 2 == 1
+    assert alike(whole[:-1], whole)
+    assert outcome(whole[: len(whole) // 2]) in hostile.BROKEN
+
+
+@pytest.mark.parametrize(("name", "end"), [("PNG", 16), ("GIF", 2)])
+def test_a_png_or_gif_without_what_follows_its_picture_is_the_picture(name: str, end: int) -> None:
+    whole = hostile.encoded(name)
+    for n_missing in range(1, end + 1):
+        assert alike(whole[:-n_missing], whole)
+
+
+@pytest.mark.parametrize("kind", [b"gAMA", b"cHRM", b"pHYs", b"sRGB", b"sBIT", b"eXIf", b"iTXt", b"prVt"])
+@pytest.mark.parametrize("checksum", [None, b"XXXX"])
+def test_a_damaged_chunk_that_is_not_needed_does_not_refuse_a_png(kind: bytes, checksum: bytes | None) -> None:
+    whole = hostile.encoded("PNG")
+    chunk = _png_chunk(kind, b"\1\2")
+    assert alike(whole[:33] + chunk[:-4] + (checksum or chunk[-4:]) + whole[33:], whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tga_rle"}])
+def test_a_targa_image_is_called_so(options: dict[str, str]) -> None:
+    assert "a Targa image" in refusal(hostile.save(hostile.drawing(), "TGA", **options))
+    assert "a Windows cursor" in refusal(b"\0\0\2\0\1\0" + bytes(60))
