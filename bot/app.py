@@ -112,6 +112,7 @@ class Bot:
                 widest=limits.visibility,
                 max_characters=room,
                 characters_per_url=instance.characters_per_url,
+                counts_strictly=not instance.is_mastodon,
             )
 
             inbox = self.store.inbox

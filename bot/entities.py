@@ -132,10 +132,15 @@ Finding = Prediction | Unseen
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A status to be posted."""
+    """A status to be posted.
+
+    Attributes:
+        shorter: texts that say less, the fullest first, for a server that refuses `text` as too long.
+    """
 
     text: str
     visibility: Visibility
     spoiler_text: str
     sensitive: bool
     language: str
+    shorter: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ class Outbox:
     def tell_admins(self, message: Message) -> None:
         """Stores a message to each admin, in as many parts as needed; the picture goes with the first part."""
         for acct in self.admins:
-            room = self._max_characters - length(f"@{acct} ")
+            room = self._max_characters - length(f"@{acct} ", strictly=True)
             for number, part in enumerate(parts(message.text, room)):
                 picture = message.picture if number == 0 else None
                 alt_text = message.alt_text if number == 0 else ""
@@ -134,12 +134,12 @@ def parts(text: str, room: int) -> list[str]:
     """Splits a text into parts, at line ends if possible; no part can mention, tag or link.
 
     Args:
-        room: characters for each part.
+        room: characters for each part, counted strictly.
     """
     lines = [piece for line in text.splitlines() for piece in _pieces(harmless(line), room)]
     found: list[str] = []
     for line in lines:
-        if found and length(found[-1]) + 1 + length(line) <= room:
+        if found and length(found[-1], strictly=True) + 1 + length(line, strictly=True) <= room:
             found[-1] += f"\n{line}"
         else:
             found.append(line)
@@ -147,5 +147,9 @@ def parts(text: str, room: int) -> list[str]:
 
 
 def _pieces(line: str, room: int) -> list[str]:
-    letters = list(clusters(line))
-    return ["".join(letters[start : start + room]) for start in range(0, max(1, len(letters)), max(1, room))]
+    pieces = [""]
+    for letter in clusters(line):
+        if pieces[-1] and len(pieces[-1] + letter) > room:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces

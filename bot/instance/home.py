@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # An instance that is down at the start is asked again at least this often.
 MAX_START_PAUSE_S = 60.0
+# Its forks have versions like 4.5.2+glitch. Others say "2.7.2 (compatible; Pleroma 2.6)", "0.20.0", "takahe/0.11.0".
+_MASTODON = re.compile(r"[3-9]\.\d+\.\d+[\w.+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Instance:
     version: str
     max_characters: int
     characters_per_url: int
+    is_mastodon: bool = False
 
 
 @dataclass(eq=False)
@@ -140,8 +144,10 @@ class Home:
 
 def _instance(raw: parse.Json) -> Instance:
     statuses = (raw.get("configuration") or {}).get("statuses") or {}
+    version = str(raw.get("version") or "unknown")
     return Instance(
-        version=str(raw.get("version") or "unknown"),
+        version=version,
         max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
         characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
+        is_mastodon=_MASTODON.fullmatch(version) is not None,
     )

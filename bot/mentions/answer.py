@@ -22,6 +22,7 @@ from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, T
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
 from bot.instance.client import Client
 from bot.mentions import etiquette
+from bot.mentions.delivery import deliver
 from bot.mentions.etiquette import Subject
 from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate
@@ -120,7 +121,7 @@ class Answerer:
                 return None
             text = self.handlers.unknown(status.text)
         first, *more = parts(text, self.writer.room(status))
-        outcome = self._post(entry, self.writer.plain(first, to=status), kind="order")
+        outcome = self._post(entry, status, self.writer.plain(first, to=status), kind="order")
         self._post_rest(entry, status, more, below=outcome.reply_id)
         return outcome
 
@@ -227,20 +228,17 @@ class Answerer:
         reply = self.writer.answer(findings, to=status, shown=shown)
         predictions = [finding for finding in findings if isinstance(finding, Prediction)]
         unknown = bool(predictions) and not any(prediction.is_known for prediction in predictions)
-        return self._post(entry, reply, kind="unknown" if unknown else "answer", findings=findings)
+        return self._post(entry, status, reply, kind="unknown" if unknown else "answer", findings=findings)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
-        return self._post(entry, self.writer.notice(kind, to=status), kind=kind)
+        return self._post(entry, status, self.writer.notice(kind, to=status), kind=kind)
 
-    def _post(self, entry: Entry, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()) -> Outcome:
+    def _post(
+        self, entry: Entry, status: Status, reply: Reply, *, kind: str, findings: Sequence[Finding] = ()
+    ) -> Outcome:
         media_ids = self._pictures(findings, language=reply.language)
         self.store.inbox.mark_posting(entry.notification_id)
-        try:
-            reply_id = self._send(entry, reply, media_ids)
-        except Refused:
-            if not media_ids:
-                raise
-            reply_id = self._send(entry, reply, [])  # the pictures may be the reason
+        reply_id = deliver(self.client, entry, status, reply, media_ids)
         best = _best(findings)
         return Outcome(
             "answered",
@@ -249,11 +247,6 @@ class Answerer:
             label=best.label if best else None,
             score=best.score if best else None,
             version=best.version if best else None,
-        )
-
-    def _send(self, entry: Entry, reply: Reply, media_ids: Sequence[str]) -> str:
-        return self.client.poster.post(
-            reply, in_reply_to=entry.status_id, idempotency_key=entry.idempotency_key, media_ids=media_ids
         )
 
     def _pictures(self, findings: Sequence[Finding], *, language: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Counts a status' length as Mastodon does: grapheme clusters, a URL as 23 characters, `@user@host` as `@user`.
 
+Other servers count code points, and names and URLs whole. What is counted `strictly` fits on either.
+
 Source: https://github.com/mastodon/mastodon/blob/main/app/validators/status_length_validator.rb
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 import regex
 
@@ -18,17 +19,24 @@ _CLUSTER = regex.compile(r"\X")
 _CONJUNCT = regex.compile(r"(?<=[\p{M}\u200d])(?=\p{InCB=Consonant})")
 
 
-def length(text: str, *, characters_per_url: int = 23) -> int:
-    """The length of a text in a status; the larger number if servers differ."""
+def length(text: str, *, characters_per_url: int = 23, strictly: bool = False) -> int:
+    """The length of a text in a status; the larger number if versions of Mastodon differ."""
     shortened = _REMOTE_MENTION.sub(r"\1", _URL.sub("x" * characters_per_url, text))
-    return sum(1 for _ in clusters(shortened))
+    n_clusters = sum(1 for _ in clusters(shortened))
+    return max(n_clusters, len(text)) if strictly else n_clusters
 
 
-def cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int, *, strictly: bool = False) -> str:
     """The text if it fits, else its beginning with an ellipsis; never cuts a cluster."""
     # Reads no further than needed: `\X` counts all flags before each flag again.
-    found = list(islice(clusters(text), max(0, limit + 1)))
-    return text if len(found) <= limit else "".join(found[: max(0, limit - 1)]) + "…"[:limit]
+    used = at = end = 0  # end: of what leaves room for the ellipsis
+    for cluster in clusters(text):
+        used += len(cluster) if strictly else 1
+        if used > limit:
+            return text[:end] + "…"[:limit]
+        at += len(cluster)
+        end = at if used < limit else end
+    return text
 
 
 def clusters(text: str) -> Iterator[str]:

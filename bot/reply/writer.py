@@ -1,7 +1,8 @@
 """Writes the reply to findings: text, visibility and content warning; pure.
 
 A reply mentions only the asker and is no wider than the mention and the photo. If it is too long for the instance, the
-bars become one line, then scores and version are left out, then the end is cut.
+bars become one line, then scores and version are left out, then the end is cut. The shorter forms go with the reply, in
+case the instance counts in another way.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Writer:
     Attributes:
         widest: the widest visibility a reply may have.
         max_characters, characters_per_url: the instance's.
+        counts_strictly: the instance is not Mastodon and may count more; see `bot.reply.length`.
     """
 
     texts: Texts
@@ -49,6 +51,7 @@ class Writer:
     widest: Visibility
     max_characters: int = 500
     characters_per_url: int = 23
+    counts_strictly: bool = False
 
     def answer(self, findings: Sequence[Finding], *, to: Status, shown: Status | None = None) -> Reply:
         """The reply to a mention with photos.
@@ -76,10 +79,8 @@ class Writer:
         return self._fit([text], to=to, shown=to)
 
     def room(self, to: Status) -> int:
-        """How many characters the text of a reply may have, without the mention."""
-        warning = self._warning(to, to)
-        head = length(self._head(to), characters_per_url=self.characters_per_url)
-        return self.max_characters - length(warning) - head
+        """How many characters, counted strictly, the text of a reply may have, without the mention."""
+        return self._room(self._warning(to, to), self._head(to), strictly=True)
 
     def describe(self, prediction: Prediction, *, language: str) -> str:
         """The alt text of a prediction's picture."""
@@ -144,18 +145,31 @@ class Writer:
     def _fit(self, variants: Sequence[str], *, to: Status, shown: Status) -> Reply:
         """A reply with the first variant that fits with the mention and the content warning, else the last one cut."""
         warning, head = self._warning(to, shown), self._head(to)
-        room = self.max_characters - length(warning) - length(head, characters_per_url=self.characters_per_url)
-        text = next((variant for variant in variants if length(variant) <= room), None) or cut(variants[-1], room)
+
+        def fitting(*, strictly: bool) -> list[str]:
+            room = self._room(warning, head, strictly=strictly)
+            found = [each for each in variants if self._length(each, strictly=strictly) <= room]
+            return found or [cut(variants[-1], room, strictly=strictly)]
+
+        text, *shorter = dict.fromkeys(fitting(strictly=self.counts_strictly) + fitting(strictly=True))
         return Reply(
             text=head + text,
             visibility=_visibility(narrower(narrower(to.visibility, shown.visibility), self.widest)),
             spoiler_text=warning,
             sensitive=to.sensitive or shown.sensitive,
             language=self.language(to),
+            shorter=tuple(head + each for each in shorter),
         )
 
+    def _room(self, warning: str, head: str, *, strictly: bool) -> int:
+        """How many characters are left beside the content warning and the mention."""
+        return self.max_characters - sum(self._length(each, strictly=strictly) for each in (warning, head))
+
+    def _length(self, text: str, *, strictly: bool) -> int:
+        return length(text, characters_per_url=self.characters_per_url, strictly=strictly)
+
     def _warning(self, to: Status, shown: Status) -> str:
-        return cut(harmless(to.spoiler_text or shown.spoiler_text), self.max_characters // 2)
+        return cut(harmless(to.spoiler_text or shown.spoiler_text), self.max_characters // 2, strictly=True)
 
     def _head(self, to: Status) -> str:
         return f"@{to.account.acct} "

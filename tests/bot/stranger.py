@@ -55,6 +55,10 @@ class Ways:
     looks_for_media: int = 0  # requests until an upload is processed
     streams: str = ""  # line ending of its stream, "\n" or "\r\n"; empty: no stream
     refuses_relations: int = 404
+    max_code_points: int | None = None  # in a status, with names whole
+    too_long: Json = field(default_factory=lambda: {"status": 422, "error": "Validation failed: Text is too long"})
+    stores_what_it_refuses: bool = False
+    caches_refusals: bool = False  # a repeated Idempotency-Key gets the same refusal, as on Pleroma
 
     def __str__(self) -> str:
         usual = vars(Ways())
@@ -74,6 +78,7 @@ class Stranger:
         self.parents: dict[int, int] = {}
         self.notifications: list[tuple[int, Json]] = []
         self.keys: dict[str, Json] = {}
+        self.n_refused = 0
         self.media: dict[str, int] = {}  # requests left until each upload is processed
         self.listeners: list[asyncio.Queue[bytes]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -188,6 +193,15 @@ class Stranger:
         form = await request.form()
         with self.lock:
             key = request.headers.get("Idempotency-Key", "")
+            said = self.ways.too_long
+            n_characters = len(str(form["status"])) + len(str(form.get("spoiler_text", "")))
+            is_too_long = self.ways.max_code_points is not None and n_characters > self.ways.max_code_points
+            if is_too_long or self.keys.get(key) is said:
+                self.n_refused += 1
+                if self.ways.caches_refusals:
+                    self.keys[key] = said
+                if not self.ways.stores_what_it_refuses:
+                    return JSONResponse(said, status_code=said["status"])
             if key not in self.keys:
                 if "in_reply_to_id" in form and self._number(form["in_reply_to_id"]) not in self.statuses:
                     return STATUS_404
@@ -197,6 +211,8 @@ class Stranger:
                 self.keys[key] = self._status(ME, str(form["status"]), more)
                 if form.get("in_reply_to_id"):
                     self.parents[self._number(self.keys[key]["id"])] = self._number(form["in_reply_to_id"])
+            if is_too_long:
+                return JSONResponse(said, status_code=said["status"])
             return self._json(self.keys[key])
 
     def _one(self, request: Request) -> Response:

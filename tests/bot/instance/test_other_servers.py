@@ -14,7 +14,7 @@ from bot import check
 from bot.app import Bot
 from bot.config import Settings
 from tests.bot.conftest import QUICK, settle, until
-from tests.bot.stranger import TOKEN, Stranger, Ways, at_home, number, ulid
+from tests.bot.stranger import ALICE, TOKEN, Stranger, Ways, at_home, number, ulid
 from tests.fakes import FakeDecoder, FakeLoader
 
 
@@ -186,3 +186,81 @@ def test_stop_without_a_space_after_the_mention_is_understood(tmp_path: Path) ->
         reply = answer(stranger, stranger.ask("やめて！", photos=0, language="ja"))
         assert "もうお返事しません" in reply["content"]
         assert "2" in bot.store.opt_outs
+
+
+LONG_NAME = {"username": "alice_with_a_long_name", "acct": "alice_with_a_long_name@a-server-with-a-long-name.example"}
+
+
+def test_on_another_server_than_mastodon_an_answer_fits_by_code_points_at_once(tmp_path: Path) -> None:
+    limit = 420  # between what Mastodon counts of scores in one line, and what this server counts
+    described = {"version": "0.20.0", "configuration": {"statuses": {"max_characters": limit}}}
+    with at_home(Ways(describes=described, max_code_points=limit)) as stranger:
+        stranger.accounts[ALICE] |= LONG_NAME
+        with bot_at(stranger, tmp_path):
+            reply = answer(stranger, stranger.ask(photos=4))
+        assert stranger.n_refused == 0
+    assert str(reply["content"]).count("Japan gallery") == 4
+
+
+@pytest.mark.parametrize("caches_refusals", [False, True])
+@pytest.mark.parametrize(
+    "too_long",
+    [
+        {"status": 422, "error": "Validation failed: Text character limit of 500 exceeded"},
+        {"status": 400, "error": "Bad Request: status too long, 515 characters provided but limit is 500"},
+        {"status": 413, "error": "no"},
+    ],
+)
+def test_a_refused_answer_is_said_more_shortly(too_long: dict[str, Any], caches_refusals: bool, tmp_path: Path) -> None:
+    """This one says that it is Mastodon, and counts in its own way."""
+    ways = Ways(describes={"version": "4.5.0"}, max_code_points=125, too_long=too_long, caches_refusals=caches_refusals)
+    with at_home(ways) as stranger, bot_at(stranger, tmp_path) as bot:
+        reply = answer(stranger, stranger.ask())
+        settle(bot)
+        assert bot.store.inbox.counts() == {"answered": 1}
+        assert stranger.n_refused == 1
+    assert "Japan gallery" in reply["content"]
+    assert str(reply["content"]).count("%") == 3
+    assert "█" not in reply["content"]  # in one line
+
+
+def test_an_answer_that_is_said_more_shortly_keeps_its_picture(tmp_path: Path) -> None:
+    ways = Ways(describes={"version": "4.5.0"}, max_code_points=125)
+    with at_home(ways) as stranger, bot_at(stranger, tmp_path, bot={"pictures": True}):
+        assert len(answer(stranger, stranger.ask())["media"]) == 1
+        assert stranger.n_refused == 1
+
+
+def test_an_answer_that_was_stored_though_it_was_refused_is_not_posted_again(tmp_path: Path) -> None:
+    ways = Ways(describes={"version": "4.5.0"}, max_code_points=125, stores_what_it_refuses=True)
+    with at_home(ways) as stranger, bot_at(stranger, tmp_path) as bot:
+        question = stranger.ask()
+        until(lambda: bot.store.inbox.counts() == {"answered": 1})
+        settle(bot)
+        assert len(stranger.answers(question)) == 1
+        assert stranger.n_refused == 1
+
+
+def test_an_answer_that_is_refused_in_every_form_is_set_aside(tmp_path: Path) -> None:
+    with at_home(Ways(max_code_points=10)) as stranger, bot_at(stranger, tmp_path) as bot:
+        question = stranger.ask()
+        until(lambda: bot.store.inbox.counts() == {"failed": 1})
+        assert not stranger.answers(question)
+        assert stranger.n_refused <= 5
+
+
+@pytest.mark.parametrize(
+    ("version", "is_mastodon"),
+    [
+        ("4.5.15", True),
+        ("4.6.0-beta.1", True),
+        ("4.5.2+glitch", True),
+        ("0.20.0+git-8f2b1c3", False),
+        ("2.7.2 (compatible; Pleroma 2.6.0)", False),
+        ("4.0.0 (not true; really snac/2.68)", False),
+        ("takahe/0.11.0", False),
+    ],
+)
+def test_mastodon_and_its_forks_are_told_by_their_version(version: str, is_mastodon: bool, tmp_path: Path) -> None:
+    with at_home(Ways(describes={"version": version})) as stranger, bot_at(stranger, tmp_path) as bot:
+        assert bot.client.home.instance().is_mastodon == is_mastodon

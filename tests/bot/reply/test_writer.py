@@ -59,13 +59,19 @@ PINGS = re.compile(r"(?<![\w/])@\w")
 
 
 @given(
-    findings=FINDINGS, limit=st.integers(60, 600), warning=st.text(max_size=700), language=st.sampled_from(["en", "ja"])
+    findings=FINDINGS,
+    limit=st.integers(60, 600),
+    warning=st.text(max_size=700),
+    language=st.sampled_from(["en", "ja"]),
+    strictly=st.booleans(),
 )
 def test_every_answer_fits_and_mentions_only_the_asker(
-    findings: list[Finding], limit: int, warning: str, language: str
+    findings: list[Finding], limit: int, warning: str, language: str, strictly: bool
 ) -> None:
-    writer = Writer(TEXTS, {}, widest="public", max_characters=limit)
+    writer = Writer(TEXTS, {}, widest="public", max_characters=limit, counts_strictly=strictly)
     reply = writer.answer(findings, to=status(spoiler_text=warning, language=language))
+    assert min(map(len, (reply.text, *reply.shorter))) + len(reply.spoiler_text) <= limit
+    assert not strictly or len(reply.text) + len(reply.spoiler_text) <= limit
     assert length(reply.text) + length(reply.spoiler_text) <= limit
     assert PINGS.findall(reply.text) == ["@a"]
     assert reply.text.startswith("@alice@far.example ")
@@ -180,8 +186,11 @@ def test_characters_are_counted_as_mastodon_does(text: str, expected: int) -> No
 
 @given(st.text(), st.integers(0, 50))
 def test_cutting_never_exceeds_the_limit_nor_breaks_a_cluster(text: str, limit: int) -> None:
-    shortened = cut(text, limit)
-    assert len(list(clusters(shortened))) <= limit
+    assert len(list(clusters(cut(text, limit)))) <= limit
+    strictly = cut(text, limit, strictly=True)
+    assert len(strictly) <= limit
+    whole = ["".join(list(clusters(text))[:n]) for n in range(len(text) + 1)]
+    assert strictly in (text, "") or strictly[:-1] in whole
 
 
 def test_a_flag_is_never_cut_in_half() -> None:
