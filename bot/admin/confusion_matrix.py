@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from bot.reply.fonts import load, writable
+from bot.reply.fonts import Text, load, writable
+from bot.reply.length import clusters
 from bot.reply.picture import BACKGROUND, BEST_BAR, INK, PALE_INK, TRACK
 
 CELL_PX = 120
@@ -34,9 +35,10 @@ def draw_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title
     side = cell * len(labels)
     picture = Image.new("RGB", (max(left + side + MARGIN, 560), top + side + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), writable(title), font=load(24, bold=True), fill=INK)
-    draw.text((left, MARGIN + 34), "rows: the photo's gallery; columns: the answer", font=load(15), fill=PALE_INK)
-    for row, label in enumerate(labels):
+    load(24, bold=True).write(draw, (MARGIN, MARGIN), writable(title), INK)
+    load(15).write(draw, (left, MARGIN + 34), "rows: the photo's gallery; columns: the answer", PALE_INK)
+    for row, name in enumerate(labels):
+        label = (name, str(row + 1))  # the number, where no font has the name
         middle = top + row * cell + cell // 2
         _text(draw, (left - 12, middle), label, LABEL_PX - 12, anchor="rm")
         _text(draw, (left + row * cell + cell // 2, top - 9), label, cell - 6, anchor="ms")  # on one baseline
@@ -66,7 +68,7 @@ def describe_matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, t
 def _text(
     draw: ImageDraw.ImageDraw,
     at: tuple[int, int],
-    text: str,
+    text: Text,
     room_px: int,
     *,
     anchor: str,
@@ -77,10 +79,10 @@ def _text(
     size = 18
     while size > 10 and load(size).getlength(shown) > room_px:
         size -= 1
-    font: ImageFont.FreeTypeFont = load(size)
-    while len(shown) > 1 and font.getlength(shown) > room_px:
-        shown = shown[:-1]
-    draw.text(at, shown, font=font, fill=ink, anchor=anchor)
+    letters, font = list(clusters(shown)), load(size)
+    while len(letters) > 1 and font.getlength("".join(letters)) > room_px:
+        letters.pop()
+    font.write(draw, at, "".join(letters), ink, anchor=anchor)
 
 
 def _mixed(share: float) -> tuple[int, int, int]:

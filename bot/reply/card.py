@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bot.entities import Prediction
+from bot.reply.fonts import writable
 from bot.reply.picture import Bar, draw_card
 from bot.reply.writer import Writer
 
@@ -13,8 +14,9 @@ def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tupl
     """Returns a JPEG and its alt text; None if there is no thumbnail."""
     if prediction.thumbnail is None:
         return None
-    # English texts are the fallback if no font has Japanese characters.
+    # English texts are the fallback if no font has the letters of the others.
     languages = (language, "en")
+    names = {each: writable(writer.name(prediction.label, each)) for each in languages}
     bars = [Bar(tuple(writer.name(label, each) for each in languages), score) for label, score in prediction.scores]
     if prediction.is_known:
         name, heatmap = "sure" if prediction.sure else "unsure", prediction.heatmap
@@ -24,7 +26,7 @@ def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tupl
         prediction.thumbnail,
         heatmap,
         bars,
-        headline=tuple(writer.texts.say(each, name, gallery=writer.name(prediction.label, each)) for each in languages),
+        headline=tuple(writer.texts.say(each, name, gallery=names[each]) for each in languages if names[each]),
         footer=tuple(writer.texts.say(each, "version", version=prediction.version) for each in languages),
         scale=(
             tuple(writer.texts.say(each, "cold") for each in languages),

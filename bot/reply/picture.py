@@ -14,9 +14,10 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from bot.reply.fonts import Text, load, writable
+from bot.reply.fonts import Font, Text, load, writable
+from bot.reply.length import clusters
 from trainer.photos.images import Pixels, view_box
 
 SIZE = (800, 420)
@@ -88,7 +89,7 @@ def draw_card(
     if scale is not None:
         _draw_scale(card, scale, left)
     small = load(17)
-    pen.text((left, SIZE[1] - MARGIN), _shorten(writable(footer), small, right - left), PALE_INK, small, anchor="ls")
+    small.write(pen, (left, SIZE[1] - MARGIN), _shorten(writable(footer), small, right - left), PALE_INK, anchor="ls")
     _draw_bars(pen, bars[:MAX_BARS], (left, bottom + 20, right, SIZE[1] - MARGIN - 70))
     buffer = io.BytesIO()
     card.save(buffer, "JPEG", quality=88, subsampling=0)  # full colour resolution: letters stay sharp
@@ -126,8 +127,10 @@ def _rounded(size: tuple[int, int]) -> Image.Image:
 
 def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int) -> int:
     """Writes the headline as large as fits into two lines; returns its lower edge."""
+    if not text:
+        return MARGIN
     for size_px in range(38, 17, -4):
-        font = load(size_px, bold=True)
+        font = load(size_px, bold=True, text=text)
         lines = _wrap(text, font, right - left)
         if len(lines) <= 2:
             break
@@ -135,24 +138,29 @@ def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int) 
         lines = [lines[0], _shorten("".join(lines[1:]), font, right - left)]
     top = MARGIN - 6
     for line in lines:
-        pen.text((left, top), line, INK, font)
+        font.write(pen, (left, top), line, INK)
         top += round(size_px * 1.3)
     return top
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, int, int, int]) -> None:
-    """Draws each bar below its label and percentage; the first one, the answer, is highlighted."""
+    """Draws each bar below its label and percentage; the first one, the answer, is highlighted.
+
+    Bars without names would say nothing, so there are none if one of the labels cannot be written.
+    """
+    labels = [writable(bar.label) for bar in bars]
+    if not all(labels):
+        return
     left, top, right, bottom = box
     row = min((bottom - top) // max(len(bars), 1), 66)
     size_px = min(26, row // 2)
-    for place, bar in enumerate(bars):
+    for place, (bar, name) in enumerate(zip(bars, labels, strict=True)):
         base = top + place * row + size_px
         bold = place == 0
-        percent = percentage(bar.share)
-        pen.text((right, base), percent, INK, load(size_px, bold=bold), anchor="rs")
+        font, percent = load(size_px, bold=bold, text=name), percentage(bar.share)
+        font.write(pen, (right, base), percent, INK, anchor="rs")
         room = right - left - round(load(size_px, bold=True).getlength("100%")) - 12
-        label = _shorten(writable(bar.label), load(size_px, bold=bold), room)
-        pen.text((left, base), label, INK, load(size_px, bold=bold), anchor="ls")
+        font.write(pen, (left, base), _shorten(name, font, room), INK, anchor="ls")
         line = (left, base + 8, right, base + 8 + row // 5)
         pen.rounded_rectangle(line, 3, TRACK)
         length = round((right - left) * min(max(bar.share, 0.0), 1.0))
@@ -173,19 +181,19 @@ def _draw_scale(card: Image.Image, scale: tuple[Text, Text], left: int) -> None:
     """Draws the colours from cold to hot between their two texts."""
     cold, hot = map(writable, scale)
     pen, font, base = ImageDraw.Draw(card), load(17), SIZE[1] - MARGIN - 30
-    pen.text((left, base), cold, PALE_INK, font, anchor="ls")
+    font.write(pen, (left, base), cold, PALE_INK, anchor="ls")
     start = left + (round(font.getlength(cold)) + 10 if cold else 0)
     ramp = Image.fromarray(_colours()[None, ::2].astype(np.uint8)).resize((128, 12))
     card.paste(ramp, (start, base - 12))
-    pen.text((start + ramp.width + 10, base), hot, PALE_INK, font, anchor="ls")
+    font.write(pen, (start + ramp.width + 10, base), hot, PALE_INK, anchor="ls")
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, font: Font, width: int) -> list[str]:
     """Wraps a text to `width` pixels: at spaces or, without any, as in Japanese, after particles and stops."""
     between = " " if " " in text else ""
     pieces = text.split(" ") if between else _PHRASE.findall(text)
     if max(map(font.getlength, pieces), default=0) > width:
-        between, pieces = "", list(text)
+        between, pieces = "", list(clusters(text))
     lines = [""]
     for piece in pieces:
         longer = f"{lines[-1]}{between}{piece}" if lines[-1] else piece
@@ -196,10 +204,11 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Font, width: int) -> str:
     """The text if it fits, else its beginning with an ellipsis."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    kept = list(clusters(text))
+    while kept and font.getlength("".join(kept) + "…") > width:
+        kept.pop()
+    return "".join(kept) + "…"

@@ -16,6 +16,7 @@ from bot.admin import confusion_matrix
 from bot.admin.jobs import Jobs
 from bot.admin.messages import announcement, training_message
 from bot.admin.outbox import Outbox, parts
+from bot.reply import fonts
 from bot.storage.records import DAY_S, Records
 from bot.storage.store import Store
 from tests.bot.conftest import World
@@ -188,3 +189,9 @@ def test_old_runs_and_mentions_are_deleted(office: Office) -> None:
     office.records.note("train", "done", "")
     office.clock.now += 40 * DAY_S
     assert office.jobs.prune(False) == "0 mentions, 1 runs deleted"
+
+
+def test_a_matrix_shows_the_number_of_a_label_that_no_font_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_face", lambda text: None if "ሴ" in text else fonts._faces()[0])
+    drawn = confusion_matrix.draw_matrix(["ሴ", "b"], [[1, 0], [0, 1]], title="")
+    assert drawn == confusion_matrix.draw_matrix(["1", "b"], [[1, 0], [0, 1]], title="")

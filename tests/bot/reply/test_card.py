@@ -5,9 +5,15 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from bot.entities import Prediction
+from bot.reply.card import illustrate
+from bot.reply.picture import Bar, draw_card
+from bot.reply.texts import load_texts
+from bot.reply.writer import Writer
 from sandbox.faults import Fault
 from tests.bot.conftest import World, photo
 
@@ -52,3 +58,21 @@ def test_a_sensitive_photo_stays_hidden_in_its_picture(world: World) -> None:
         reply = world.answer(world.ask(sensitive=True, attachments=[world.instance.attach(world.alice, photo())]))
     assert reply.media
     assert reply.sensitive
+
+
+@pytest.mark.parametrize(("label", "shown"), [("🐶", None), ("🐶 dog", "dog"), ("\U0001fae8", None)])
+def test_a_gallery_that_cannot_be_written_is_not_left_out_of_its_sentence(label: str, shown: str | None) -> None:
+    """ "Looks like the   gallery" would be said of an emoji that no font has."""
+    thumbnail, heatmap = np.full((90, 60, 3), 128, np.uint8), np.zeros((2, 2), np.float32)
+    shares = ((label, 0.9), ("cat", 0.1))
+    prediction = Prediction(shares, sure=True, version="v1", view="whole", heatmap=heatmap, thumbnail=thumbnail)
+    writer = Writer(load_texts(), {}, widest="public")
+    card = illustrate(prediction, writer, language="en")
+    assert card is not None
+    bars = (Bar(shown, 0.9), Bar("cat", 0.1)) if shown else ()
+    headline = f"This photo looks like the {shown} gallery." if shown else ""
+    say = writer.texts.say
+    scale = (say("en", "cold"), say("en", "hot"))
+    footer = say("en", "version", version="v1")
+    assert card[0] == draw_card(thumbnail, heatmap, bars, headline=headline, footer=footer, scale=scale)
+    assert label in card[1]

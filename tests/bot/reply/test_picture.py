@@ -4,13 +4,16 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped]
+from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, features
 
 from bot.reply import fonts, picture
 from bot.reply.picture import Bar, draw_card, percentage
@@ -54,16 +57,58 @@ def middle_of_change(heatmap: Heat, *, view: str = "whole") -> tuple[float, floa
     return float(rows.mean()), float(columns.mean())
 
 
+def forget_fonts() -> None:
+    fonts._faces.cache_clear()
+    fonts._face.cache_clear()
+
+
 @pytest.fixture
-def without_japanese(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that alone is searched for fonts, beside DejaVu Sans; call `forget_fonts` after a change."""
+    with monkeypatch.context() as patch:
+        patch.setattr(fonts, "JAPANESE", ())
+        patch.setattr(fonts, "_font_files", lambda: iter(tmp_path.rglob("*.*")))
+        forget_fonts()
+        yield tmp_path
+    forget_fonts()
+
+
+@pytest.fixture
+def without_japanese(own_fonts: Path) -> Path:
     """Simulates a machine with no other font than DejaVu Sans."""
-    remembered = (fonts.load, fonts._has, fonts._paths)
-    for function in remembered:
-        function.cache_clear()
-    monkeypatch.setattr(fonts, "JAPANESE", ())
-    yield
-    for function in remembered:
-        function.cache_clear()
+    return own_fonts
+
+
+THAI, KOREAN, HINDI = "ภาษาไทย", "한국어", "हिन्दी"
+ARABIC, HEBREW = "العربية", "עברית"
+
+
+def made_font(path: Path, letters: str) -> Path:
+    """A font that draws each of these letters as a block of its own width, and nothing else; it has no Latin."""
+    characters = sorted(set(letters) | {" "})
+    names = [".notdef", *(f"u{ord(each):x}" for each in characters)]
+    glyphs = {}
+    for number, name in enumerate(names):
+        pen = TTGlyphPen(None)
+        for place in (0, 300) if name == ".notdef" else (0,):
+            corners = ((place, 0), (place, 500), (place + 100 + 20 * number, 500), (place + 100 + 20 * number, 0))
+            pen.moveTo(corners[0])
+            for corner in corners[1:]:
+                pen.lineTo(corner)
+            pen.closePath()
+        glyphs[name] = pen.glyph()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(each): f"u{ord(each):x}" for each in characters})
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (700, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": path.stem, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    builder.save(path)
+    return path
 
 
 @settings(max_examples=25, deadline=None)
@@ -141,9 +186,85 @@ def test_without_a_japanese_font_the_other_wording_is_drawn() -> None:
 
 
 @pytest.mark.usefixtures("without_japanese")
-def test_a_character_that_no_font_has_is_left_out() -> None:
-    assert fonts.writable("🇧🇷 Brazil 日本!") == "Brazil !"
-    assert fonts.writable("日本") == ""
+def test_a_sign_that_no_font_has_is_left_out_and_a_letter_never() -> None:
+    assert fonts.writable("🇧🇷 Brazil 🧑\u200d🎤!") == "Brazil !"
+    assert fonts.writable(("日本 2", "🇯🇵 Japan\ufe0f")) == "Japan"
+    assert fonts.writable(("日本", "🇯🇵")) == ""
+
+
+@pytest.mark.usefixtures("without_japanese")
+@pytest.mark.parametrize("label", [THAI, KOREAN, HINDI, "서울 Seoul"])
+def test_a_label_that_no_font_has_is_shown_by_its_english_name_or_not_at_all(label: str) -> None:
+    assert fonts.writable((label, "Name")) == "Name"
+    named = draw_card(PHOTO, COLD, (Bar((label, "Name"), 0.9),), headline=(f"a {label} b", "a Name b"), footer="v1")
+    assert named == draw_card(PHOTO, COLD, (Bar("Name", 0.9),), headline="a Name b", footer="v1")
+    nameless = draw_card(PHOTO, COLD, (Bar(label, 0.9), Bar("Brazil", 0.1)), headline=label, footer="v1")
+    assert nameless == draw_card(PHOTO, COLD, (), headline="", footer="v1")
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow cannot shape letters here")
+@pytest.mark.usefixtures("without_japanese")
+@pytest.mark.parametrize("label", [ARABIC, HEBREW, f"{ARABIC} 2", f"{HEBREW} & {ARABIC}"])
+def test_letters_from_right_to_left_are_joined_and_in_their_order(label: str) -> None:
+    font = fonts.load(30, text=label)
+    page = Image.new("RGB", (900, 80))
+    font.write(ImageDraw.Draw(page), (10, 10), label, (255, 255, 255))
+    expected = Image.new("RGB", (900, 80))
+    face = ImageFont.truetype(fonts._faces()[0].regular, 30, layout_engine=ImageFont.Layout.RAQM)
+    ImageDraw.Draw(expected).text((10, 10), label, "white", face, direction="rtl")
+    assert page.tobytes() == expected.tobytes()
+    in_order = sum(fonts.load(30).getlength(letter) for letter in ARABIC)
+    assert fonts.load(30).getlength(ARABIC) < 0.9 * in_order  # joined letters are narrower
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow cannot shape letters here")
+@pytest.mark.usefixtures("without_japanese")
+def test_a_word_from_right_to_left_keeps_its_place_in_an_english_sentence() -> None:
+    """Also where a line begins with it."""
+
+    def written(line: str, text: str) -> Image.Image:
+        page = Image.new("RGB", (900, 80))
+        fonts.load(30, text=text).write(ImageDraw.Draw(page), (10, 10), line, (255, 255, 255))
+        return page
+
+    whole = written(f"{HEBREW} gallery.", f"looks like the {HEBREW} gallery.")
+    beginning = (0, 0, 10 + int(fonts.load(30).getlength(HEBREW)), 80)
+    assert whole.crop(beginning).tobytes() == written(HEBREW, HEBREW).crop(beginning).tobytes()
+    assert whole.tobytes() != written(HEBREW, HEBREW).tobytes()
+
+
+@pytest.mark.parametrize("label", [ARABIC, HEBREW, HINDI, THAI])
+def test_what_must_be_shaped_is_not_written_where_pillow_cannot(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_can_shape", lambda: False)
+    assert fonts.writable((label, "Name")) == "Name"
+
+
+def test_a_font_of_the_system_is_used_for_letters_that_the_others_lack(own_fonts: Path) -> None:
+    made_font(own_fonts / "Odd-Regular.ttf", KOREAN + "กขค")
+    made_font(own_fonts / "noto" / "NotoSansKorean-Regular.ttf", KOREAN)
+    made_font(own_fonts / "LastResort.otf", KOREAN + HINDI + "กขคง")
+    (own_fonts / "Broken-Regular.ttf").write_bytes(b"no font")
+    forget_fonts()
+    assert fonts.writable((f"{KOREAN} 2", "Korea")) == f"{KOREAN} 2"
+    runs = fonts._runs(f"the {KOREAN} กขค gallery", "ltr")
+    named = [(run.text.strip(), run.face.regular.stem) for run in runs if run.face]
+    assert named == [
+        ("the", "DejaVuSans"),
+        (KOREAN, "NotoSansKorean-Regular"),
+        ("กขค", "Odd-Regular"),
+        ("gallery", "DejaVuSans"),
+    ]
+    assert fonts.writable(("กขคง", "Thai")) == "Thai"
+
+
+def test_the_bold_file_of_a_font_is_used_if_it_has_the_letters(own_fonts: Path) -> None:
+    made_font(own_fonts / "One-Regular.ttf", KOREAN)
+    made_font(own_fonts / "One-Bold.ttf", KOREAN[:1])
+    forget_fonts()
+    (run,) = fonts._runs(KOREAN[:1], "ltr")
+    (longer,) = fonts._runs(KOREAN, "ltr")
+    bold = fonts.load(20, bold=True)
+    assert [Path(str(bold._of(each).path)).stem for each in (run, longer)] == ["One-Bold", "One-Regular"]
 
 
 @pytest.mark.skipif(not fonts.can_write("日本"), reason="no Japanese font is installed here")
