@@ -13,9 +13,11 @@ from bot.admin.subprocesses import Subprocesses
 from bot.config import Settings
 from bot.ending import Ending
 from bot.instance.client import Client
+from bot.instance.neighbours import Neighbours
 from bot.mentions.answer import Answerer
 from bot.mentions.catch_up import CatchUp
 from bot.mentions.cleanup import Cleanup
+from bot.mentions.hosts import Hosts
 from bot.mentions.intake import Intake
 from bot.mentions.stream import Stream
 from bot.mentions.worker import Worker
@@ -116,7 +118,14 @@ class Bot:
             )
 
             inbox = self.store.inbox
-            answerer = Answerer(self.client, self.store, photo_reader, writer, limits, handlers=handlers, now=now)
+            neighbours = None
+            if limits.ask_instances:
+                asker = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": 1})))
+                neighbours = Neighbours(asker, now=now)
+            hosts = Hosts(self.client.home, frozenset(limits.blocked_domains), neighbours)
+            answerer = Answerer(
+                self.client, self.store, photo_reader, writer, limits, handlers=handlers, hosts=hosts, now=now
+            )
             self.worker = Worker(
                 inbox, answerer, limits, handlers, self.metrics, self.ending, patience_s=patience_s, now=now
             )

@@ -15,6 +15,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused,
 from bot.instance.client import Client
 from bot.instance.credentials import find_token
 from bot.instance.listener import Listener
+from bot.mentions.etiquette import has_no_bots_tag
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
 from trainer.photos.decode import Decoder
@@ -62,6 +63,8 @@ def online(settings: Settings) -> Iterator[Result]:
             f"instance: {settings.mastodon.base_url} answers, version {instance.version}, "
             f"{instance.max_characters} characters",
         )
+        if has_no_bots_tag(instance.description):
+            yield Result("note", "instance: its description asks bots to stay away, so its accounts are not answered")
         yield _account(client)
     except Unauthorized as error:
         yield Result("fault", f"token: {error}; run `python -m bot login {settings.mastodon.base_url}` for a new one")

@@ -39,6 +39,22 @@ def home_url(text: str) -> str:
     return f"{parts.scheme}://{name}{'' if is_usual else f':{port}'}"
 
 
+def host_name(text: str) -> str:
+    """Normalizes the name of a host: lower case, in letters of ASCII, without "@" or "*." before it.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    name = text.strip().lstrip("@*.").rstrip(".")
+    try:
+        found = name.encode("idna").decode().lower()  # one spelling for bücher.example
+    except UnicodeError as error:
+        raise ValueError(f"{text!r}: a host's name is expected, like example.social ({error})") from error
+    if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", found):
+        raise ValueError(f"{text!r}: a host's name and nothing more is expected, like example.social")
+    return found
+
+
 def without_token(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without the variables that hold, or were meant to hold, the access token."""
     held = ("dokocos_mastodon", "dokocos_mastodon__access_token")
@@ -83,6 +99,8 @@ class BotSettings(Section):
     labels: Annotated[dict[str, LabelText], FromText] = DEFAULT_LABELS
     texts: Path | None = None
     admins: Annotated[tuple[str, ...], FromText] = ()
+    blocked_domains: Annotated[tuple[Annotated[str, AfterValidator(host_name)], ...], FromText] = ()
+    ask_instances: bool = True
     visibility: Literal["public", "unlisted", "private", "direct"] = "unlisted"
     max_mention_age_h: Annotated[float, Field(gt=0)] = 48.0
     max_images: Annotated[int, Field(ge=1, le=4)] = 4

@@ -16,6 +16,7 @@ from bot.entities import Account
 from bot.errors import InstanceError, NoSuchPage, NotFound, RateLimited, Refused, Transient
 from bot.instance import parse
 from bot.instance.calls import Calls
+from bot.instance.neighbours import description
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Instance:
     max_characters: int
     characters_per_url: int
     is_mastodon: bool = False
+    description: str = ""  # as plain text
 
 
 @dataclass(eq=False)
@@ -150,4 +152,5 @@ def _instance(raw: parse.Json) -> Instance:
         max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
         characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
         is_mastodon=_MASTODON.fullmatch(version) is not None,
+        description=description(raw),
     )

@@ -24,6 +24,7 @@ from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.delivery import deliver
 from bot.mentions.etiquette import Subject
+from bot.mentions.hosts import Hosts
 from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
@@ -54,6 +55,7 @@ class Answerer:
     settings: BotSettings
     _: KW_ONLY
     handlers: CommandHandlers
+    hosts: Hosts
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -106,6 +108,8 @@ class Answerer:
         reason = etiquette.refusal_reason(status, me=me, now=moment, max_age=max_age)
         if reason:
             return _refused(reason)
+        if self.hosts.is_blocked(status.account):
+            return _refused("from a blocked instance")
         self.client.calls.require("post", "posting")  # checked first: without it all work would be wasted
         order = self._order(entry, status)
         return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
@@ -180,6 +184,8 @@ class Answerer:
     def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
         if self._is_blocked_or_muted(status.account.id, entry):
             return _refused("blocked or muted")
+        if self.hosts.leaves_alone(status.account):
+            return _refused("the instance asks bots to stay away")
         if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
             return _refused("enough answers in this thread")
         subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_classified=self._was_classified)
@@ -188,6 +194,8 @@ class Answerer:
         author_id = subject.status.account.id
         if author_id in self.store.opt_outs or self._is_blocked_or_muted(author_id, entry):
             return _refused("the photo's author wants no bots")
+        if self.hosts.leaves_alone(subject.status.account):
+            return _refused("the instance of the photo's author wants no bots")
         with self._consent_lock:  # two mentions of the same photo must not ask its author twice
             subject = self._consent(subject.status, me)
             if subject.action == "ask":

@@ -1,7 +1,7 @@
 """Decides who is answered, and about whose photo; pure.
 
-The bot classifies the asker's own photo, in the mention itself or in the status it replies to. It classifies somebody
-else's photo only if that person agrees in the thread, and asks for that once.
+The bot classifies the asker's own photo, in the mention itself or in the status it replies to. It classifies
+somebody else's photo only if that person agrees in the thread, and asks for that once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from bot.entities import Account, Status, Thread
 
 NEW_ACCOUNT = timedelta(days=1)
 # What people write in their profile to opt out of bots or AI: "#NoBot", "#no-ai", "#NoBots", "AI学習禁止", ...
-_NO_BOTS = re.compile(
-    r"#no[_-]?(?:bots?|(?:image[_-]?)?ai|ml|machine[_-]?learning)(?![^\W_])|(?:bot|ai(?:の?学習)?)(?:は|利用)?禁止",
-    re.IGNORECASE,
-)
+_TAG = r"#no[_-]?(?:bots?|(?:image[_-]?)?ai|ml|machine[_-]?learning)(?![^\W_])"
+_NO_BOTS = re.compile(rf"{_TAG}|(?:bot|ai(?:の?学習)?)(?:は|利用)?禁止", re.IGNORECASE)
+_NO_BOTS_TAG = re.compile(_TAG, re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,11 @@ class Subject:
 def wants_no_bots(account: Account) -> bool:
     """Whether a profile asks bots to stay away."""
     return _NO_BOTS.search(unicodedata.normalize("NFKC", account.profile)) is not None
+
+
+def has_no_bots_tag(description: str) -> bool:
+    """Whether an instance's description asks bots to stay away, by a tag: in words it may mean spam bots alone."""
+    return _NO_BOTS_TAG.search(unicodedata.normalize("NFKC", description)) is not None
 
 
 def is_new(account: Account, *, now: datetime) -> bool:

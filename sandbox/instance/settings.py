@@ -40,6 +40,7 @@ class InstanceSettings:
     )
     domain: str = "sandbox.test"  # domain of local accounts
     title: str = "Sandbox"
+    description: str = "A small world on 127.0.0.1"
     max_characters: int = 500
     max_media_attachments: int = 4
     max_description_characters: int = 10_000

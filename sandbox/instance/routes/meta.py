@@ -51,7 +51,7 @@ async def _v1(call: Call) -> Any:
     return {
         "uri": instance.settings.domain,
         "title": instance.settings.title,
-        "short_description": "A small world on 127.0.0.1",
+        "short_description": instance.settings.description,
         "description": "",
         "email": "",
         "version": instance.settings.version,
@@ -79,7 +79,7 @@ async def _v2(call: Call) -> Any:
         "title": instance.settings.title,
         "version": instance.settings.version,
         "source_url": "https://github.com/mastodon/mastodon",
-        "description": "A small world on 127.0.0.1",
+        "description": instance.settings.description,
         "usage": {"users": {"active_month": len(instance.accounts.local())}},
         "thumbnail": {"url": f"{instance.base_url}/avatars/original/missing.png"},
         "icon": [],
