@@ -211,7 +211,8 @@ def _streaming(settings: Settings, client: Client) -> Result:
     probe.over.wait(STREAM_WAIT_S)
     client.stream.close()
     thread.join(STREAM_WAIT_S)
-    return Result("ok", "streaming: open") if probe.is_open else Result("note", f"streaming: {ended}; {every}")
+    way = client.stream.way.speech if client.stream.way else ""
+    return Result("ok", f"streaming: open ({way})") if probe.is_open else Result("note", f"streaming: {ended}; {every}")
 
 
 class Probe:

@@ -88,10 +88,10 @@ class Orders(BaseModel):
 class OpenStream:
     """An event stream that can be closed from any thread."""
 
-    def __init__(self, cut: Callable[[], None]) -> None:
+    def __init__(self, cut: Callable[[], None] | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
-        self._cut = cut
+        self._cut = cut or self._closing.set  # a WebSocket has no cut
 
     def close(self, how: Literal["end", "cut"]) -> None:
         self._loop.call_soon_threadsafe(self._cut if how == "cut" else self._closing.set)

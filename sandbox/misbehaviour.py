@@ -22,6 +22,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 PATH = "/sandbox/faults"
 INSTEAD = ("answer", "rate_limit", "redirect", "cut")  # faults without a call of the app
+REFUSALS = ("answer", "rate_limit", "redirect")  # those of a WebSocket
 DRIP_STEP_S = 0.25
 REASONS = {429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable"}
 PROXY_PAGE = (
@@ -40,7 +41,9 @@ class FaultMiddleware:
         self.sleep = sleep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await self._open_socket(scope, receive, send)
+        elif scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] == PATH:
             await (await self._apply_orders(Request(scope, receive)))(scope, receive, send)
@@ -70,7 +73,7 @@ class FaultMiddleware:
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app normally, but close or stall event streams on request."""
-        stream = OpenStream(scope["extensions"][CUT])
+        stream = OpenStream(scope.get("extensions", {}).get(CUT))
         opened = False
 
         async def watched_send(message: Message) -> None:
@@ -78,19 +81,33 @@ class FaultMiddleware:
             if _starts_event_stream(message):
                 opened = True
                 self.faults.opened(stream)
-            if opened and self.faults.streams_stalled and message.get("body"):
+            if opened and self.faults.streams_stalled and (message.get("body") or message["type"] == "websocket.send"):
                 self.faults.swallowed += 1
                 return
             await send(message)
 
         async def watched_receive() -> Message:
-            return await stream.receive(receive)
+            message = await stream.receive(receive)
+            is_end = message["type"] == "http.disconnect"
+            return {"type": "websocket.disconnect", "code": 1006} if is_end and scope["type"] != "http" else message
 
         try:
             await self.app(scope, watched_receive, watched_send)
         finally:
             if opened:
                 self.faults.ended(stream)
+
+    async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open a WebSocket, or refuse it; other kinds of faults do not apply to it."""
+        refusal = next((each for each in self.faults.choose("GET", scope["path"]) if each.kind in REFUSALS), None)
+        if refusal is None:
+            await self._watch(scope, receive, send)
+            return
+
+        async def deny(message: Message) -> None:
+            await send({**message, "type": f"websocket.{message['type']}"})
+
+        await _replacement(refusal)({**scope, "type": "http", "method": "GET"}, receive, deny)
 
     async def _send_changed(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app, then send a changed response."""
@@ -103,9 +120,10 @@ class FaultMiddleware:
 
 
 def _starts_event_stream(message: Message) -> bool:
-    return message["type"] == "http.response.start" and any(
-        name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message["headers"]
-    )
+    """Whether an event stream begins with this message, of either kind."""
+    if message["type"] == "http.response.start":
+        return (b"content-type", b"text/event-stream") in [(name, value[:17]) for name, value in message["headers"]]
+    return bool(message["type"] == "websocket.accept")
 
 
 async def _collect(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Response | None:

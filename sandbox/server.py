@@ -146,7 +146,7 @@ def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
     config = uvicorn.Config(
         cast(Any, _EndStreams(app, stopping)),
         http=_Protocol,
-        ws="none",
+        ws="websockets-sansio",
         lifespan="off",
         log_config=None,
         log_level="critical",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.instance import Instance, create_app
+from sandbox.instance import Instance, InstanceSettings, create_app
+from sandbox.instance.profile import MASTODON, PROFILES, Profile
 from sandbox.server import serve
 
 STARTED = pytest.StashKey[float]()
@@ -48,10 +49,22 @@ def _ctrl_c_is_heard() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test with the mark `every_profile` on each kind of server."""
+    if metafunc.definition.get_closest_marker("every_profile"):
+        metafunc.parametrize("profile", PROFILES, indirect=True, ids=lambda profile: profile.name)
+
+
 @pytest.fixture
-def instance() -> Instance:
-    """A Mastodon instance without accounts; served if the test uses `instance_url`."""
-    return Instance()
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """The rules of the test's instance; Mastodon's unless the test has the mark `every_profile`."""
+    return getattr(request, "param", MASTODON)
+
+
+@pytest.fixture
+def instance(profile: Profile) -> Instance:
+    """An instance without accounts; served if the test uses `instance_url`."""
+    return Instance(InstanceSettings(profile=profile))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ SEAM = {
 # Library -> the folders that may import it, within the package given first.
 KNOWN_ONLY_TO = {
     ("bot", "mastodon"): {"bot.instance"},
+    ("bot", "websockets"): {"bot.instance"},
     ("bot", "sqlite3"): {"bot.storage"},
     ("bot", "apscheduler"): {"bot.admin"},
     ("bot", "keras"): set(),

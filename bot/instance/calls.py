@@ -30,7 +30,7 @@ from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.instance import parse
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
-from bot.instance.transport import STREAMS, Transport, origin
+from bot.instance.transport import Transport, origin
 from trainer.web.connections import innermost
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,6 @@ class Calls:
 
     Attributes:
         limits: the newest rate-limit headers of the server.
-        stream: the stream's response while one is open.
-        closing: no stream may be opened any more.
     """
 
     def __init__(
@@ -66,8 +64,6 @@ class Calls:
         self.settings = settings
         self.token = token
         self.user_agent = user_agent
-        self.stream: requests.Response | None = None
-        self.closing = False
         self._now = now
         self._local = threading.local()
         self._server_clock: tuple[float | None, float] = (
@@ -135,7 +131,7 @@ class Calls:
         """The `Mastodon` object of this thread."""
         if not hasattr(self._local, "api"):
             session = Transport(self.settings.base_url)
-            session.hooks["response"].append(self._on_response)
+            session.hooks["response"].append(self.on_response)
             api = Mastodon(
                 api_base_url=self.settings.base_url,
                 access_token=self.token,
@@ -150,7 +146,7 @@ class Calls:
             self._local.api = api
         return self._local.api
 
-    def _on_response(self, response: requests.Response, **_: object) -> None:
+    def on_response(self, response: requests.Response, **_: object) -> None:
         """Hook of the session: sees every response, also those that Mastodon.py cannot use."""
         self._local.answer = response
         with suppress(KeyError, TypeError, ValueError, OverflowError):
@@ -158,10 +154,6 @@ class Calls:
         self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
             del response.headers[name]
-        if response.ok and STREAMS in response.url:
-            self.stream = response
-            if self.closing:
-                response.close()
 
     def read(self, family: Family, what: str, function: Callable[[Mastodon], Any], parse: Callable[[Any], T]) -> T:
         """Makes one call and parses its answer. Raises as `call`, and Transient if the answer cannot be parsed."""

@@ -23,4 +23,4 @@ class Client:
         self.home = Home(self.calls)
         self.reader = Reader(self.calls, self.home)
         self.poster = Poster(self.calls)
-        self.stream = EventStream(self.calls)
+        self.stream = EventStream(self.calls, self.home)

@@ -38,6 +38,7 @@ class Instance:
     characters_per_url: int
     is_mastodon: bool = False
     description: str = ""  # as plain text
+    streaming: str = ""  # the address of its streams, as it says; often wrong
 
 
 @dataclass(eq=False)
@@ -145,12 +146,15 @@ class Home:
 
 
 def _instance(raw: parse.Json) -> Instance:
-    statuses = (raw.get("configuration") or {}).get("statuses") or {}
+    configuration = raw.get("configuration") or {}
+    statuses = configuration.get("statuses") or {}
     version = str(raw.get("version") or "unknown")
+    urls = {"streaming": (raw.get("urls") or {}).get("streaming_api")} | (configuration.get("urls") or {})  # v1 | v2
     return Instance(
         version=version,
         max_characters=int(statuses.get("max_characters") or raw.get("max_toot_chars") or 500),
         characters_per_url=int(statuses.get("characters_reserved_per_url") or 23),
         is_mastodon=_MASTODON.fullmatch(version) is not None,
         description=description(raw),
+        streaming=str(urls["streaming"] or ""),
     )

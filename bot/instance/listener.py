@@ -1,4 +1,4 @@
-"""Reads the stream's server-sent events; an error in one event does not end the stream.
+"""Reads the stream's events, from server-sent events or a WebSocket; an error in one event does not end the stream.
 
 Mastodon.py only reads lines as Mastodon writes them. It ends the stream at carriage returns, which some servers and
 proxies add, at a field without a space, and at an id that is not JSON. This parser follows the standard.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import requests
@@ -51,16 +51,33 @@ class Listener(StreamListener):  # type: ignore[misc]
             "delete": lambda data: events.deleted(data.strip().strip('"')),
         }
 
-    def handle_stream(self, response: requests.Response) -> None:
-        """Reads an open stream until it ends; called by Mastodon.py.
-
-        Raises:
-            MastodonNetworkError: it is not an event stream.
-            requests.RequestException: the connection broke or timed out.
-        """
+    def require_events(self, response: requests.Response) -> None:
+        """Raises MastodonNetworkError if a response is not an event stream."""
         kind = response.headers.get("Content-Type", "")
         if any(never in kind for never in NOT_EVENTS):
             raise MastodonNetworkError(f"not an event stream but {kind}")
+
+    def handle_messages(self, messages: Iterable[str | bytes]) -> None:
+        """Reads the messages of an open WebSocket until it ends.
+
+        Raises:
+            MastodonNetworkError: the server says that it sends no events.
+        """
+        self._guard(self._opened)
+        for text in messages:
+            message = _message(text)
+            if "error" in message:  # Mastodon opens the WebSocket before it looks at the token's scopes
+                raise MastodonNetworkError(f"no events: {str(message['error'])[:200]}")
+            payload = message.get("payload")
+            data = payload if isinstance(payload, str) else json.dumps(payload)
+            self._dispatch_to_handler(str(message.get("event")), data)
+
+    def handle_stream(self, response: requests.Response) -> None:
+        """Reads an open event stream until it ends.
+
+        Raises:
+            requests.RequestException: the connection broke or timed out.
+        """
         is_open = False
         event = ""
         data: list[str] = []
@@ -90,6 +107,15 @@ class Listener(StreamListener):  # type: ignore[misc]
         except Exception:
             # The catch-up finds what is lost here.
             logger.exception("a stream event could not be handled")
+
+
+def _message(text: str | bytes) -> dict[str, Any]:
+    """A message of a WebSocket; empty if it is not JSON as it should be."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _lines(response: requests.Response) -> Iterator[str]:

@@ -118,19 +118,22 @@ class Call:
         return self.viewer
 
     def id(self, name: str = "id") -> int:
-        """An id in the path. Raises ApiError 404 if it is not a number."""
-        text = str(self.request.path_params[name])
-        if not (text.isascii() and text.isdigit()):
+        """The number of the record whose id is in the path. Raises ApiError 404 if it is no id."""
+        number = self.instance.host.read_id(str(self.request.path_params[name]))
+        if number is None:
             raise not_found()
-        return int(text)
+        return number
+
+    def ids(self, name: str) -> list[int]:
+        """The numbers of the records whose ids are in a list; other texts are left out."""
+        found = (self.instance.host.read_id(text) for text in self.params.list(name))
+        return [number for number in found if number is not None]
 
     def page(self, *, default: int, most: int) -> Page:
         limit = self.params.number("limit")
         return Page(
             limit=max(1, min(default if limit is None else limit, most)),
-            max_id=self.params.number("max_id"),
-            since_id=self.params.number("since_id"),
-            min_id=self.params.number("min_id"),
+            **{name: self.instance.host.read_id(self.params.text(name)) for name in ("max_id", "since_id", "min_id")},
         )
 
     def link(self, ids: list[int], page: Page) -> None:
@@ -139,9 +142,10 @@ class Call:
             return
         paging = ("max_id", "since_id", "min_id")
         url = self.request.url.remove_query_params(paging)
-        links = [f'<{url.include_query_params(min_id=ids[0])}>; rel="prev"']
+        newest, oldest = (self.instance.host.shown_id(ids[at]) for at in (0, -1))
+        links = [f'<{url.include_query_params(min_id=newest)}>; rel="prev"']
         if len(ids) == page.limit:
-            links.insert(0, f'<{url.include_query_params(max_id=ids[-1])}>; rel="next"')
+            links.insert(0, f'<{url.include_query_params(max_id=oldest)}>; rel="next"')
         self.headers["Link"] = ", ".join(links)
 
 
@@ -204,7 +208,7 @@ def _authorize(call: Call, scopes: tuple[str, ...] | None, *, optional: bool) ->
         if scopes is not None and not optional:
             call.instance.tokens.get("")
         return
-    if scopes and not any(covers(call.token.scopes, scope) for scope in scopes):
+    if scopes and not any(covers(call.instance.tokens.granted(call.token), scope) for scope in scopes):
         raise ApiError(403, OUT_OF_SCOPE)
     if call.viewer is not None and call.viewer.suspended:
         raise ApiError(403, "Your login is currently disabled")

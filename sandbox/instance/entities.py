@@ -35,12 +35,19 @@ class Entities:
     def status_url(self, status: Status) -> str:
         return f"{self.account_url(status.account)}/{status.id}"
 
+    def _id(self, number: int | None) -> str | None:
+        return None if number is None else self._host.shown_id(number)
+
+    def _acct(self, account: Account) -> str:
+        is_full = account.domain is None and self._host.settings.profile.full_names
+        return f"{account.acct}@{self._host.settings.domain}" if is_full else account.acct
+
     def account(self, account: Account) -> Json:
         missing = f"{self._host.base_url}/avatars/original/missing.png"
         return {
-            "id": str(account.id),
+            "id": self._host.shown_id(account.id),
             "username": account.username,
-            "acct": account.acct,
+            "acct": self._acct(account),
             "display_name": account.display_name,
             "locked": False,
             "bot": account.bot,
@@ -88,7 +95,7 @@ class Entities:
 
     def relationship(self, viewer: Account, other: Account) -> Json:
         return {
-            "id": str(other.id),
+            "id": self._host.shown_id(other.id),
             "following": other.id in viewer.following,
             "showing_reblogs": other.id in viewer.following,
             "notifying": False,
@@ -112,7 +119,7 @@ class Entities:
         url = media.url or self._file_url(media, "original")
         preview_url = media.url or self._file_url(media, "small")
         return {
-            "id": str(media.id),
+            "id": self._host.shown_id(media.id),
             "type": media.type,
             "url": url if done else None,
             "preview_url": preview_url if done else None,
@@ -141,10 +148,10 @@ class Entities:
 
     def status(self, status: Status, viewer: Account | None) -> Json:
         shown: Json = {
-            "id": str(status.id),
+            "id": self._host.shown_id(status.id),
             "created_at": stamp(status.created_at),
-            "in_reply_to_id": _text(status.in_reply_to_id),
-            "in_reply_to_account_id": _text(status.in_reply_to_account_id),
+            "in_reply_to_id": self._id(status.in_reply_to_id),
+            "in_reply_to_account_id": self._id(status.in_reply_to_account_id),
             "sensitive": status.sensitive,
             "spoiler_text": status.spoiler_text,
             "visibility": status.visibility,
@@ -186,15 +193,15 @@ class Entities:
 
     def _mention(self, account: Account) -> Json:
         return {
-            "id": str(account.id),
+            "id": self._host.shown_id(account.id),
             "username": account.username,
             "url": self.account_url(account),
-            "acct": account.acct,
+            "acct": self._acct(account),
         }
 
     def notification(self, notification: Notification) -> Json:
         shown: Json = {
-            "id": str(notification.id),
+            "id": self._host.shown_id(notification.id, notification.type),
             "type": notification.type,
             "created_at": stamp(notification.created_at),
             "group_key": f"ungrouped-{notification.id}",
@@ -226,7 +233,3 @@ class Entities:
             "scope": " ".join(token.scopes),
             "created_at": int(token.created_at.timestamp()),
         }
-
-
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)

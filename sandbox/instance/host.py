@@ -22,6 +22,14 @@ class Host:
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
 
+    def shown_id(self, number: int, kind: str = "") -> str:
+        """A record's id in the API; `kind` is a notification's type."""
+        return self.settings.profile.ids.show(number, kind)
+
+    def read_id(self, text: str) -> int | None:
+        """The number of the record with that id in the API; None if there is no such id."""
+        return self.settings.profile.ids.read(text)
+
     def next_id(self) -> int:
         """A new snowflake id, as for statuses, accounts and media: it increases and contains the time.
 

@@ -128,10 +128,15 @@ class Instance:
 
     def status(self, status: Status | int | str) -> Status:
         """The status with an id. Raises KeyError if there is none."""
-        found = self.statuses.find(status.id if isinstance(status, Status) else int(status))
+        found = self.statuses.find(self._number(status))
         if found is None:
             raise KeyError(status)
         return found
+
+    def _number(self, status: Status | int | str) -> int:
+        if isinstance(status, str):
+            return self.host.read_id(status) or 0
+        return status.id if isinstance(status, Status) else status
 
     def delete(self, status: Status | int | str) -> None:
         """Delete a status as its author."""
@@ -145,7 +150,7 @@ class Instance:
 
     def replies_to(self, status: Status | int | str) -> list[Status]:
         """The direct replies to a status, oldest first."""
-        return self.statuses.replies_to(status.id if isinstance(status, Status) else int(status))
+        return self.statuses.replies_to(self._number(status))
 
     def statuses_of(self, account: Account) -> list[Status]:
         """All statuses of an account, oldest first."""

@@ -60,7 +60,8 @@ class Notifications:
             if policy == "drop":
                 return None
             self._notified.add(told)
-            self._last_id += 1
+            numbered = self._host.settings.profile.name == "mastodon"  # elsewhere ids tell the time
+            self._last_id = self._last_id + 1 if numbered else self._host.next_id()
             notification = Notification(self._last_id, type_, account, sender, self._host.now(), status)
             notification.filtered = policy == "filter"
             notification.held = self._hold_next > 0
@@ -108,6 +109,8 @@ class Notifications:
             return "accept"
         stranger = sender.id not in account.following
         private = type_ == "mention" and status is not None and status.visibility == "direct"
+        if not self._host.settings.profile.filters_notifications:
+            return "accept"
         applies = {
             "for_not_following": stranger,
             "for_not_followers": account.id not in sender.following,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sandbox.instance.profile import MASTODON, Profile
+
 MINUTE = 60
 HOUR = 3600
 
@@ -54,6 +56,7 @@ class InstanceSettings:
     media_processing_fails: bool = False
     heartbeat_s: float = 15.0
     streaming: bool = True  # False: 404, as on a compatible server without server-sent events
+    profile: Profile = MASTODON
     first_notification_id: int = 95  # so that ids soon get one more digit, and sorting them as text is wrong
 
     @property

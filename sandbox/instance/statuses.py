@@ -190,8 +190,9 @@ class Statuses:
         self._check_length(draft.text, draft.spoiler_text)
 
     def _check_length(self, text: str, spoiler_text: str) -> None:
-        limit = self._host.settings.max_characters
-        if texts.count(text, spoiler_text) > limit:
+        settings = self._host.settings
+        limit, whole = settings.max_characters, settings.profile.counts_code_points
+        if (len(spoiler_text + text) if whole else texts.count(text, spoiler_text)) > limit:
             raise invalid(f"Text character limit of {limit} exceeded")
 
     def store(
@@ -298,7 +299,7 @@ class Statuses:
             self.notifications.forget(status)
             hearers = {*self._accounts.followers_of(status.account), status.account, *status.mentions}
             for hearer in hearers:
-                self._hub.publish(hearer, TIMELINE, "delete", str(status.id))
+                self._hub.publish(hearer, TIMELINE, "delete", self._host.shown_id(status.id))
             for boost in [each for each in self._by_id.values() if each.reblog is status]:
                 self.delete(boost)
 

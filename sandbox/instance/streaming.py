@@ -1,16 +1,19 @@
-"""Sends server-sent events to open streams."""
+"""Sends events to open streams, as server-sent events or over a WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sandbox.instance.errors import ApiError
 from sandbox.instance.host import Host
@@ -23,6 +26,14 @@ NOTIFICATIONS = "notifications"
 PATHS = {"/api/v1/streaming/user": "user", "/api/v1/streaming/user/notification": "user:notification"}
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a stream."""
+
+    name: str
+    payload: str
+
+
 class Subscription:
     """An open stream; its events are queued in the server's event loop."""
 
@@ -30,14 +41,14 @@ class Subscription:
         self.token = token
         self.channels = channels
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
 
-    def put(self, frame: str | None) -> None:
-        """Queue a frame, or None to end the stream; thread-safe."""
+    def put(self, event: Event | None) -> None:
+        """Queue an event, or None to end the stream; thread-safe."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, frame)
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
-    async def get(self) -> str | None:
+    async def get(self) -> Event | None:
         return await self._queue.get()
 
 
@@ -47,6 +58,7 @@ class Hub:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscriptions: list[Subscription] = []
+        self.addresses: list[str] = []  # at which streams were asked for
 
     def subscribe(self, subscription: Subscription) -> None:
         with self._lock:
@@ -71,7 +83,7 @@ class Hub:
             return
         data = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
         for subscription in listening:
-            subscription.put(f"event: {event}\ndata: {data}\n\n")
+            subscription.put(Event(event, data))
 
     def end(self, token: Token) -> None:
         """Close the streams of a token, as the real server does when it is revoked."""
@@ -114,7 +126,8 @@ class _EventStream:
         try:
             await asyncio.wait(waiting, timeout=self.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
             if event.done():
-                return event.result()
+                found = event.result()
+                return None if found is None else f"event: {found.name}\ndata: {found.payload}\n\n"
             return None if gone.done() else ":thump\n"
         finally:
             event.cancel()
@@ -128,9 +141,10 @@ class Streaming:
         self._hub = hub
         self._host = host
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         return [
             Route("/api/v1/streaming/health", self._health),
+            WebSocketRoute("/api/v1/streaming", self._talk),
             Route("/api/v1/streaming", self._stream),
             Route("/api/v1/streaming/{rest:path}", self._stream),
         ]
@@ -139,31 +153,63 @@ class Streaming:
         return PlainTextResponse("OK")
 
     async def _stream(self, request: Request) -> Any:
+        settings = self._host.settings
         try:
-            return _EventStream(self._hub, self._subscription(request), self._host.settings.heartbeat_s)
+            if not (settings.streaming and settings.profile.server_sent_events):
+                raise ApiError(404, "Not Found")
+            name = PATHS.get(request.scope["path"])
+            return _EventStream(self._hub, self._subscription(request, name), settings.heartbeat_s)
         except ApiError as error:
             return JSONResponse({"error": error.message}, error.status)
 
-    def _subscription(self, request: Request) -> Subscription:
+    async def _talk(self, socket: WebSocket) -> None:
+        """Source: streaming/index.js of Mastodon; internal/api/client/streaming of GoToSocial."""
+        try:
+            if not (self._host.settings.streaming and self._host.settings.profile.websocket):
+                raise ApiError(404, "Not Found")
+            subscription = self._subscription(socket, socket.query_params.get("stream"))
+        except ApiError as error:
+            await socket.send_denial_response(JSONResponse({"error": error.message}, error.status))
+            return
+        await socket.accept(subprotocol=socket.headers.get("sec-websocket-protocol"))
+        self._hub.subscribe(subscription)
+        sender = asyncio.ensure_future(_send_messages(socket, subscription))
+        try:
+            while (await socket.receive())["type"] != "websocket.disconnect":
+                pass
+        finally:
+            sender.cancel()
+            self._hub.unsubscribe(subscription)
+
+    def _subscription(self, asked: HTTPConnection, name: str | None) -> Subscription:
         """Check a request and subscribe.
 
         Source: streaming/index.js: authenticationMiddleware, checkScopes, channelsForUserStream.
         """
-        if not self._host.settings.streaming:
-            raise ApiError(404, "Not Found")
-        name = PATHS.get(request.scope["path"])
-        if name is None:
+        if name not in PATHS.values():
             raise ApiError(400, "Unknown channel requested")
-        scheme, _, value = request.headers.get("authorization", "").partition(" ")
-        value = value if scheme.lower() == "bearer" else request.query_params.get("access_token", "")
+        self._hub.addresses.append(str(asked.url))
+        scheme, _, value = asked.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not (
+            asked.scope["type"] == "http" or self._host.settings.profile.bearer_sockets
+        ):
+            value = asked.query_params.get("access_token", "") or asked.headers.get("sec-websocket-protocol", "")
         if not value:
             raise ApiError(401, "Missing access token")
         token = self._tokens.find(value)
         if token is None or token.account is None:
             raise ApiError(401, "Invalid access token")
-        if not covers(token.scopes, "read:statuses" if name == "user" else "read:notifications"):
+        if not covers(self._tokens.granted(token), "read:statuses" if name == "user" else "read:notifications"):
             raise ApiError(401, "Access token does not have the required scopes")
         channels = {TIMELINE} if name == "user" else set()
-        if covers(token.scopes, "read:notifications"):
+        if covers(self._tokens.granted(token), "read:notifications"):
             channels.add(NOTIFICATIONS)
         return Subscription(token, frozenset(channels))
+
+
+async def _send_messages(socket: WebSocket, subscription: Subscription) -> None:
+    """Send events until the subscription ends; the keep-alive pings are uvicorn's."""
+    with suppress(WebSocketDisconnect):
+        while (event := await subscription.get()) is not None:
+            await socket.send_json({"stream": ["user"], "event": event.name, "payload": event.payload})
+        await socket.close()

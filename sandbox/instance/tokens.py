@@ -96,6 +96,11 @@ class Tokens:
             self._tokens[token.value] = token
             return token
 
+    def granted(self, token: Token) -> tuple[str, ...]:
+        """The scopes of a token that mean something here."""
+        coarse = self._host.settings.profile.coarse_scopes
+        return tuple(scope for scope in token.scopes if not (coarse and ":" in scope))
+
     def find(self, value: str) -> Token | None:
         """The token, or None if it is unknown or revoked."""
         return None if value in self._revoked else self._tokens.get(value)

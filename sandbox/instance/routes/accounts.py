@@ -54,7 +54,7 @@ async def _show(call: Call) -> Any:
 
 
 async def _relationships(call: Call) -> Any:
-    found = [call.instance.accounts.get(int(each)) for each in call.params.list("id") if each.isdigit()]
+    found = [call.instance.accounts.get(each) for each in call.ids("id")]
     return [call.instance.entities.relationship(call.user, account) for account in found]
 
 

@@ -93,7 +93,8 @@ async def _v2(call: Call) -> Any:
 
 
 def _streaming_url(instance: Instance) -> str:
-    return instance.base_url.replace("http", "ws", 1)
+    address = instance.base_url.replace("http", "ws", 1)
+    return address.replace("ws:", "wss:") if instance.settings.profile.says_wss else address
 
 
 def _configuration(instance: Instance) -> dict[str, Any]:

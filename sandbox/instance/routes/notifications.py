@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from sandbox.instance.api import Call, route
 from sandbox.instance.entities import Json, stamp
-from sandbox.instance.errors import ApiError
+from sandbox.instance.errors import ApiError, not_found
 from sandbox.instance.instance import Instance
 from sandbox.instance.notifications import POLICIES
 from sandbox.instance.records import Account, Notification
@@ -44,7 +44,7 @@ async def _page(call: Call) -> Any:
         types=call.params.list("types"),
         exclude_types=call.params.list("exclude_types"),
         include_filtered=call.params.flag("include_filtered"),
-        sender_id=call.params.number("account_id"),
+        sender_id=call.instance.host.read_id(call.params.text("account_id")),
     )
     call.link([each.id for each in found], page)
     return [call.instance.entities.notification(each) for each in found]
@@ -65,6 +65,8 @@ async def _dismiss(call: Call) -> Any:
 
 
 async def _policy(call: Call) -> Any:
+    if not call.instance.settings.profile.filters_notifications:
+        raise not_found()
     requests = call.instance.notifications.requests(call.user)
     summary = {
         "pending_requests_count": len(requests),
@@ -102,7 +104,7 @@ def _request_id(filtered: list[Notification]) -> int:
 def _shown(call: Call, sender: Account, filtered: list[Notification]) -> Json:
     last = filtered[0].status
     return {
-        "id": str(_request_id(filtered)),
+        "id": call.instance.host.shown_id(_request_id(filtered)),
         "created_at": stamp(filtered[-1].created_at),
         "updated_at": stamp(filtered[0].created_at),
         "account": call.instance.entities.account(sender),

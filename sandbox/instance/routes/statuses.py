@@ -8,7 +8,7 @@ from typing import Any
 from starlette.routing import Route
 
 from sandbox.instance.api import Call, route
-from sandbox.instance.errors import ApiError
+from sandbox.instance.errors import ApiError, not_found
 from sandbox.instance.instance import Instance
 from sandbox.instance.records import Media, Status
 from sandbox.instance.statuses import REPLY_TO_NOTHING, Draft
@@ -49,7 +49,9 @@ async def _show(call: Call) -> Any:
 
 async def _several(call: Call) -> Any:
     """The statuses with the requested ids that exist."""
-    found = [call.instance.statuses.find(int(each)) for each in call.params.list("id") if each.isdigit()]
+    if not call.instance.settings.profile.lists_statuses:
+        raise not_found()
+    found = [call.instance.statuses.find(each) for each in call.ids("id")]
     return [_shown(call, each) for each in found if each and call.instance.statuses.can_see(call.viewer, each)]
 
 
@@ -63,7 +65,7 @@ async def _context(call: Call) -> Any:
 
 async def _source(call: Call) -> Any:
     status = call.instance.statuses.get_own(call.id(), call.user)
-    return {"id": str(status.id), "text": status.text, "spoiler_text": status.spoiler_text}
+    return {"id": call.instance.host.shown_id(status.id), "text": status.text, "spoiler_text": status.spoiler_text}
 
 
 async def _post(call: Call) -> Any:
@@ -79,8 +81,8 @@ async def _post(call: Call) -> Any:
 
 def _draft(call: Call) -> Draft:
     params = call.params
-    parent = params.text("in_reply_to_id")
-    if parent and not parent.isdigit():
+    parent = call.instance.host.read_id(params.text("in_reply_to_id"))
+    if params.text("in_reply_to_id") and parent is None:
         raise ApiError(404, REPLY_TO_NOTHING)
     return Draft(
         text=params.text("status"),
@@ -88,8 +90,8 @@ def _draft(call: Call) -> Draft:
         spoiler_text=params.text("spoiler_text"),
         sensitive=params.flag("sensitive"),
         language=params.text("language") or "en",
-        in_reply_to_id=int(parent) if parent else None,
-        media_ids=tuple(dict.fromkeys(int(each) for each in params.list("media_ids") if each.isdigit())),
+        in_reply_to_id=parent,
+        media_ids=tuple(dict.fromkeys(call.ids("media_ids"))),
         app=call.token.app if call.token else None,
     )
 
@@ -105,7 +107,7 @@ def _media_after_edit(call: Call, status: Status) -> list[Media] | None:
     """The attachments in the call, including those already attached; None if the call has none."""
     if "media_ids" not in call.params:
         return None
-    wanted = [int(each) for each in call.params.list("media_ids") if each.isdigit()]
+    wanted = call.ids("media_ids")
     own = {media.id: media for media in status.media}
     new = call.instance.media.take(call.user, [each for each in wanted if each not in own])
     own |= {media.id: media for media in new}
