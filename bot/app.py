@@ -17,8 +17,10 @@ from bot.instance.neighbours import Neighbours
 from bot.mentions.answer import Answerer
 from bot.mentions.catch_up import CatchUp
 from bot.mentions.cleanup import Cleanup
+from bot.mentions.delivery import Delivery
 from bot.mentions.hosts import Hosts
 from bot.mentions.intake import Intake
+from bot.mentions.review import Review
 from bot.mentions.stream import Stream
 from bot.mentions.worker import Worker
 from bot.monitor.health import Heartbeat
@@ -133,10 +135,12 @@ class Bot:
                 self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=now
             )
             intake = Intake(inbox, self.worker, self.cleanup, self.metrics, asked_before=asked_before)
+            delivery = Delivery()
+            review = Review(self.client, inbox, intake, max_age_s=max_age_s, now=now)
             self.catch_up = CatchUp(
-                self.client, self.store, intake, mastodon, self.ending, max_age_s=max_age_s, now=now
+                self.client, self.store, intake, mastodon, delivery, review, self.ending, max_age_s=max_age_s, now=now
             )
-            self.stream = Stream(self.client, mastodon, intake, self.catch_up, self.ending)
+            self.stream = Stream(self.client, mastodon, intake, self.catch_up, delivery, self.ending)
             self.metrics.stream = self.stream
             schedule.add("catch_up", self.catch_up.run_job)
             schedule.add("sweep", self.cleanup.run_job)

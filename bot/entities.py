@@ -1,6 +1,6 @@
 """The values passed from a mention to its reply: frozen dataclasses without network or disk access.
 
-Ids are opaque strings, as the API says; only `id_order` compares them.
+Ids are opaque strings, as the API says: only the server knows their order.
 """
 
 from __future__ import annotations
@@ -14,15 +14,6 @@ import numpy.typing as npt
 
 Visibility = Literal["public", "unlisted", "private", "direct"]
 VISIBILITIES: tuple[Visibility, ...] = ("public", "unlisted", "private", "direct")  # from wide to narrow
-
-
-def id_order(entity_id: str) -> tuple[int, str]:
-    """A sort key: older ids first.
-
-    Mastodon's ids are decimal numbers in strings, so the longer is the larger; as text, "9" would come after "10".
-    Ids of one fixed length, as other servers have, keep their text order.
-    """
-    return len(entity_id), entity_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +60,7 @@ class Status:
     in_reply_to_id: str | None
     mentioned_ids: frozenset[str]  # of the accounts it mentions
     is_boost: bool
+    edited_at: datetime | None = None  # None too where a server does not tell
 
 
 @dataclass(frozen=True, slots=True)

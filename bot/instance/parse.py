@@ -46,6 +46,7 @@ def status(raw: Json) -> Status:
         in_reply_to_id=_id(raw.get("in_reply_to_id")),
         mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or () if item.get("id")),
         is_boost=bool(raw.get("reblog")),
+        edited_at=_optional_time(raw.get("edited_at")),
     )
 
 

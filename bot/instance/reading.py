@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mastodon import Mastodon
 
-from bot.entities import Account, Mention, Status, Thread, id_order
+from bot.entities import Account, Mention, Status, Thread
 from bot.errors import NoSuchPage, Refused
 from bot.instance import parse
 from bot.instance.calls import Calls
@@ -27,11 +27,14 @@ class Page:
 
     Attributes:
         mentions: the mentions among them that can be parsed.
-        ids: of all notifications on the page, oldest first; empty at the end.
+        ids: of all notifications on the page, oldest first; empty at the end. The order is the server's: a list may mix
+            ids of several forms and lengths.
+        streamed: the ids of those mentions' statuses that a stream brings too, as they are not filtered.
     """
 
     mentions: tuple[Mention, ...]
     ids: tuple[str, ...]
+    streamed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,20 @@ class Reader:
             self._no_filters = True
             return page
 
+    def backwards(self, *, below: str | None = None) -> Iterator[Page]:
+        """Pages of notifications towards the oldest, from the newest or from `below` on.
+
+        A server that does not know `max_id` gives one page.
+        """
+        seen: set[str] = set()
+        while True:
+            page = self.notifications(max_id=below)
+            if seen.issuperset(page.ids):  # the end, or a server without max_id
+                return
+            yield page
+            seen.update(page.ids)
+            below = page.ids[0]
+
     def status(self, status_id: str) -> Status:
         """One status, as it is now."""
         return self.calls.read("call", f"status {status_id}", lambda api: api.status(status_id), parse.status)
@@ -104,23 +121,19 @@ class Reader:
         When a status is deleted, its replies lose `in_reply_to_id` and keep `in_reply_to_account_id`.
         """
         me, position = self.home.me().id, since
-        found: list[str] = []
+        found: dict[str, bool] = {}
 
         def ask(api: Mastodon) -> Any:
             return api.account_statuses(me, min_id=position, limit=40)
 
         for _ in range(MAX_PAGES_BACK):
             items = self.calls.call("page", "our own statuses", ask)
-            later = [item for item in items if id_order(str(item["id"])) > id_order(position)]
-            if not later:  # the end, or a server without min_id
+            page = {str(item["id"]): _is_orphan(item, of=account_id) for item in items}
+            if found.keys() >= page.keys():  # the end, or a server without min_id
                 break
-            position = max((str(item["id"]) for item in later), key=id_order)
-            found += [
-                str(item["id"])
-                for item in later
-                if str(item.get("in_reply_to_account_id")) == account_id and not item.get("in_reply_to_id")
-            ]
-        return found
+            found |= page
+            position = next(iter(page))
+        return [status_id for status_id, is_orphan in found.items() if is_orphan]
 
     def relation(self, account_id: str) -> Relation:
         """The relation to an account; needs the scope read:follows."""
@@ -137,10 +150,15 @@ class Reader:
         return self.calls.read("call", f"the account {acct}", lambda api: api.account_lookup(acct), parse.account)
 
 
+def _is_orphan(item: parse.Json, *, of: str) -> bool:
+    return str(item.get("in_reply_to_account_id")) == of and not item.get("in_reply_to_id")
+
+
 def _page(items: Sequence[parse.Json]) -> Page:
-    mentions = (readable_mention(item) for item in items)
-    ids = sorted((str(item["id"]) for item in items), key=id_order)
-    return Page(tuple(mention for mention in mentions if mention), tuple(ids))
+    read = [(item, mention) for item in items if (mention := readable_mention(item))]
+    ids = [str(item["id"]) for item in reversed(items)]  # the newest comes first
+    streamed = [mention.status.id for item, mention in read if not item.get("filtered")]
+    return Page(tuple(mention for _, mention in read), tuple(ids), tuple(streamed))
 
 
 def readable_mention(raw: parse.Json) -> Mention | None:

@@ -22,8 +22,8 @@ from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, T
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
 from bot.instance.client import Client
 from bot.mentions import etiquette
-from bot.mentions.delivery import deliver
 from bot.mentions.etiquette import Subject
+from bot.mentions.forms import deliver
 from bot.mentions.hosts import Hosts
 from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate

@@ -1,4 +1,7 @@
-"""Reads the notifications that the stream missed. The list is complete, so only this module moves the cursor."""
+"""Reads the notifications that the stream missed. The list is complete, so only this module moves the cursor.
+
+The order of a list is the server's; ids are compared for equality alone.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 
+from cachetools import LRUCache
+
 from bot.config import MastodonSettings
 from bot.ending import Ending
-from bot.entities import id_order
 from bot.errors import InstanceError, RateLimited, Unauthorized
 from bot.instance.client import Client
 from bot.instance.reading import Page
+from bot.mentions.delivery import Delivery
 from bot.mentions.intake import Intake
+from bot.mentions.review import Review
 from bot.storage.store import Store
 from trainer.errors import ProjectError
 
@@ -21,17 +27,17 @@ logger = logging.getLogger(__name__)
 
 # No known server returns fewer while there is more; a smaller page is the last one.
 MIN_PAGE = 15
+MAX_KNOWN = 10_000  # ids of notifications that are remembered
 
 
 class CatchUp:
     """Reads new notifications from the cursor on: at intervals, and on request.
 
     Args:
+        delivery: told what each look finds; while the stream is trusted, the intervals are longer.
+        review: runs after looks, on the same thread.
         max_age_s: how far back the very first run reads.
         now: seconds since the epoch.
-
-    Attributes:
-        streaming: whether a stream is open; if so, the intervals are longer.
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class CatchUp:
         store: Store,
         intake: Intake,
         settings: MastodonSettings,
+        delivery: Delivery,
+        review: Review,
         ending: Ending,
         *,
         max_age_s: float,
@@ -50,9 +58,12 @@ class CatchUp:
         self._intake = intake
         self._settings = settings
         self._ending = ending
+        self._delivery = delivery
+        self._review = review
         self._max_age_s = max_age_s
-        self.streaming = False
         self._now = now
+        # When each notification was first read, by a look that was completed; by a clock that is never set.
+        self._read_at: LRUCache[str, float] = LRUCache(MAX_KNOWN)
         self._asked = threading.Event()
         self._stopping = False
         self._failing = False
@@ -85,8 +96,11 @@ class CatchUp:
         Raises:
             InstanceError, StorageError: reading or storing failed; everything before the cursor is stored.
         """
+        self._delivery.begin_look()
         cursor = self._store.cursor.position(overlap_s=self._settings.overlap_s)
-        return self._read_first() if cursor is None else self._read_from(cursor)
+        n_mentions = self._read_first() if cursor is None else self._read_from(cursor)
+        self._delivery.end_look()
+        return n_mentions
 
     @property
     def is_alive(self) -> bool:
@@ -96,9 +110,11 @@ class CatchUp:
     def _run(self) -> None:
         while not self._stopping:
             settings = self._settings
-            pause = settings.catch_up_every_s if self.streaming else settings.poll_every_s
+            pause = settings.poll_every_s
             try:
                 self.read_on()
+                self._review.look_if_due(streaming=self._delivery.is_trusted)
+                pause = self._delivery.pause(trusted_s=settings.catch_up_every_s, else_s=settings.poll_every_s)
             except Unauthorized as error:
                 self._ending.fatal(error)
                 return
@@ -122,17 +138,22 @@ class CatchUp:
     def _read_from(self, cursor: str) -> int:
         """Reads page by page towards newer ids; moves the cursor after each page is stored."""
         n_mentions = 0
-        position = cursor
+        position, seen = cursor, {cursor}
         while True:
             page = self._client.reader.notifications(min_id=position)
             n_mentions += self._receive(page)
             if position == cursor:
                 n_mentions += self._fill_gap(page, above=cursor)
-            newest = page.ids[-1] if page.ids else position
-            self._store.cursor.move(newest, overlap_s=self._settings.overlap_s)
-            if id_order(newest) <= id_order(position):  # the end, or a server without min_id
-                return n_mentions
-            position = newest
+            if not seen.issuperset(page.ids):
+                position = page.ids[-1]
+                self._store.cursor.move(position, overlap_s=self._settings.overlap_s)
+                seen.update(page.ids)
+                continue
+            # the end, or a server without min_id
+            now = time.monotonic()
+            for each in seen:
+                self._read_at.setdefault(each, now)
+            return n_mentions
 
     def _fill_gap(self, page: Page, *, above: str) -> int:
         """Reads the notifications between a position and the page that the server returned for `min_id`.
@@ -140,13 +161,18 @@ class CatchUp:
         There are none on servers that know `min_id`. Others return the newest page; this reads backwards from it.
         """
         n_mentions = 0
-        while len(page.ids) >= MIN_PAGE and id_order(page.ids[0]) > id_order(above):
-            below = self._client.reader.notifications(max_id=page.ids[0])
-            if not below.ids or id_order(below.ids[0]) >= id_order(page.ids[0]):  # the end, or no max_id
-                break
+        if len(page.ids) < MIN_PAGE or self._reaches(page, above):
+            return 0
+        for below in self._client.reader.backwards(below=page.ids[0]):
             n_mentions += self._receive(below)
-            page = below
+            if len(below.ids) < MIN_PAGE or self._reaches(below, above) or self._is_too_old(below):
+                break
         return n_mentions
+
+    def _reaches(self, page: Page, position: str) -> bool:
+        """Whether a page reaches back to a position, or to what was all read before."""
+        settled = time.monotonic() - self._settings.overlap_s
+        return position in page.ids or all(self._read_at.get(each, settled + 1.0) <= settled for each in page.ids)
 
     def _read_first(self) -> int:
         """Reads backwards from the newest to the oldest that would still be answered, then sets the cursor.
@@ -154,21 +180,14 @@ class CatchUp:
         So a new bot, or one that lost its database, answers recent mentions; it checks each thread for a reply first.
         """
         n_mentions = 0
-        newest = position = None
-        while True:
-            page = self._client.reader.notifications(max_id=position)
+        newest = oldest = None
+        for page in self._client.reader.backwards():
             n_mentions += self._receive(page)
-            if not page.ids:
-                break
-            newest = newest or page.ids[-1]
-            oldest = page.ids[0]
-            if position is not None and id_order(oldest) >= id_order(position):  # a server without max_id
-                break
-            position = oldest
+            newest, oldest = newest or page.ids[-1], page.ids[0]
             if self._is_too_old(page):
                 break
-        if newest is not None and position is not None:
-            self._store.cursor.move(position, overlap_s=self._settings.overlap_s)
+        if newest is not None and oldest is not None:
+            self._store.cursor.move(oldest, overlap_s=self._settings.overlap_s)
             self._store.cursor.move(newest, overlap_s=self._settings.overlap_s)
             logger.info("first catch-up n_mentions=%d cursor=%s", n_mentions, newest)
         return n_mentions
@@ -184,4 +203,5 @@ class CatchUp:
     def _receive(self, page: Page) -> int:
         for mention in page.mentions:
             self._intake.received(mention)
+        self._delivery.found(page.streamed)
         return len(page.mentions)

@@ -10,11 +10,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from bot.entities import Status
 from bot.errors import NoSuchPage, NotFound, Refused
-from bot.instance import parse
 from bot.instance.client import Client
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Entry, Outcome
@@ -73,9 +71,8 @@ class Cleanup:
         if entry is not None:
             self._tasks.put(lambda: self._question_gone(entry))
 
-    def edited(self, raw: dict[str, Any]) -> None:
+    def edited(self, status: Status) -> None:
         """Handles an edited status; returns at once."""
-        status = parse.status(raw)
         entry = self._store.inbox.by_status(status.id)
         if entry is not None:
             self._tasks.put(lambda: self._question_changed(entry, status))

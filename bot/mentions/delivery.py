@@ -1,58 +1,104 @@
-"""Posts a reply; in another form if the server refuses it, and never twice."""
+"""Compares what the stream brings with what the looks at the notifications find.
+
+A stream can be open, with heartbeats, and bring nothing: the server's Redis was restarted and has forgotten who
+listens, or a proxy holds everything back. Only a mention that a look finds and the stream does not bring tells.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
-
-from bot.entities import Reply, Status
-from bot.errors import Refused
-from bot.instance.client import Client
-from bot.mentions import etiquette
-from bot.storage.inbox import Entry
+import threading
+import time
+from collections.abc import Callable, Iterable
 
 logger = logging.getLogger(__name__)
 
-FORBIDDEN = 403
-# In what servers say of a text that is too long: "character limit of 500 exceeded", "status too long", "length", ...
-_ABOUT_LENGTH = ("character", "long", "length", "limit", "size")
+# How much later than a look the stream may bring a mention.
+GRACE_S = 2.0
 
 
-def deliver(client: Client, entry: Entry, status: Status, reply: Reply, media_ids: Sequence[str]) -> str:
-    """Posts the reply to a mention; returns its id.
-
-    Of what may be the reason of a refusal, the likelier is left out first: the pictures, or a part of the text. Before
-    each repeat the thread is looked into, as an answer that says "refused" may have come from a proxy. A repeat has an
-    Idempotency-Key of its own: some servers remember refusals too.
+class Delivery:
+    """Whether the open stream brings mentions; safe to use from several threads.
 
     Args:
-        entry: the mention's, in the state "posting".
-        status: the mention's.
+        now: seconds on a clock that is never set.
 
-    Raises:
-        InstanceError: it could not be posted; `Refused` if the server refuses every form of it.
+    Attributes:
+        is_open: whether a stream is open.
+        reopen: closes the stream and opens it again; `again`: it was of no use the last time. Set by the stream.
     """
-    forms = [reply, *(replace(reply, text=text) for text in reply.shorter)]
-    key, n_refusals = entry.idempotency_key, 0
-    while True:
-        try:
-            return client.poster.post(forms[0], in_reply_to=status.id, idempotency_key=key, media_ids=media_ids)
-        except Refused as error:
-            may_shorten = len(forms) > 1 and error.status != FORBIDDEN
-            if may_shorten and (not media_ids or _is_about_length(error)):
-                del forms[0]
-            elif media_ids:
-                media_ids = []
-            else:
-                raise
-            n_refusals += 1
-            logger.warning("answering in another form notification=%s error=%s", entry.notification_id, error)
-        posted = etiquette.own_answer(status, client.reader.thread(status.id), me=client.home.me())
-        if posted is not None:
-            return posted.id
-        key = f"{entry.idempotency_key}-form{n_refusals}"
 
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._n_opened = 0
+        self._n_looks = 0
+        self._look = 0  # the connection that was open when the present look began
+        self._has_looked = False  # since the stream was opened: what a look finds now came while it was open
+        self._seen: set[str] = set()  # statuses that a look or the stream brought since it was opened
+        self._missing: dict[str, float] = {}  # statuses that the stream has not brought, and when a look found them
+        self._is_doubted = False
+        self.is_open = False
+        self.reopen: Callable[[bool], None] = lambda _again: None
 
-def _is_about_length(error: Refused) -> bool:
-    return any(word in str(error).lower() for word in _ABOUT_LENGTH)
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a stream is open and no mention was missed since it last brought one."""
+        return self.is_open and not self._is_doubted
+
+    def opened(self) -> None:
+        """Starts anew with a new connection."""
+        with self._lock:
+            self._n_opened += 1
+            self.is_open, self._has_looked = True, False
+            self._seen.clear()
+            self._missing.clear()
+
+    def ended(self) -> None:
+        """Handles the end of the connection."""
+        with self._lock:
+            self.is_open = False
+            self._missing.clear()
+
+    def heard(self, status_id: str) -> None:
+        """Handles a mention that the stream brought."""
+        with self._lock:
+            self._seen.add(status_id)
+            self._missing.pop(status_id, None)
+            self._is_doubted = False
+
+    def begin_look(self) -> None:
+        """Handles the begin of a look."""
+        with self._lock:
+            self._look = self._n_opened if self.is_open else 0
+            self._n_looks += 1
+
+    def found(self, status_ids: Iterable[str]) -> None:
+        """Handles mentions, in order to be streamed, that a look found."""
+        with self._lock:
+            for status_id in status_ids:
+                if self._has_looked and self.is_open and status_id not in self._seen:
+                    self._missing[status_id] = self._now()
+                self._seen.add(status_id)
+
+    def end_look(self) -> None:
+        """Handles the end of a look that found all there is; has the stream opened again if it is deaf."""
+        with self._lock:
+            self._has_looked = self._has_looked or self._look == self._n_opened > 0
+            missed = [status_id for status_id, found in self._missing.items() if self._now() - found >= GRACE_S]
+            again = self._is_doubted
+            if missed:
+                self._missing.clear()
+                self._is_doubted = True
+        if missed:
+            logger.log(
+                logging.DEBUG if again else logging.WARNING,
+                "the stream is open but does not bring what it should, opening it again missed=%d",
+                len(missed),
+            )
+            self.reopen(again)
+
+    def pause(self, *, trusted_s: float, else_s: float) -> float:
+        """Seconds until the next look: `else_s` while the stream is not trusted, less while a mention is missing."""
+        pause = trusted_s if self.is_trusted else else_s
+        return min(pause, GRACE_S) if self._missing else pause

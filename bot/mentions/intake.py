@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from bot.entities import Mention
+from bot.entities import Mention, Status
 from bot.mentions.cleanup import Cleanup
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Inbox
@@ -51,9 +51,9 @@ class Intake:
             )
             self.worker.hand_over(mention)
 
-    def edited(self, raw: dict[str, Any]) -> None:
-        """Handles an edited status; `raw` is its JSON."""
-        self.cleanup.edited(raw)
+    def edited(self, status: Status) -> None:
+        """Handles an edited status."""
+        self.cleanup.edited(status)
 
     def deleted(self, status_id: str) -> None:
         """Handles a deleted status."""

@@ -11,10 +11,12 @@ from typing import Any
 from bot.config import MastodonSettings
 from bot.ending import Ending
 from bot.errors import InstanceError, RateLimited, Unauthorized
+from bot.instance import parse
 from bot.instance.client import Client
 from bot.instance.listener import Listener
 from bot.instance.reading import readable_mention
 from bot.mentions.catch_up import CatchUp
+from bot.mentions.delivery import Delivery
 from bot.mentions.intake import Intake
 
 logger = logging.getLogger(__name__)
@@ -39,14 +41,18 @@ class Stream:
         settings: MastodonSettings,
         intake: Intake,
         catch_up: CatchUp,
+        delivery: Delivery,
         ending: Ending,
     ) -> None:
         self._client = client
         self._settings = settings
         self._intake = intake
         self._catch_up = catch_up
+        self._delivery = delivery
+        delivery.reopen = self._reopen
         self._ending = ending
         self._n_failures = 0
+        self._deaf: bool | None = None  # the connection was closed as it brought nothing; True: not the first time
         self.n_connections = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
@@ -54,7 +60,7 @@ class Stream:
     @property
     def is_open(self) -> bool:
         """Whether a stream is open now."""
-        return self._catch_up.streaming
+        return self._delivery.is_open
 
     def start(self) -> None:
         """Opens the stream, unless the configuration says to poll."""
@@ -78,8 +84,13 @@ class Stream:
                 return
             self._catch_up.ask()
             lived_s = time.monotonic() - started
-            self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
-            pause = max(self._pause(), min_pause_s)
+            if self._deaf is None:
+                self._n_failures = 1 if lived_s >= HEALTHY_S else self._n_failures + 1
+            else:
+                reason = "it brought nothing"
+                self._n_failures = self._n_failures + 1 if self._deaf else 0
+                self._deaf = None
+            pause = max(self._pause(), min_pause_s) if self._n_failures else 0.0
             self._log_end(reason, lived_s, pause)
             self._stopping.wait(pause)
 
@@ -95,7 +106,12 @@ class Stream:
         except InstanceError as error:
             return str(error), 0.0
         finally:
-            self._catch_up.streaming = False
+            self._delivery.ended()
+
+    def _reopen(self, again: bool) -> None:
+        """Closes the stream, which brings nothing, to open it again: at once, or with the pauses of a failing one."""
+        self._deaf = again
+        self._client.stream.drop()
 
     def _is_token_good(self, refusal: Unauthorized) -> str | None:
         """Tells a revoked token from a missing scope; returns the reason, or None if the token is revoked."""
@@ -112,7 +128,8 @@ class Stream:
 
     def opened(self) -> None:
         """Handles the first line of a connection."""
-        self._catch_up.streaming = True
+        self._deaf = None
+        self._delivery.opened()
         self.n_connections += 1
         if self._n_failures >= FAILURES_TO_POLL:
             logger.info("stream open again after failures=%d", self._n_failures)
@@ -123,12 +140,13 @@ class Stream:
     def notified(self, raw: dict[str, Any]) -> None:
         """Handles a notification, as JSON; ignores other types than mentions."""
         mention = readable_mention(raw)
+        self._delivery.heard(mention.status.id if mention else "")
         if mention is not None:
             self._intake.received(mention)
 
     def edited(self, raw: dict[str, Any]) -> None:
         """Handles an edited status; `raw` is its JSON."""
-        self._intake.edited(raw)
+        self._intake.edited(parse.status(raw))
 
     def deleted(self, status_id: str) -> None:
         """Handles a deleted status."""

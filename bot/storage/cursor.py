@@ -8,12 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 
 from bot.storage.database import Database
 
-# The same order as entities.id_order.
-_SETTLED = (
-    "SELECT notification_id FROM cursor WHERE read_at <= ?"
-    " ORDER BY length(notification_id) DESC, notification_id DESC LIMIT 1"
-)
-_OLDEST = "SELECT notification_id FROM cursor ORDER BY read_at, length(notification_id), notification_id LIMIT 1"
+# In the order they were read in, as only the server knows the order of ids.
+_SETTLED = "SELECT notification_id FROM cursor WHERE read_at <= ? ORDER BY read_at DESC, rowid DESC LIMIT 1"
+_OLDEST = "SELECT notification_id FROM cursor ORDER BY read_at, rowid LIMIT 1"
 
 
 @dataclass(eq=False)

@@ -24,8 +24,7 @@ from bot.storage.database import Database
 HOUR_S = 3600.0
 # Longer than any rate-limit window and any retry pause: a longer wait means that a clock was set back.
 MAX_WAIT_S = 6 * HOUR_S
-# The same order as entities.id_order.
-_NEWEST = "length(notification_id) DESC, notification_id DESC"
+_NEWEST = "mentioned_at DESC, rowid DESC"
 _AMONG = "(? OR account_id IN (SELECT value FROM json_each(?)))"
 _DUE = (
     "SELECT notification_id FROM inbox WHERE state IN ('new', 'deferred') AND (next_try_at <= ? OR next_try_at > ?)"  # noqa: S608

@@ -59,6 +59,7 @@ class Hub:
         self._lock = threading.Lock()
         self._subscriptions: list[Subscription] = []
         self.addresses: list[str] = []  # at which streams were asked for
+        self.is_silent = False  # True: nothing is sent, as by a proxy that holds everything back
 
     def subscribe(self, subscription: Subscription) -> None:
         with self._lock:
@@ -67,6 +68,15 @@ class Hub:
     def unsubscribe(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions.remove(subscription)
+
+    def forget(self) -> None:
+        """Send nothing more to the streams that are open now, as the real server does after its Redis was restarted.
+
+        They stay open, with heartbeats.
+        """
+        with self._lock:
+            for subscription in self._subscriptions:
+                subscription.channels = frozenset()
 
     def listeners(self, account: Account | None = None) -> int:
         """Number of open streams, of one account or of all."""
@@ -78,7 +88,7 @@ class Hub:
 
     def publish(self, account: Account, channel: str, event: str, payload: Any) -> None:
         """Send an event to an account's streams with `channel`; a str payload is sent unchanged, others as JSON."""
-        listening = [each for each in self._of(account) if channel in each.channels]
+        listening = [each for each in self._of(account) if channel in each.channels and not self.is_silent]
         if not listening:
             return
         data = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)

@@ -161,6 +161,16 @@ class World:
         (only,) = self.answers(question)
         return only
 
+    def add_photo(self, question: Status, label: str = "china") -> None:
+        """Alice edits a question to hold a photo."""
+        question.media.append(self.photo(label))
+        self.instance.edit(question, "@dokocos now with a photo")
+
+    def other_answer(self, question: Status, than: Status) -> Status:
+        """Waits until the bot's one reply to a status is another than before."""
+        until(lambda: self.answers(question) and self.answers(question) != [than])
+        return self.answer(question)
+
     def client(self, token: str | None = None) -> Client:
         """A client with the bot's token, without a running bot."""
         return Client(self.settings().mastodon, token or self.me.token, user_agent="test")

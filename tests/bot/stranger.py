@@ -40,11 +40,17 @@ def ulid(n: int) -> object:
     return f"01JD{n:022d}"
 
 
+def mixed(n: int) -> object:
+    """An id in one of the forms and lengths that one list of notifications may hold."""
+    return (f"01JD{n:022d}", f"{1_700_000_000 - n}/mention/{n:032d}", n, f"zz-{n:012d}")[n % 4]
+
+
 @dataclass
 class Ways:
     """How this server differs from Mastodon."""
 
     id: Callable[[int], object] = str
+    notification_id: Callable[[int], object] | None = None  # None: as the others
     time: str = "%Y-%m-%dT%H:%M:%S.%fZ"
     headers: dict[str, str] = field(default_factory=dict)  # of each response
     describes: Json | None = None  # /api/v1/instance; None: no such endpoint
@@ -98,7 +104,8 @@ class Stranger:
         with self.lock:
             status = self._status(ALICE, html, more | {"media_attachments": attachments, "mentions": [{}]})
             n = next(self.numbers)
-            notification = {"id": self.ways.id(n), "type": "mention", "account": self.accounts[ALICE], "status": status}
+            show = self.ways.notification_id or self.ways.id
+            notification = {"id": show(n), "type": "mention", "account": self.accounts[ALICE], "status": status}
             self.notifications.append((n, notification))
         if tell:
             self.say("notification", json.dumps(notification))

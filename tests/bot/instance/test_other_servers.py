@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from bot import check
 from bot.app import Bot
 from bot.config import Settings
 from tests.bot.conftest import QUICK, settle, until
-from tests.bot.stranger import ALICE, TOKEN, Stranger, Ways, at_home, number, ulid
+from tests.bot.stranger import ALICE, TOKEN, Stranger, Ways, at_home, mixed, number, ulid
 from tests.fakes import FakeDecoder, FakeLoader
 
 
@@ -45,6 +45,7 @@ def answer(stranger: Stranger, question: int) -> dict[str, Any]:
         Ways(),
         Ways(id=number),
         Ways(id=ulid),
+        Ways(notification_id=mixed),
         Ways(time="%Y-%m-%dT%H:%M:%SZ"),
         Ways(time="%Y-%m-%dT%H:%M:%S"),
         Ways(time="%Y-%m-%dT%H:%M:%S.%f000+00:00"),
@@ -114,9 +115,12 @@ def test_senseless_rate_limit_headers_delay_nothing(headers: dict[str, str], tmp
         assert {entry.attempts for entry in bot.store.inbox.entries()} == {1}
 
 
+@pytest.mark.parametrize("id_", [str, ulid, mixed])
 @pytest.mark.parametrize("knows_min_id", [True, False])
-def test_all_mentions_of_a_long_absence_are_read_on_any_server(knows_min_id: bool, tmp_path: Path) -> None:
-    with at_home(Ways(knows_min_id=knows_min_id)) as stranger:
+def test_all_mentions_of_a_long_absence_are_read_on_any_server(
+    knows_min_id: bool, id_: Callable[[int], object], tmp_path: Path
+) -> None:
+    with at_home(Ways(knows_min_id=knows_min_id, notification_id=id_)) as stranger:
         with bot_at(stranger, tmp_path):
             answer(stranger, stranger.ask())
         asked = [stranger.ask() for _ in range(95)]

@@ -48,11 +48,8 @@ def test_edits_and_deletions_arrive_over_a_websocket(world: World) -> None:
         question = world.ask(label=None)
         help_ = world.answer(question)
         settle(bot)
-        question.media.append(world.photo("china"))
-        world.instance.edit(question, "@dokocos now with a photo")
-        until(lambda: world.answers(question) and world.answers(question) != [help_])
-        settle(bot)
-        assert "China gallery" in world.answer(question).text
+        world.add_photo(question)
+        assert "China gallery" in world.other_answer(question, help_).text
         world.instance.delete(question)
         until(lambda: not world.instance.statuses_of(world.me))
 

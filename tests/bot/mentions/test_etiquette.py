@@ -185,8 +185,7 @@ def test_a_photo_added_by_an_edit_replaces_the_help_by_an_answer(world: World) -
         question = world.ask(label=None)
         first = world.answer(question)
         settle(bot)
-        question.media.append(world.photo("china"))
-        world.instance.edit(question, "@dokocos now with a photo")
+        world.add_photo(question)
         until(lambda: world.answers(question) and world.answers(question) != [first])
         settle(bot)
         (reply,) = world.answers(question)
@@ -201,11 +200,8 @@ def test_a_photo_added_while_the_help_is_being_written_is_answered(world: World)
         until(lambda: bot.stream.is_open)
         question = world.ask(label=None)
         help_ = world.answer(question)  # it is posted, but the bot has no response yet
-        question.media.append(world.photo("china"))
-        world.instance.edit(question, "@dokocos now with a photo")
-        until(lambda: world.answers(question) and world.answers(question) != [help_])
-        settle(bot)
-        assert "China gallery" in world.answer(question).text
+        world.add_photo(question)
+        assert "China gallery" in world.other_answer(question, help_).text
 
 
 def test_the_limit_is_explained_once_then_mentions_get_no_reply(world: World) -> None:
