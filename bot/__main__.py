@@ -17,6 +17,7 @@ import typer
 from bot.config import Settings, home_url, load_settings, without_token
 from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
+from trainer.quoting import escaped, escaped_lines
 
 if TYPE_CHECKING:
     from bot.app import Bot
@@ -101,19 +102,19 @@ def check(
     try:
         settings = load_settings(config)
     except ConfigError as error:
-        typer.echo(f"FAULT {error}")
+        _say(f"FAULT {error}")
         raise typer.Exit(EXIT_FAULT) from None
     results = [checks.offline(settings), *([] if offline else [checks.online(settings)])]
     n_faults = 0
     for result in (each for part in results for each in part):
-        typer.echo(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
+        _say(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
         n_faults += result.level == "fault"
         if result.fix and (fix or (sys.stdin.isatty() and typer.confirm("      Fix this?"))):
             try:
                 result.fix()
                 typer.echo("      fixed")
             except ProjectError as error:
-                typer.echo(f"      could not be fixed: {error}")
+                _say(f"      could not be fixed: {error}")
     typer.echo("The bot can run." if not n_faults else f"{n_faults} to fix before the bot can run.")
     raise typer.Exit(EXIT_FAULT if n_faults else 0)
 
@@ -328,7 +329,7 @@ def _show_inbox(entries: list[Entry], counts: dict[str, int]) -> None:
         received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
         answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
         cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
-        table.add_row(*(Text(cell) for cell in cells))  # as text: an acct or a reason may look like markup
+        table.add_row(*(Text(escaped(cell)) for cell in cells))  # as text: an acct or a reason may look like markup
     console = Console()
     if not console.is_terminal:  # piped on, where a line that is cut loses an id
         console.width = WIDE
@@ -348,8 +349,13 @@ def _explained() -> Iterator[None]:
 
 
 def _end(error: ProjectError, status: int) -> NoReturn:
-    typer.echo(f"{error}", err=True)
+    _say(f"{error}", err=True)
     raise typer.Exit(status) from None
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Prints a text that may quote strangers."""
+    typer.echo(escaped_lines(text.splitlines()), err=err)
 
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]

@@ -1,4 +1,7 @@
-"""Logging to standard error, as text or JSON; the token is removed from all lines and tracebacks."""
+"""Logging to standard error, as text or JSON.
+
+The token is removed from all lines and tracebacks; whatever is not printable is escaped (`trainer.quoting`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from trainer.config import LogSettings
+from trainer.quoting import LineFormatter, escaped
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 HIDDEN = "[secret]"
@@ -19,7 +23,7 @@ MAX_LINE = 300
 QUIET = ("apscheduler", "urllib3", "asyncio", "PIL", "tensorflow", "absl", "h5py")
 
 
-class _Plain(logging.Formatter):
+class _Plain(LineFormatter):
     def __init__(self, secrets: Collection[str]) -> None:
         super().__init__(PLAIN)
         self._secrets = secrets
@@ -34,15 +38,18 @@ class _Json(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return scrub(json.dumps(line, ensure_ascii=False), self._secrets)
+            fields["traceback"] = self.formatException(record.exc_info)
+        line = json.dumps(fields, ensure_ascii=False)
+        # JSON's own escapes leave C1 controls, direction marks and lone surrogates as they are.
+        printable = (char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+        return scrub("".join(printable), self._secrets)
 
 
 class LastLines(logging.Handler):
@@ -57,7 +64,7 @@ class LastLines(logging.Handler):
         """Keeps a record; called by `logging`."""
         moment = datetime.fromtimestamp(record.created, UTC)
         line = f"{moment:%b %d %H:%M} {record.levelname} {record.name}: {record.getMessage()}"
-        self._lines.append(scrub(line, self._secrets)[:MAX_LINE])
+        self._lines.append(scrub(escaped(line), self._secrets)[:MAX_LINE])
 
     def lines(self) -> list[str]:
         """The lines, oldest first."""

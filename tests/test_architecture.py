@@ -21,6 +21,7 @@ SEAM = {
     "trainer.web.connections",
     "trainer.web.fetch",
     "trainer.confinement",
+    "trainer.quoting",
     "trainer.photos.decode",
     "trainer.photos.images",
     "trainer.registry.serving",

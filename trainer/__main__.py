@@ -15,6 +15,7 @@ from rich.console import Console
 
 from trainer.config import Settings, load_settings
 from trainer.errors import FetchError, ProjectError
+from trainer.quoting import LineFormatter, escaped_lines
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,9 @@ def before_all(context: typer.Context, config: Config = None) -> None:
 def read_settings(config: Path | None) -> Settings:
     """Load the settings and set up logging."""
     settings = load_settings(Settings, config)
-    logging.basicConfig(level=settings.log.level, format="%(levelname)s %(name)s: %(message)s", handlers=[LogLines()])
+    handler = LogLines()
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log.level, handlers=[handler])
     return settings
 
 
@@ -270,7 +273,7 @@ def main() -> None:
     try:
         app()
     except ProjectError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", escaped_lines(str(error).splitlines()), file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code in STOPPED:

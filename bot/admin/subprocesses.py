@@ -20,6 +20,7 @@ import psutil
 
 from bot.config import ScheduleSettings, without_token
 from trainer.errors import ProjectError
+from trainer.quoting import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Ended:
         _, found, message = self.stderr_tail.rpartition("error: ")
         if found and self.status > 0:
             return message.strip().rstrip(".")
-        return f"{self.how}; {self.stderr_tail[-200:]}" if self.stderr_tail else self.how
+        return f"{self.how}; {quoted(self.stderr_tail[-200:])}" if self.stderr_tail else self.how
 
 
 class SubprocessStoppedError(ProjectError):

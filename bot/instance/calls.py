@@ -31,6 +31,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimi
 from bot.instance import parse
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import Transport, origin
+from trainer.quoting import quoted
 from trainer.web.connections import innermost
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,9 @@ class Calls:
         try:
             return parse(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Transient(f"{what}: the server's answer cannot be read: {error!r}", outage=False) from error
+            raise Transient(
+                f"{what}: the server's answer cannot be read: {quoted(repr(error))}", outage=False
+            ) from error
 
     def instance_error(self, error: Exception, family: Family, what: str) -> InstanceError:
         """The `InstanceError` for a failed call."""
@@ -203,12 +206,13 @@ def _is_json(answer: requests.Response | None) -> bool:
 
 def _detail(answer: requests.Response | None, error: Exception) -> str:
     """The server's error text, which Mastodon.py does not always pass on; else the innermost exception."""
-    words: object = innermost(error)
     if answer is not None and not answer.ok:
-        words = answer.reason
+        words: object = answer.reason
         if _is_json(answer):
             with suppress(ValueError, AttributeError):
                 words = answer.json().get("error")
-    elif answer is not None and not _is_json(answer):
-        words = f"the answer is {answer.headers.get('Content-Type') or 'of unknown type'}, not JSON ({words})"
-    return " ".join(str(words or "").split())[:200]
+        return quoted(str(words or ""))
+    if answer is not None and not _is_json(answer):
+        kind = quoted(answer.headers.get("Content-Type", ""), 80) or "of unknown type"
+        return f"the answer is {kind}, not JSON ({innermost(error)})"
+    return innermost(error)

@@ -16,6 +16,7 @@ from mastodon.errors import MastodonError
 from bot.errors import InstanceError, Transient
 from bot.instance.credentials import APP_FILE, TOKEN_FILE, read_private_json, write_private_json
 from bot.instance.transport import Transport
+from trainer.quoting import quoted
 from trainer.web.connections import innermost
 
 logger = logging.getLogger(__name__)
@@ -160,5 +161,5 @@ def _detail(error: BaseException) -> str:
     while len(error.args) < 2 and (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, MastodonError) and len(error.args) > 1:
-        return " ".join(str(word) for word in error.args[1:] if word)
+        return quoted(" ".join(str(word) for word in error.args[1:] if word))
     return innermost(error)

@@ -16,6 +16,7 @@ from bot.config import Settings
 from bot.storage.records import DAY_S, Records, Run
 from bot.storage.store import Store
 from bot.timetable import Timetable
+from trainer.quoting import escaped
 
 
 def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableType:
@@ -27,7 +28,7 @@ def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableT
             planned.add_row(name, job.when, _next(settings, name, records.last_turn(name)))
         runs = Table("job", "began", "took", "outcome", "", title="Last runs", title_justify="left")
         for run in records.runs(limit=limit):
-            runs.add_row(*(Text(cell) for cell in _cells(run)))
+            runs.add_row(*(Text(escaped(cell)) for cell in _cells(run)))
     finally:
         records.close()
     return Group(planned, runs)
@@ -51,7 +52,9 @@ def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableT
     table = Table("day (UTC)", "answered", "refused", "failed", title="Mentions", title_justify="left")
     for day, states in sorted(by_day.items()):
         table.add_row(day, *(f"{states[state]:,}" for state in ("answered", "refused", "failed")))
-    refused = [Text(f"refused: {n:,} {reason}") for reason, n in sorted(reasons.items(), key=lambda each: -each[1])]
+    refused = [
+        Text(escaped(f"refused: {n:,} {reason}")) for reason, n in sorted(reasons.items(), key=lambda each: -each[1])
+    ]
     return Group(table, *refused, Text(f"champion: {view.champion}"), *(Text(line) for line in view.figures))
 
 

@@ -163,9 +163,12 @@ def test_check_reports_an_unreachable_instance(run: Any) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ({"status": 401}, "HTTP 401 Error; run `python -m bot login"),
-        ({"status": 404, "html": True}, "HTTP 404 Not Found; is that the address of a Mastodon server, and is it up?"),
-        ({"kind": "html"}, "the answer is text/html; charset=utf-8, not JSON"),
+        ({"status": 401}, "HTTP 401 “Error”; run `python -m bot login"),
+        (
+            {"status": 404, "html": True},
+            "HTTP 404 “Not Found”; is that the address of a Mastodon server",
+        ),
+        ({"kind": "html"}, "the answer is “text/html; charset=utf-8”, not JSON"),
         ({"kind": "cut"}, "is that the address of a Mastodon server, and is it up?"),
     ],
 )
@@ -234,7 +237,7 @@ def test_the_reason_why_an_instance_registers_no_app_is_told(run: Any) -> None:
         body = b'{"error": "Validation failed: Scopes are not known here"}'
         server.posted = answer(422, body, Content_Type="application/json")
         _, output = run("login", server.url, "--no-browser")
-    assert "no app can be registered: HTTP 422 Validation failed: Scopes are not known here" in output
+    assert "no app can be registered: “HTTP 422 Validation failed: Scopes are not known here”" in output
 
 
 def test_an_instance_that_registers_no_app_is_a_clear_error(run: Any) -> None:
@@ -242,7 +245,7 @@ def test_an_instance_that_registers_no_app_is_a_clear_error(run: Any) -> None:
         server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
         status, output = run("login", server.url, "--no-browser")
     assert status == 1
-    assert "no app can be registered: HTTP 429 Too many requests" in output
+    assert "no app can be registered: “HTTP 429 Too many requests”" in output
 
 
 @pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])

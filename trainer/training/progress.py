@@ -17,6 +17,7 @@ from rich.text import Text
 from trainer.evaluation.evaluate import Figure, Report
 from trainer.evaluation.promotion import Verdict
 from trainer.photos.dataset import SPLITS, Dataset
+from trainer.quoting import escaped
 from trainer.registry.registry import Period, Version
 from trainer.training.fitting import Trained
 from trainer.training.training_data import Watcher
@@ -192,7 +193,7 @@ def versions_table(versions: Sequence[Version], history: Sequence[Period], damag
             times,
         )
     star = [Text("* the champion", style="dim")] if history else []
-    return Group(table, *star, *(Text(f"damaged: {fault}", style="red") for fault in damaged.values()))
+    return Group(table, *star, *(Text(escaped(f"damaged: {fault}"), style="red") for fault in damaged.values()))
 
 
 def _first_few(labels: Sequence[str]) -> str:

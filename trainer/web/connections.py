@@ -23,16 +23,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from trainer.errors import FetchError
+from trainer.quoting import quoted
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def innermost(error: BaseException) -> str:
-    """The message of the innermost cause of an error, below requests, urllib3 and Mastodon.py."""
+    """The innermost cause of an error, below requests, urllib3 and Mastodon.py; its words may be a server's: quoted."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {quoted(str(error))}"
 
 
 def is_public(address: str) -> bool:

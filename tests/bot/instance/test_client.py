@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,29 @@ def test_a_password_in_netrc_is_never_sent(tmp_path: Path, monkeypatch: pytest.M
         Transport(server.url).get(f"{server.url}/api/v1/accounts/verify_credentials", timeout=5)
         client_of(server.url).home.me()
     assert seen == [None, "Bearer s3cret"]
+
+
+FORGED = "no”\r\n2026-11-27 ERROR bot: forged\x1b[2J\x9b\u2028\u202e" + "x" * 5000
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 422, 500])
+def test_a_servers_words_are_quoted_on_one_line(status: int) -> None:
+    def refuse(exchange: Exchange) -> None:
+        exchange.send_response(status, "no\x1b[2J\x9b31m")
+        exchange.send_header("Content-Type", "text/\x9b31m")
+        exchange.send_header("Content-Length", "0")
+        exchange.end_headers()
+
+    body = json.dumps({"error": FORGED}).encode()
+    with serving() as server:
+        server.answers["/api/v1/statuses/1"] = refuse
+        server.answers["/api/v1/statuses/2"] = answer(status, body, Content_Type="application/json")
+        client = client_of(server.url)
+        for status_id in ("1", "2"):
+            with pytest.raises(InstanceError) as caught:
+                client.reader.status(status_id)
+            said = str(caught.value)
+            assert said.isprintable()
+            assert len(said) < 500
+            outside = re.sub("“[^”]*”", "", said)  # what is not quoted is ours
+            assert not re.search("forged|31m|2J", outside)
