@@ -84,6 +84,7 @@ class WebSettings(Section):
     max_redirects: Annotated[int, Field(ge=0)] = 3
     max_attempts: Count = 4
     backoff_s: Seconds = 2.0
+    ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], FromText] = (80, 443)
     allow_private_addresses: bool = False
 
 

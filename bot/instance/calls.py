@@ -21,7 +21,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import urljoin
 
 import requests
 from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
@@ -30,8 +29,8 @@ from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.instance import parse
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
-from bot.instance.transport import Transport, origin
-from trainer.quoting import quoted
+from bot.instance.transport import Transport, redirect_origin
+from trainer.quoting import escaped, quoted
 from trainer.web.connections import innermost
 
 logger = logging.getLogger(__name__)
@@ -164,7 +163,7 @@ class Calls:
         """Parses an answer. Raises Transient if that fails."""
         try:
             return parse(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Transient(
                 f"{what}: the server's answer cannot be read: {quoted(repr(error))}", outage=False
             ) from error
@@ -178,7 +177,7 @@ class Calls:
             return RateLimited(f"{what}: too many requests", until=until, family=family)
         detail = _detail(answer, error)
         if answer is not None and answer.is_redirect:
-            target = origin(urljoin(answer.url, answer.headers["Location"]))
+            target = escaped(redirect_origin(answer) or "an address that is none")
             return Transient(
                 f"{what}: {self.settings.base_url} redirects to {target}; if it has moved there for good, set "
                 "mastodon.base_url to that",

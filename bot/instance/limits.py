@@ -20,6 +20,7 @@ DEFAULT_WAIT_S = 5.0
 MAX_DEFAULT_WAIT_S = 60.0
 # Mastodon's longest window. A server that gives a later end is wrong; the bot tries again after this time.
 MAX_WINDOW_S = 3 * 3600.0
+MAX_DIGITS = 18  # of a count; Python takes no number of thousands of digits
 _EPOCH_S = 1_000_000_000  # a smaller number is not a time, but seconds from now
 
 
@@ -50,7 +51,7 @@ class Limits:
         if status == 429:
             window = Window(0, until if until is not None else self._now() + self._default_wait(family, headers))
         elif until is not None and left.isdecimal():
-            window = Window(int(left), until)
+            window = Window(int(left[:MAX_DIGITS]), until)
         else:
             return
         with self._lock:

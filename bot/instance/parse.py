@@ -38,9 +38,9 @@ def status(raw: Json) -> Status:
         account=account(raw["account"]),
         created_at=_time(raw["created_at"]),
         visibility=_visibility(raw.get("visibility")),
-        text=without_mentions(plain_text(raw.get("content") or "")),
-        language=(raw.get("language") or None),
-        spoiler_text=raw.get("spoiler_text") or "",
+        text=without_mentions(plain_text(_text(raw.get("content")))),
+        language=_text(raw.get("language")) or None,
+        spoiler_text=_text(raw.get("spoiler_text")),
         sensitive=bool(raw.get("sensitive")),
         attachments=tuple(attachment(item) for item in raw.get("media_attachments") or ()),
         in_reply_to_id=_id(raw.get("in_reply_to_id")),
@@ -58,7 +58,7 @@ def account(raw: Json) -> Account:
         acct=str(raw.get("acct") or raw["username"]),
         bot=bool(raw.get("bot")),
         created_at=_optional_time(raw.get("created_at")),
-        profile="\n".join([raw.get("display_name") or "", plain_text("\n".join([raw.get("note") or "", *fields]))]),
+        profile="\n".join([_text(raw.get("display_name")), plain_text("\n".join([_text(raw.get("note")), *fields]))]),
     )
 
 
@@ -70,8 +70,8 @@ def attachment(raw: Json) -> Attachment:
     """
     kind = str(raw.get("type") or "unknown")
     names = {"image": ("url", "preview_url", "remote_url"), "unknown": ("url", "remote_url", "preview_url")}
-    urls = [raw.get(name) for name in names.get(kind, ("preview_url",))]
-    return Attachment(kind=kind, urls=tuple(dict.fromkeys(str(url) for url in urls if url)))
+    urls = [_text(raw.get(name)) for name in names.get(kind, ("preview_url",))]
+    return Attachment(kind=kind, urls=tuple(dict.fromkeys(filter(None, urls))))
 
 
 def thread(raw: Json) -> Thread:
@@ -80,6 +80,11 @@ def thread(raw: Json) -> Thread:
         ancestors=tuple(status(item) for item in raw.get("ancestors") or () if item.get("account")),
         descendants=tuple(status(item) for item in raw.get("descendants") or () if item.get("account")),
     )
+
+
+def _text(value: object) -> str:
+    """A text that may be missing; a value of another type counts as missing."""
+    return value if isinstance(value, str) else ""
 
 
 def _id(value: object) -> str | None:

@@ -45,7 +45,7 @@ class Transport(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """The redirect's target; None if it must not be followed."""
         target = super().get_redirect_target(resp)
-        if target is None or origin(urljoin(resp.url, target)) != origin(resp.url):
+        if target is None or redirect_origin(resp) != origin(resp.url):
             return None
         keeps_method = resp.request.method in ("GET", "HEAD") or resp.status_code in _KEEPS_METHOD
         return target if keeps_method else None
@@ -53,6 +53,14 @@ class Transport(requests.Session):
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def redirect_origin(response: requests.Response) -> str | None:
+    """Where a redirect leads, as `origin`; None if that is no URL."""
+    try:
+        return origin(urljoin(response.url, response.headers["Location"]))
+    except ValueError:
+        return None
 
 
 def origin(url: str) -> str:

@@ -1,9 +1,10 @@
 """Fetches URLs for the scraper and the bot, with limits on time, size, redirects and addresses.
 
-Each fetch has a total deadline and a size limit, before and after decompression. Only public addresses are allowed,
-also after redirects. Requests have an honest User-Agent and no cookies, proxies or credentials. Retries depend on the
-error: after the time that the server asks for, with exponential backoff for network errors, and not at all if a retry
-is no use.
+Each fetch has a total deadline and a size limit, before and after decompression. Only public addresses and the ports of
+`web.ports` are allowed, also after redirects, and no redirect leads from https back to http. Requests have an honest
+User-Agent and no cookies or credentials; proxies and certificates are those of the environment, as for API calls
+(`trainer.web.sockets`). Retries depend on the error: after the time that the server asks for, with exponential backoff
+for network errors, and not at all if a retry is no use.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import email.utils
 import http
 import logging
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -27,10 +30,12 @@ import urllib3
 from trainer import __version__
 from trainer.config import WebSettings
 from trainer.errors import FetchError
+from trainer.quoting import quoted
 from trainer.web.connections import GuardedAdapter, innermost
 
 logger = logging.getLogger(__name__)
 
+PORTS = {"http": 80, "https": 443}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Statuses after which a retry may succeed: too early, too many requests, or a server error.
 PASSING = frozenset({408, 425, 429})
@@ -72,6 +77,11 @@ def safe_url(url: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)[:200]
 
 
+def invalid_url(url: str, error: ValueError) -> FetchError:
+    """The error about a URL that a library cannot parse."""
+    return FetchError(f"{safe_url(url)}: not a valid URL: {quoted(str(error))}")
+
+
 class Fetcher:
     """Fetches URLs with GET; thread-safe. Use it as a context manager, or call `close`."""
 
@@ -87,6 +97,8 @@ class Fetcher:
         self._now = now
         self._jitter = random.SystemRandom()
         self._adapter = GuardedAdapter(allow_private=web.allow_private_addresses)
+        # As `requests` reads them for API calls.
+        self._verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self._headers = {"User-Agent": user_agent(web), "Accept": "*/*", "Accept-Encoding": "identity"}
 
     def __enter__(self) -> Self:
@@ -144,6 +156,8 @@ class Fetcher:
                         body = _read(response, url, max_bytes)
                         headers = {name.lower(): value for name, value in response.headers.items()}
                         return Fetched(url=url, status=response.status_code, headers=headers, body=body)
+            except ValueError as error:  # includes those of requests and urllib3 about URLs
+                raise invalid_url(url, error) from error
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._network_error(error, url, total_s) from error
             url = _join(url, target)
@@ -155,22 +169,29 @@ class Fetcher:
             request = requests.Request("GET", url, headers=self._headers).prepare()
             parts = urlsplit(request.url or "")
             host, port = parts.hostname, parts.port
+            has_login = "@" in parts.netloc or "@" in urlsplit(url).netloc
         except ValueError as error:  # includes requests' own URL errors
-            raise FetchError(f"{safe_url(url)}: not a valid URL: {error}") from error
-        if parts.scheme not in ("http", "https") or not host:
+            raise invalid_url(url, error) from error
+        if parts.scheme not in PORTS or not host:
             raise FetchError(f"{safe_url(url)}: only http and https are fetched")
-        if "@" in parts.netloc or "@" in urlsplit(url).netloc:
+        if has_login:
             raise FetchError(f"{safe_url(url)}: a URL with a user name or a password is not fetched")
+        if not self._is_port_allowed(PORTS[parts.scheme] if port is None else port):
+            raise FetchError(f"{safe_url(url)}: nothing is fetched from port {port} (web.ports)")
         if allowed_hosts and not {host, f"{host}:{port}"} & {allowed.lower() for allowed in allowed_hosts}:
             raise FetchError(f"{safe_url(url)}: host {host} is not one of {', '.join(sorted(allowed_hosts))}")
         return request
+
+    def _is_port_allowed(self, port: int) -> bool:
+        # A test's or a sandbox's server has whatever port is free.
+        return port in self._web.ports or self._web.allow_private_addresses
 
     def _send(self, request: requests.PreparedRequest, left_s: float) -> requests.Response:
         if left_s <= 0:
             raise TimeoutError("no time left after redirects")
         connect_s = min(self._web.connect_timeout_s, left_s)
         timeout = urllib3.Timeout(connect=connect_s, read=left_s, total=left_s)
-        return self._adapter.send(request, stream=True, timeout=timeout)  # type: ignore[arg-type]
+        return self._adapter.send(request, stream=True, timeout=timeout, verify=self._verify)
 
     def _check_status(self, response: requests.Response, url: str) -> None:
         status = response.status_code
@@ -197,11 +218,18 @@ class Fetcher:
         return FetchError(f"{safe_url(url)}: {what}", retry_after_s=self._web.backoff_s)
 
 
-def _join(url: str, target: str) -> str:
+def _join(url: str, location: str) -> str:
+    """The URL that a Location header leads to. Raises FetchError if there is none, or if it gives up TLS."""
+    with suppress(UnicodeError):
+        location = location.encode("latin-1").decode("utf-8")  # as some servers send it; http.client reads Latin-1
     try:
-        return urljoin(url, target)
+        target = urljoin(url, location)
+        steps_back = urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
     except ValueError as error:
-        raise FetchError(f"{safe_url(url)}: redirects to an invalid URL") from error
+        raise invalid_url(location, error) from error
+    if steps_back:
+        raise FetchError(f"{safe_url(url)}: redirects from https to http; not followed")
+    return target
 
 
 def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.web import Exchange, Server, in_turn, serving, status
 from trainer.config import WebSettings
 from trainer.errors import FetchError
-from trainer.web import connections
-from trainer.web.connections import is_public, open_socket
+from trainer.web import sockets
 from trainer.web.fetch import MAX_PAUSE_S, Fetcher, safe_url, user_agent
+from trainer.web.sockets import is_public, open_socket
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -65,8 +65,7 @@ def test_the_user_agent_has_name_and_contact(server: Server) -> None:
     assert user_agent(WebSettings()).count(" ") == 0
 
 
-def test_no_cookie_and_no_credential_is_ever_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+def test_no_cookie_and_no_credential_is_ever_sent(server: Server) -> None:
     server.answers["/"] = status(200, b"x", Set_Cookie="a=b; Path=/")
     with Patient() as fetcher:
         for _ in range(2):
@@ -202,7 +201,7 @@ def test_an_ipv6_address_is_as_public_as_its_embedded_ipv4_address(address: ipad
     "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]"]
 )
 def test_loopback_is_refused_in_every_notation(server: Server, host: str) -> None:
-    with Patient(allow_private_addresses=False) as fetcher:
+    with Patient(allow_private_addresses=False, ports=[server.server_address[1]]) as fetcher:
         error = error_of(fetcher, f"http://{host}:{server.server_address[1]}/")
     assert "allow_private_addresses" in str(error)
     assert error.retry_after_s is None
@@ -210,9 +209,9 @@ def test_loopback_is_refused_in_every_notation(server: Server, host: str) -> Non
 
 
 def test_the_address_is_checked_on_each_redirect(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(sockets, "is_public", lambda address: address == "127.0.0.1")
     server.answers["/"] = status(302, Location=f"http://127.0.0.2:{server.server_address[1]}/secret")
-    with Patient(allow_private_addresses=False) as fetcher:
+    with Patient(allow_private_addresses=False, ports=[server.server_address[1]]) as fetcher:
         assert "127.0.0.2" in str(error_of(fetcher, server.url))
     assert server.paths == ["/"]
 

@@ -11,7 +11,7 @@ from protego import Protego
 
 from trainer.errors import FetchError
 from trainer.scrape.sites.site import SiteRefusalError
-from trainer.web.fetch import Fetcher, safe_url
+from trainer.web.fetch import Fetcher, invalid_url, safe_url
 
 OUR_NAME = "dokocos"
 MAX_BYTES = 500 * 1024  # RFC 9309, section 2.5: what a crawler must be ready to read
@@ -70,7 +70,11 @@ class Robots:
             SiteRefusalError: it may not.
             FetchError: the host's robots.txt cannot be read, so for now nothing of that host may be.
         """
-        if not self._of(url).can_fetch(url, OUR_NAME):
+        try:
+            may = self._of(url).can_fetch(url, OUR_NAME)
+        except ValueError as error:
+            raise invalid_url(url, error) from error
+        if not may:
             raise SiteRefusalError(f"{safe_url(url)}: forbidden by the site's robots.txt")
 
     def crawl_delay_s(self, url: str) -> float:
@@ -78,7 +82,10 @@ class Robots:
         return min(self._of(url).crawl_delay(OUR_NAME) or 0.0, MAX_CRAWL_DELAY_S)
 
     def _of(self, url: str) -> Protego:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise invalid_url(url, error) from error
         origin = f"{parts.scheme}://{parts.netloc}"
         with self._lock:
             if origin not in self._rules:
