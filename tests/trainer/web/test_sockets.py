@@ -267,8 +267,10 @@ def certificate(tmp_path: Path) -> Path:
     if openssl is None:
         pytest.skip("there is no openssl here to make a certificate with")
     path = tmp_path / "both.pem"
-    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost".split()
-    subprocess.run([openssl, *words, "-keyout", str(path), "-out", str(path)], check=True, capture_output=True)
+    kind = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(path), "-out", str(path)]
+    subprocess.run([openssl, "req", *kind, *name, *files], check=True, capture_output=True)
     return path
 
 
