@@ -55,7 +55,7 @@ def login(
 ) -> None:
     """Get an access token from an instance and store it in data_dir, readable only by this user."""
     with _explained():
-        from bot.instance.login import Login
+        from bot.instance.login import CoarseScopesError, Login
         from trainer.web.fetch import user_agent
 
         settings = load_settings(config)
@@ -67,25 +67,20 @@ def login(
         step = Login(
             base_url=base_url,
             data_dir=settings.data_dir,
-            allow_http=settings.mastodon.allow_http,
             user_agent=user_agent(settings.web),
             timeout_s=settings.mastodon.request_timeout_s,
         )
-        if code is None:
-            url = step.url()
-            typer.echo(f"Log in as the bot's account and allow access here:\n\n  {url}\n")
-            if browser:
-                webbrowser.open(url)
-            try:
-                code = typer.prompt("The code shown there")
-            except typer.Abort:
-                if sys.stdin.isatty():
-                    raise
-                raise ConfigError(
-                    f"there is no terminal to type the code on; run `python -m bot login {instance} --code CODE`"
-                ) from None
-        path = step.finish(code)
+        try:
+            path, tried = step.finish(code or _ask_for_code(step.url(), instance, browser=browser))
+        except CoarseScopesError as error:
+            _say(f"{error}\n")
+            path, tried = step.finish(_ask_for_code(step.url(coarse=True), instance, browser=browser))
         typer.echo(f"Token stored in {path}, readable only by you.")
+        for each in tried:
+            if each.outcome == "missing":
+                _say(f"NOTE  {each.scope} is missing, so {each.without}")
+            elif each.outcome == "unknown":
+                _say(f"NOTE  {each.scope} could not be tried: {each.why}; `python -m bot check` tries it again")
         if base_url != settings.mastodon.base_url:
             typer.echo(f"Now set mastodon.base_url to {base_url} in config.yaml (it is {settings.mastodon.base_url}).")
 
@@ -209,6 +204,22 @@ def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="
 
         settings = load_settings(config)
         _show(stats_table(settings, _database(settings), days=days))
+
+
+def _ask_for_code(url: str, instance: str, *, browser: bool) -> str:
+    """Shows a login page's address and asks for the code. Raises ConfigError without a terminal."""
+    typer.echo(f"Log in as the bot's account and allow access here:\n\n  {url}\n")
+    if browser:
+        webbrowser.open(url)
+    try:
+        code: str = typer.prompt("The code shown there")
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise ConfigError(
+            f"there is no terminal to type the code on; run `python -m bot login {instance} --code CODE`"
+        ) from None
+    return code
 
 
 def _home(instance: str) -> str:

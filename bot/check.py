@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bot.config import Settings
-from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Unauthorized
+from bot.errors import InstanceError, OutOfScope, Unauthorized
 from bot.instance.client import Client
 from bot.instance.credentials import find_token
 from bot.instance.listener import Listener
+from bot.instance.scopes import try_scopes
 from bot.mentions.etiquette import has_no_bots_tag
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
@@ -66,6 +67,9 @@ def online(settings: Settings) -> Iterator[Result]:
         if has_no_bots_tag(instance.description):
             yield Result("note", "instance: its description asks bots to stay away, so its accounts are not answered")
         yield _account(client)
+    except OutOfScope:
+        yield from _scopes(settings, client)
+        return
     except Unauthorized as error:
         yield Result("fault", f"token: {error}; run `python -m bot login {settings.mastodon.base_url}` for a new one")
         return
@@ -73,7 +77,7 @@ def online(settings: Settings) -> Iterator[Result]:
         hint = "is that the address of a Mastodon server, and is it up?"
         yield Result("fault", f"instance: {settings.mastodon.base_url}: {error}; {hint}")
         return
-    yield from _scopes(client)
+    yield from _scopes(settings, client)
     yield _private_mentions(client)
     yield _streaming(settings, client)
 
@@ -140,33 +144,17 @@ def _account(client: Client) -> Result:
     return Result("ok", f"account: @{me.acct}, marked as a bot")
 
 
-def _scopes(client: Client) -> Iterator[Result]:
-    """Checks each scope by a call that changes nothing; the server refuses it for lack of scope or another reason."""
-    probes: dict[str, tuple[str, Callable[[], object]]] = {
-        "read:notifications": ("mentions cannot be read", lambda: client.reader.notifications()),
-        "read:statuses": ("threads cannot be read", lambda: client.reader.thread("0")),
-        "read:follows": (
-            "muted accounts are answered too",
-            lambda: client.reader.relation(client.home.me().id),
-        ),
-        "write:statuses": ("nothing can be posted", client.poster.probe_posting),
-        "write:media": ("answers come without pictures", client.poster.probe_media),
-    }
-    missing = []
-    for scope, (consequence, probe) in probes.items():
-        try:
-            probe()
-        except OutOfScope:
-            missing.append(scope)
-            yield Result("fault", f"scopes: {scope} is missing, so {consequence}; run `python -m bot login` again")
-        except (NotFound, Refused):
-            pass  # refused for another reason: the token has the scope
-        except InstanceError as error:
-            if isinstance(error, NoSuchPage) and not error.outage:
-                continue  # the same, but not from the API
-            yield Result("note", f"scopes: {scope} could not be checked: {error}")
-    if not missing:
-        yield Result("ok", f"scopes: {', '.join(probes)}")
+def _scopes(settings: Settings, client: Client) -> Iterator[Result]:
+    """Checks each scope by a call that changes nothing."""
+    tried = list(try_scopes(client))
+    for each in tried:
+        if each.outcome == "missing":
+            again = f"run `python -m bot login {settings.mastodon.base_url}` again"
+            yield Result("fault", f"scopes: {each.scope} is missing, so {each.without} ({each.why}); {again}")
+        elif each.outcome == "unknown":
+            yield Result("note", f"scopes: {each.scope} could not be checked: {each.why}")
+    if all(each.outcome != "missing" for each in tried):
+        yield Result("ok", f"scopes: {', '.join(each.scope for each in tried)}")
 
 
 def _private_mentions(client: Client) -> Result:

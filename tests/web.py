@@ -23,6 +23,7 @@ class Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else a body waits 40 ms for the ACK of its headers
     server: Server
+    body = b""  # of a POST
 
     def do_GET(self) -> None:
         self.server.requests.append(Request(self.path, dict(self.headers)))
@@ -36,7 +37,7 @@ class Exchange(BaseHTTPRequestHandler):
             answer(self)
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.posted(self)
 
     def reply(self, body: bytes = b"", *, status: int = 200, **headers: str) -> None:

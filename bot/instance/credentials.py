@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "mastodon_token"  # noqa: S105 - a file's name
 APP_FILE = "mastodon_app.json"
+MAX_FILE_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,10 +67,15 @@ def find_token(settings: Settings) -> Credentials:
     return _usable(token, str(path))
 
 
+def is_token(text: str) -> bool:
+    """Whether a text has the form of a bearer token. Source: RFC 6750, section 2.1."""
+    return re.fullmatch(r"[\w.~+/-]+=*", text, re.ASCII) is not None
+
+
 def _usable(token: str, origin: str) -> Credentials:
-    """Checks that a token may be sent in a header (RFC 6750). Raises ConfigError, without showing the token."""
+    """Checks that a token may be sent in a header. Raises ConfigError, without showing the token."""
     stripped = token.strip()
-    if not re.fullmatch(r"[\w.~+/-]+=*", stripped, re.ASCII):
+    if not is_token(stripped):
         raise ConfigError(
             f"{origin}: the access token contains a line break, a space or a character that no token has; copy the "
             "token alone, or run `python -m bot login`"
@@ -83,9 +90,12 @@ def read_private_json(path: Path) -> dict[str, Any] | None:
         ConfigError: other users can read it, or it cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        # Opening a pipe would wait for its other end.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
             facts = os.fstat(file.fileno())
-            text = file.read()
+            if not stat.S_ISREG(facts.st_mode):
+                raise ConfigError(f"{path}: is not a file")
+            text = file.read(MAX_FILE_CHARACTERS)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -107,13 +117,15 @@ def write_private_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON object to a file that only this user can read, in one step.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written, it belongs to another user, or others could exchange it.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_place(path)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
             json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
@@ -122,3 +134,22 @@ def write_private_json(path: Path, content: dict[str, Any]) -> None:
         with suppress(OSError):
             beside.unlink()
         raise StorageError(f"{path}: cannot be written: {error}") from error
+
+
+def _check_place(path: Path) -> None:
+    """Raises StorageError where another user has put the file, or could replace it afterwards."""
+    folder = path.parent.stat()
+    if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
+        raise StorageError(f"{path.parent}: every user can write there; run `chmod o-w {path.parent}`")
+    with suppress(FileNotFoundError):
+        facts = path.lstat()
+        if facts.st_uid != os.geteuid():
+            raise StorageError(f"{path}: belongs to another user; nothing was written. Is data_dir the right folder?")
+        if not stat.S_ISREG(facts.st_mode):
+            raise StorageError(f"{path}: is not a file of its own; nothing was written. Move it away")
+
+
+def remove_private_file(path: Path) -> None:
+    """Deletes a file of `write_private_json`, if it is there."""
+    with suppress(OSError):
+        path.unlink()

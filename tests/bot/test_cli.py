@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import signal
@@ -16,16 +15,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import requests
 from typer.testing import CliRunner
 
 import bot.__main__ as commands
 from bot.instance.credentials import write_private_json
-from bot.instance.login import SCOPES, Login
+from bot.instance.login import Login
+from bot.instance.scopes import FINE
 from bot.storage.store import DATABASE, Store
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
 from tests.bot.conftest import ROOT, World, photo, until
+from tests.bot.oauth import CoarseServer, authorize
 from tests.bot.storage.test_store import mention
 from tests.web import Exchange, serving
 from tests.web import status as answer
@@ -133,7 +133,7 @@ def test_check_names_missing_scopes(world: World, run: Any) -> None:
 
 @pytest.mark.usefixtures("version")
 def test_check_needs_no_more_than_the_scopes_that_login_asks_for(world: World, run: Any) -> None:
-    status, output = run("check", **{SECRET: world.instance.token(world.me, *SCOPES)})
+    status, output = run("check", **{SECRET: world.instance.token(world.me, *FINE)})
     assert status == 0, output
 
 
@@ -222,7 +222,7 @@ def test_a_token_without_a_readable_list_of_scopes_is_stored(run: Any, world: Wo
 def test_an_app_that_the_instance_has_forgotten_is_registered_again(
     run: Any, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forgotten = {"base_url": world.url, "scopes": " ".join(SCOPES), "client_id": "gone", "client_secret": "gone"}
+    forgotten = {"base_url": world.url, "scopes": " ".join(FINE), "client_id": "gone", "client_secret": "gone"}
     write_private_json(world.data_dir / "mastodon_app.json", forgotten)
     run("login", world.url, "--no-browser")
     held = json.loads((world.data_dir / "mastodon_app.json").read_text())
@@ -237,7 +237,7 @@ def test_the_reason_why_an_instance_registers_no_app_is_told(run: Any) -> None:
         body = b'{"error": "Validation failed: Scopes are not known here"}'
         server.posted = answer(422, body, Content_Type="application/json")
         _, output = run("login", server.url, "--no-browser")
-    assert "no app can be registered: “HTTP 422 Validation failed: Scopes are not known here”" in output
+    assert "no app can be registered: HTTP 422 “Validation failed: Scopes are not known here”" in output
 
 
 def test_an_instance_that_registers_no_app_is_a_clear_error(run: Any) -> None:
@@ -245,7 +245,7 @@ def test_an_instance_that_registers_no_app_is_a_clear_error(run: Any) -> None:
         server.posted = answer(429, b'{"error": "Too many requests"}', Content_Type="application/json")
         status, output = run("login", server.url, "--no-browser")
     assert status == 1
-    assert "no app can be registered: “HTTP 429 Too many requests”" in output
+    assert "no app can be registered: HTTP 429 “Too many requests”" in output
 
 
 @pytest.mark.parametrize("command", ["inbox", "jobs", "stats"])
@@ -257,18 +257,6 @@ def test_commands_that_read_a_damaged_database_do_not_change_it(world: World, ru
     assert status == 1
     assert "restart the bot: it then renames this file" in output
     assert list(world.data_dir.glob("bot.sqlite3*")) == [database]
-
-
-def authorize(url: str) -> str:
-    """Allows access as a person would in the browser; returns the code that the page shows."""
-    page = requests.get(url, timeout=10)
-    hidden = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
-    form = {name: html.unescape(value) for name, value in hidden.items()}
-    choice = {"account": "dokocos", "decision": "approve"}
-    shown = requests.post(url.partition("?")[0], data=form | choice, timeout=10)
-    found = re.search(r'class="oauth-code" readonly value="([^"]+)"', shown.text)
-    assert found, shown.text
-    return found[1]
 
 
 def test_run_without_a_token_says_how_to_get_one(world: World) -> None:
@@ -399,7 +387,7 @@ def test_a_token_for_another_instance_is_refused_with_both_names(world: World, r
 
 
 def test_login_stores_a_token_that_only_this_user_can_read(world: World, run: Any) -> None:
-    step = Login(base_url=world.url, data_dir=world.data_dir, allow_http=True, user_agent="test", timeout_s=5)
+    step = Login(base_url=world.url, data_dir=world.data_dir, user_agent="test", timeout_s=5)
     code = authorize(step.url())
     status, output = run("login", world.url, "--no-browser", "--code", code)
     assert status == 0, output
@@ -422,3 +410,19 @@ def test_login_without_a_terminal_names_the_option_for_the_code(world: World, ru
     status, output = run("login", world.url, "--no-browser")
     assert status == 3
     assert "--code CODE" in output
+
+
+def test_login_asks_again_with_coarse_scopes_and_check_names_what_is_missing(world: World, run: Any) -> None:
+    with serving() as server:
+        CoarseServer(server)
+        run.typed = "c0de\nc0de\n"
+        status, output = run("login", server.url, "--no-browser")
+        assert status == 0, output
+        assert "with the scopes read and write" in output
+        assert "bookmarks" in output
+        assert output.count("/oauth/authorize?") == 2
+        assert json.loads((world.data_dir / "mastodon_token").read_text())["access_token"] == "coarse"
+        _, output = run("check", **{SECRET: "fine", "DOKOCOS_MASTODON__BASE_URL": server.url})
+    for scope in ("read:accounts", "read:notifications", "read:statuses", "read:follows"):
+        assert f"FAULT scopes: {scope} is missing, so " in output
+    assert f"run `python -m bot login {server.url}` again" in output
