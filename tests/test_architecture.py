@@ -39,6 +39,7 @@ KNOWN_ONLY_TO = {
     ("trainer", "keras"): {"trainer.vgg16", "trainer.head"},
     ("trainer", "tensorflow"): {"trainer.vgg16"},
     ("trainer", "requests"): {"trainer.web"},
+    ("trainer", "threadpoolctl"): {"trainer.head", "trainer.training"},
 }
 LONGEST_MODULE = 400
 MEDIAN_LENGTH = (80, 220)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from trainer.config import HeadSettings
 from trainer.errors import ModelError
@@ -85,8 +86,8 @@ def fit_head(
 ) -> FittedHead:
     """Fit a head.
 
-    The same arrays and settings give a bit-identical head on the same machine with the same number of threads; no
-    global seed is changed.
+    The same arrays and settings give a bit-identical head on the same machine, with any number of threads; no global
+    seed is changed.
 
     Args:
         features: (n, n_views, d); each view of a photo is one training row.
@@ -121,7 +122,8 @@ def fit_head(
             progress(done, total + n_more)
 
     strengths = STRENGTHS if settings.l2 == "auto" else (float(settings.l2),)
-    linear = fit_linear(empty, rows, validation, strengths=strengths, progress=count)
+    with threadpool_limits(1, user_api="blas"):  # as the bits of a product depend on it; one is faster here, too
+        linear = fit_linear(empty, rows, validation, strengths=strengths, progress=count)
     best = linear.path[linear.chosen]
     logger.info("linear head fitted l2=%g tau=%g loss=%.4f", best.value, best.tau, best.loss)
     if not settings.hidden_units:

@@ -27,12 +27,14 @@ from trainer.head.head import CHUNK, Floats, Head, Indexes
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 TAUS = tuple(float(tau) for tau in np.arange(0.0, 2.01, 0.25))
 TEMPERATURES = 2.0 ** np.arange(-4.0, 5.1, 0.5)
-PATIENCE = 2  # weaker penalties in a row without improvement before the search stops
+PATIENCE = 1  # weaker penalties in a row without improvement before the search stops
 BETTER = 0.99  # required ratio to the loss before; otherwise the stronger penalty is kept
 N_FOLDS = 5
 ENOUGH_TO_CHOOSE_BY = 30  # validation photos of the rarest label; with fewer, cross-validation is used
 IN_DOUBLE = 20_000_000  # maximum number of values for float64
 SMALLEST_AXIS = 1e-9  # share of the largest variance
+ROUNDING = 1e-9  # of two losses that are equal; the weaker adjustment is chosen
+SOLVER = {"maxiter": 500, "maxcor": 10, "ftol": 1e-8, "gtol": 1e-6}
 
 Doubles = npt.NDArray[np.float64]
 
@@ -80,27 +82,33 @@ class LinearFit:
     Attributes:
         path: the tried penalties, from the strongest to the weakest.
         chosen: index in `path`.
-        cross_validated: whether the choice was by cross-validation over members, not by validation.
+        out_of_fold: (n, k) logits and (n,) class indexes of the judged rows, each from a head that was fitted without
+            the row's member, with the chosen penalty and adjustment; None if the choice was by validation.
         n_steps: total number of steps passed to `progress`.
     """
 
     head: Head
     path: tuple[Strength, ...]
     chosen: int
-    cross_validated: bool
+    out_of_fold: tuple[Floats, Indexes] | None
     n_steps: int
+
+    @property
+    def cross_validated(self) -> bool:
+        """Whether the choice was by cross-validation over members, not by validation."""
+        return self.out_of_fold is not None
 
 
 @dataclass(frozen=True, eq=False)
 class _Solution:
-    """The kernel (r, k) on the axes, the bias (k,), and the training loss."""
+    """The kernels (r, f, k) on the axes, the biases (f, k), and the training losses (f,), of f fits."""
 
     kernel: Doubles
     bias: Doubles
-    loss: float
+    loss: Doubles
 
-    def logits(self, rotated: npt.NDArray[Any]) -> Doubles:
-        found: Doubles = rotated @ self.kernel.astype(rotated.dtype) + self.bias
+    def logits(self, rotated: npt.NDArray[Any], fit: int) -> Doubles:
+        found: Doubles = rotated @ self.kernel[:, fit].astype(rotated.dtype) + self.bias[fit]
         return found
 
 
@@ -112,70 +120,61 @@ def fit_linear(
     strengths: Sequence[float] = STRENGTHS,
     progress: Callable[[int, int], None] | None = None,
 ) -> LinearFit:
-    """Fit a linear head; the same rows, machine and number of BLAS threads give a bit-identical head.
+    """Fit a linear head; the same rows give a bit-identical head on the same machine, if BLAS uses one thread.
 
     Args:
         empty: a head with labels and standardisation, but no layers.
         validation: (m, d) features and (m,) class indexes.
         strengths: strengths of the penalty to try, strongest first.
-        progress: called after each strength with (done, total), in each fold and in the final fit.
+        progress: called after each strength with (done, total).
     """
     n_classes = len(empty.labels)
     axes, variances = _axes(empty, rows.features)
     rotated = _rotated(empty, rows.features, axes)
     log_shares = np.log(np.bincount(rows.class_indexes, minlength=n_classes) / len(rows.class_indexes))
     folds = _folds(rows, validation[1], n_classes=n_classes)
-    n_steps = (len(folds) + 1) * len(strengths)
-
-    def count(done: int) -> None:
-        if progress is not None:
-            progress(done, n_steps)
-
-    if folds:
-        judged = rows.class_indexes[rows.is_judged]
-        logits = np.empty((len(strengths), len(rotated), n_classes))
-        for fold, (inside, outside) in enumerate(folds):
-            weights = rows.weights[inside]
-            solutions = _solve_path(
-                rotated[inside], rows.class_indexes[inside], weights, variances, n_classes, strengths
-            )
-            for number, solution in enumerate(solutions):
-                logits[number, outside] = solution.logits(rotated[outside])
-                count(fold * len(strengths) + number + 1)
-        verdicts = [_loss_and_tau(each[rows.is_judged], judged, log_shares) for each in logits]
+    deciding = rows.class_indexes[rows.is_judged] if folds else validation[1]
+    seen = np.array([np.ones(len(rotated), dtype=np.bool_), *folds])
+    unseen = rotated if folds else _rotated(empty, validation[0], axes)
     path: list[Strength] = []
-    fits: list[_Solution] = []
+    tried: list[tuple[_Solution, Doubles]] = []
     chosen = 0
-    deciding = _rotated(empty, validation[0], axes)
-    solutions = _solve_path(rotated, rows.class_indexes, rows.weights, variances, n_classes, strengths)
-    for number, (strength, solution) in enumerate(zip(strengths, solutions, strict=True)):
-        loss, tau = verdicts[number] if folds else _loss_and_tau(solution.logits(deciding), validation[1], log_shares)
-        path.append(Strength(strength, solution.loss, loss, tau))
-        fits.append(solution)
-        count(len(folds) * len(strengths) + number + 1)
+    solutions = _solve_path(rotated, rows.class_indexes, rows.weights * seen, variances, n_classes, strengths)
+    for strength, solution in zip(strengths, solutions, strict=True):
+        logits = solution.logits(unseen, 0)
+        for fit, inside in enumerate(folds, start=1):
+            logits[~inside] = solution.logits(rotated[~inside], fit)
+        logits = logits[rows.is_judged] if folds else logits
+        loss, tau = _loss_and_tau(logits, deciding, log_shares)
+        tried.append((solution, logits))
+        path.append(Strength(strength, float(solution.loss[0]), loss, tau))
         if loss < BETTER * path[chosen].loss:
-            chosen = number
-        if number - chosen >= PATIENCE:
+            chosen = len(path) - 1
+        if progress is not None:
+            progress(len(path), len(strengths))
+        if len(path) - 1 - chosen >= PATIENCE:
             break
-    best = fits[chosen]
-    kernel = (axes @ best.kernel).astype(np.float32)
-    bias = (best.bias - path[chosen].tau * log_shares).astype(np.float32)
-    head = Head(empty.labels, empty.mean, empty.scale, ((kernel, bias),))
-    return LinearFit(head, tuple(path), chosen, cross_validated=bool(folds), n_steps=n_steps)
+    solution, logits = tried[chosen]
+    adjustment = path[chosen].tau * log_shares
+    layer = ((axes @ solution.kernel[:, 0]).astype(np.float32), (solution.bias[0] - adjustment).astype(np.float32))
+    out_of_fold = ((logits - adjustment).astype(np.float32), deciding) if folds else None
+    head = Head(empty.labels, empty.mean, empty.scale, (layer,))
+    return LinearFit(head, tuple(path), chosen, out_of_fold, n_steps=len(strengths))
 
 
 def _axes(empty: Head, features: Floats) -> tuple[Doubles, Doubles]:
     """Principal axes (d, r) of the standardised rows, and the variance (r,) along each; r <= min(n, d)."""
     n_rows, n_features = features.shape
-    if n_rows < n_features:
-        _, sizes, axes = np.linalg.svd(empty.standardise(features).astype(np.float64), full_matrices=False)
-        variances, axes = sizes**2 / n_rows, axes.T
-    else:
-        products = np.zeros((n_features, n_features))
-        for part in _parts(n_rows):
-            standardised: npt.NDArray[Any] = empty.standardise(features[part])
-            products += standardised.T @ standardised
-        variances, axes = np.linalg.eigh(products / n_rows)
+    if n_rows < n_features:  # the axes from the products of rows, which are fewer
+        standardised: npt.NDArray[Any] = empty.standardise(features).astype(np.float64)
+        variances, turns = np.linalg.eigh(standardised @ standardised.T / n_rows)
+        kept = variances > SMALLEST_AXIS * variances.max()
+        return standardised.T @ (turns[:, kept] / np.sqrt(n_rows * variances[kept])), variances[kept]
+    products = np.zeros((n_features, n_features))
+    for part in _parts(n_rows):
+        standardised = empty.standardise(features[part])
+        products += standardised.T @ standardised
+    variances, axes = np.linalg.eigh(products / n_rows)
     kept = variances > SMALLEST_AXIS * variances.max()
     return axes[:, kept], variances[kept]
 
@@ -202,30 +201,45 @@ def _solve_path(
     n_classes: int,
     strengths: Sequence[float],
 ) -> Iterator[_Solution]:
-    """Solve for each strength, starting from the previous solution."""
-    n_axes, dtype = rotated.shape[1], rotated.dtype
-    shares = weights.astype(np.float64) / weights.sum(dtype=np.float64)
-    targets = np.zeros((len(rotated), n_classes))
-    targets[np.arange(len(rotated)), class_indexes] = 1.0
-    kernel, bias = np.zeros((n_axes, n_classes)), np.zeros(n_classes)
+    """Solve for each strength, starting from the previous solution.
+
+    Several fits on the same rows are solved as one problem: most of the time goes into reading the rows.
+
+    Args:
+        rotated: (n, r), with the variance (r,) along each axis.
+        weights: (f, n) of each fit; rows with a weight of 0 do not count.
+    """
+    n_fits, (n_rows, n_axes), dtype = len(weights), rotated.shape, rotated.dtype
+    shares = (weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)).T
+    at = (np.arange(n_rows), slice(None), class_indexes)
+    n_biases = n_fits * n_classes
+    kernel, bias = np.zeros((n_axes, n_biases)), np.zeros(n_biases)
+    losses = np.zeros(n_fits)
     for strength in strengths:
         # Scaled so that the curvature of the loss is similar along every axis.
         unit = 1.0 / np.sqrt(variances[:, None] / 4 + strength)
 
         def loss(flat: Doubles, unit: Doubles = unit, strength: float = strength) -> tuple[float, Doubles]:
-            kernel, bias = flat[:-n_classes].reshape(n_axes, n_classes) * unit, flat[-n_classes:] * 2
-            shares_left = log_softmax(rotated @ kernel.astype(dtype) + bias, axis=1)
-            value = -np.einsum("i,ij,ij->", shares, targets, shares_left) + strength / 2 * np.sum(kernel**2)
-            errors = (np.exp(shares_left) - targets) * shares[:, None]
+            kernel, bias = flat[:-n_biases].reshape(n_axes, n_biases) * unit, flat[-n_biases:] * 2
+            logits = (rotated @ kernel.astype(dtype) + bias).reshape(n_rows, n_fits, n_classes)
+            logits -= logits.max(axis=2, keepdims=True)
+            right = logits[at]
+            errors = np.exp(logits, out=logits)
+            sums = errors.sum(axis=2)
+            losses[:] = np.sum(shares * (np.log(sums) - right), axis=0)
+            errors /= sums[:, :, None]
+            errors[at] -= 1
+            errors *= shares[:, :, None]
+            errors = errors.reshape(n_rows, n_biases)
             slope = (rotated.T @ errors.astype(dtype) + strength * kernel) * unit
-            return float(value), np.concatenate([slope.ravel(), errors.sum(axis=0) * 2])
+            value = float(losses.sum() + strength / 2 * np.sum(kernel**2))
+            return value, np.concatenate([slope.ravel(), errors.sum(axis=0) * 2])
 
         start = np.concatenate([(kernel / unit).ravel(), bias / 2])
-        found = minimize(
-            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "maxcor": 20, "ftol": 1e-8, "gtol": 1e-6}
-        )
-        kernel, bias = found.x[:-n_classes].reshape(n_axes, n_classes) * unit, found.x[-n_classes:] * 2
-        yield _Solution(kernel, bias, float(found.fun - strength / 2 * np.sum(kernel**2)))
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=SOLVER)
+        loss(found.x)  # leaves the losses of the solution
+        kernel, bias = found.x[:-n_biases].reshape(n_axes, n_biases) * unit, found.x[-n_biases:] * 2
+        yield _Solution(kernel.reshape(n_axes, n_fits, n_classes), bias.reshape(n_fits, n_classes), losses.copy())
 
 
 def _loss_and_tau(logits: Doubles, class_indexes: Indexes, log_shares: Doubles) -> tuple[float, float]:
@@ -242,12 +256,12 @@ def _loss_and_tau(logits: Doubles, class_indexes: Indexes, log_shares: Doubles) 
         )
 
     losses = [loss(tau) for tau in TAUS]
-    best = int(np.argmin(losses))
+    best = next(number for number, each in enumerate(losses) if each <= min(losses) * (1 + ROUNDING))
     return losses[best], TAUS[best]
 
 
-def _folds(rows: Rows, validation_indexes: Indexes, *, n_classes: int) -> list[tuple[Indexes, Indexes]]:
-    """(training rows, evaluation rows) of each fold; empty if validation has enough photos of every label."""
+def _folds(rows: Rows, validation_indexes: Indexes, *, n_classes: int) -> list[npt.NDArray[np.bool_]]:
+    """Whether each row (n,) is among the training rows of each fold; empty if validation suffices for every label."""
     if np.bincount(validation_indexes, minlength=n_classes).min() >= ENOUGH_TO_CHOOSE_BY:
         return []
     groups = np.unique(np.asarray(rows.groups), return_inverse=True)[1]
@@ -257,6 +271,10 @@ def _folds(rows: Rows, validation_indexes: Indexes, *, n_classes: int) -> list[t
     from sklearn.model_selection import StratifiedGroupKFold
 
     splitter = StratifiedGroupKFold(min(N_FOLDS, n_groups), shuffle=True, random_state=0)
-    folds = list(splitter.split(groups, rows.class_indexes, groups))
-    complete = all(len(np.unique(rows.class_indexes[inside])) == n_classes for inside, _ in folds)
+    folds = []
+    for _, outside in splitter.split(groups, rows.class_indexes, groups):
+        inside = np.ones(len(groups), dtype=np.bool_)
+        inside[outside] = False
+        folds.append(inside)
+    complete = all(len(np.unique(rows.class_indexes[inside])) == n_classes for inside in folds)
     return folds if complete else []

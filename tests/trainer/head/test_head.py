@@ -1,6 +1,9 @@
 """A head is fitted reproducibly, scores as fitted, and does not overfit small data."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +20,10 @@ from trainer.errors import ModelError, StorageError
 from trainer.evaluation.evaluate import balanced_accuracy
 from trainer.head.fit import class_weights, fit_head
 from trainer.head.head import FILE_NAME, Floats, Head, Indexes, softmax
-from trainer.head.linear import BETTER, N_FOLDS, STRENGTHS
+from trainer.head.linear import BETTER, STRENGTHS
 from trainer.vgg16.backend import load_keras
 
+ROOT = Path(__file__).parents[3]
 LABELS = ("brazil", "china", "japan")
 QUICK = HeadSettings()
 
@@ -35,8 +39,10 @@ def drawn(counts: list[int], *, n_features: int = 40, seed: int = 1, n_views: in
     return ((views + 10) * sizes).astype(np.float32), indexes
 
 
-def fit(features: Floats, indexes: Indexes, chosen: HeadSettings = QUICK, **options: Any) -> Any:
-    validation, validation_indexes = drawn([30, 30, 30], n_features=features.shape[2], seed=2)
+def fit(
+    features: Floats, indexes: Indexes, chosen: HeadSettings = QUICK, *, n_validation: int = 30, **options: Any
+) -> Any:
+    validation, validation_indexes = drawn([n_validation] * 3, n_features=features.shape[2], seed=2)
     return fit_head(
         features,
         indexes,
@@ -90,6 +96,31 @@ def test_the_same_photos_and_seed_give_a_bit_identical_head(tmp_path: Path, hidd
     assert (other.history == histories[0]) == (hidden_units == 0)  # only a hidden layer has something to draw
 
 
+FIT = """
+import hashlib
+from tests.trainer.head.test_head import drawn, fit
+for n in (150, 500):  # fewer rows than features, and more
+    linear = fit(*drawn([n, n, n], n_features=1000)).linear
+    kernel, bias = linear.head.layers[0]
+    print(hashlib.sha256(kernel.tobytes() + bias.tobytes()).hexdigest(), linear.path)
+"""
+
+
+def test_the_bits_of_a_linear_head_do_not_depend_on_the_number_of_threads() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", FIT],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": n_threads, "MKL_NUM_THREADS": n_threads},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n_threads in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize("n_rows", [60, 300])  # fewer rows than features, and more
 def test_a_linear_head_is_fitted_to_the_optimum_that_another_solver_finds(n_rows: int) -> None:
     features, indexes = drawn([n_rows // 3] * 3, n_features=100)
@@ -128,7 +159,7 @@ def test_where_validation_is_small_members_of_training_decide_and_none_is_in_two
         groups=groups,
     ).linear
     assert linear.cross_validated
-    assert linear.n_steps == (N_FOLDS + 1) * len(STRENGTHS)
+    assert linear.n_steps == len(STRENGTHS)
 
 
 def test_photos_of_one_member_are_not_what_a_penalty_is_chosen_by() -> None:

@@ -32,6 +32,16 @@ def test_few_photos_of_the_same_kind_are_refused_and_almost_all_of_another(novel
     assert novelty.is_known(photos(500, seed=4, kind=9)).mean() < 0.05
 
 
+def test_of_unseen_photos_of_the_same_kind_as_few_are_refused_as_promised() -> None:
+    """With thirty validation photos, the 95% quantile of their own distances would refuse 6.5% of others."""
+    rows = photos(4000, seed=11)
+    refused = [
+        1 - Novelty.fit(rows[:300], part, layers=LAYERS).is_known(rows[2500:]).mean()
+        for part in rows[300:2490].reshape(73, 30, -1)
+    ]
+    assert np.mean(refused) < REFUSED
+
+
 def test_only_block5_is_used_if_it_is_among_the_layers(novelty: Novelty) -> None:
     changed = photos(50, seed=5)
     before = novelty.distances(changed)
