@@ -40,7 +40,7 @@ class Draw:
     Attributes:
         raw: (n, k) scores before calibration; `scores` are calibrated.
         class_indexes: (n,) true classes.
-        threshold: for "not sure".
+        thresholds: for "not sure", by label.
     """
 
     raw: Floats
@@ -48,7 +48,7 @@ class Draw:
     class_indexes: Indexes
     temperature: float
     doubt: float
-    threshold: float
+    thresholds: tuple[float, ...]
 
     @property
     def right(self) -> Flags:
@@ -59,7 +59,7 @@ class Draw:
     @property
     def sure(self) -> Flags:
         """Whether the best score reaches the threshold, (n,)."""
-        sure: Flags = self.scores.max(axis=1) >= self.threshold
+        sure: Flags = self.scores.max(axis=1) >= np.array(self.thresholds)[self.scores.argmax(axis=1)]
         return sure
 
 
@@ -92,7 +92,7 @@ def _draw(training_data: TrainingData, settings: Settings) -> Draw:
         class_indexes=class_indexes(items),
         temperature=trained.head.temperature,
         doubt=trained.head.doubt,
-        threshold=trained.threshold.value,
+        thresholds=trained.thresholds,
     )
 
 

@@ -90,7 +90,7 @@ class Prediction:
     """The champion's result for one photo."""
 
     scores: tuple[tuple[str, float], ...]  # (label, 0..1), highest first
-    sure: bool  # the highest score reaches the version's threshold
+    sure: bool  # the highest score reaches the version's threshold for its label
     version: str
     view: str  # of the photo that was classified; one of `trainer.config.VIEWS`
     heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1: where in that view the evidence for the highest score is

@@ -37,7 +37,7 @@ class FakeClassifier:
 
     labels = ("brazil", "china", "japan")
     view = "whole"
-    threshold = 0.5
+    thresholds = (0.5, 0.5, 0.5)
 
     def __init__(self, version: str = "v1") -> None:
         self.version = version

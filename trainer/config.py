@@ -190,6 +190,7 @@ class EvaluateSettings(Section):
     """How a version is evaluated."""
 
     target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    min_answers_per_label: Count = 20
     resamples: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     max_class_loss: Fraction = 0.05

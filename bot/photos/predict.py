@@ -59,8 +59,8 @@ class Classifier(Protocol):
         """The view that is classified; one of `trainer.config.VIEWS`."""
 
     @property
-    def threshold(self) -> float:
-        """The threshold, 0..1; below it the answer is "not sure"."""
+    def thresholds(self) -> Sequence[float]:
+        """The threshold of each label, 0..1; below it the answer is "not sure"."""
 
     def predict(self, images: Photo) -> Sequence[Scored]:
         """Classifies (n, 224, 224, 3) uint8; returns one `Scored` for each."""
@@ -255,7 +255,7 @@ def prediction(classifier: Classifier, scored: Scored) -> Prediction:
     scores = tuple((str(classifier.labels[n]), float(scored.scores[n])) for n in order)
     return Prediction(
         scores=scores,
-        sure=scores[0][1] >= classifier.threshold,
+        sure=scores[0][1] >= classifier.thresholds[order[0]],
         is_known=scored.is_known,
         version=classifier.version,
         view=classifier.view,

@@ -38,13 +38,21 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
-    """Metrics of one label on the holdout."""
+    """Metrics of one label on the holdout.
+
+    Attributes:
+        n_answers: photos that are answered with the label.
+        n_sure: those whose score reaches the label's threshold; `sure_precision` is the share of right ones.
+    """
 
     label: str
     n_photos: int
     n_members: int
     recall: Figure
     precision: Figure
+    n_answers: int
+    n_sure: int
+    sure_precision: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ def evaluate(
     groups: Sequence[str],
     *,
     labels: Sequence[str],
-    threshold: float,
+    threshold: float | Sequence[float],
     settings: EvaluateSettings,
     train_accuracy: float | None = None,
     baselines: dict[str, float] | None = None,
@@ -97,7 +105,7 @@ def evaluate(
         class_indexes: (n,) true classes.
         groups: (n,) the member, or the near-duplicate group, of each photo.
         labels: k names.
-        threshold: a lower best score means "not sure".
+        threshold: a lower best score means "not sure"; one for all labels, or one for each.
     """
     answers = scores.argmax(axis=1)
     table = member_tables(class_indexes, answers, groups, n_classes=len(labels))
@@ -115,7 +123,8 @@ def evaluate(
         return Figure(value, float(low), float(high))
 
     members = np.asarray(groups)
-    sure = scores.max(axis=1) >= threshold
+    sure = scores.max(axis=1) >= np.broadcast_to(np.asarray(threshold, dtype=np.float32), len(labels))[answers]
+    right = answers == class_indexes
     return Report(
         classes=tuple(
             ClassReport(
@@ -124,6 +133,9 @@ def evaluate(
                 n_members=len(np.unique(members[class_indexes == index])),
                 recall=figure("recall", index),
                 precision=figure("precision", index),
+                n_answers=int((answers == index).sum()),
+                n_sure=int(sure[answers == index].sum()),
+                sure_precision=_share(right[sure & (answers == index)]),
             )
             for index, label in enumerate(labels)
         ),
@@ -135,10 +147,14 @@ def evaluate(
         confusion=tuple(tuple(int(n) for n in row) for row in table.sum(axis=0)),
         expected_calibration_error=expected_calibration_error(scores, class_indexes),
         coverage=float(sure.mean()),
-        answered_accuracy=float((answers == class_indexes)[sure].mean()) if sure.any() else None,
+        answered_accuracy=_share(right[sure]),
         train_accuracy=train_accuracy,
         baselines=dict(baselines or {}),
     )
+
+
+def _share(flags: npt.NDArray[np.bool_]) -> float | None:
+    return float(flags.mean()) if len(flags) else None
 
 
 def balanced_accuracy(class_indexes: Indexes, answers: Indexes) -> float:

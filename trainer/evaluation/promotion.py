@@ -61,7 +61,8 @@ def compare(
     """Compare a challenger with the champion.
 
     Args:
-        champion: (n,) the class indexes that it predicts for the holdout; k for a label that is not in `labels`.
+        champion: (n,) the class indexes that it predicts for the holdout; k for a label that is not in `labels`, and
+            for a photo that it would not answer, as it is unlike all that it learned from.
         challenger: (n,) the same for the challenger.
         class_indexes: (n,) true classes.
         groups: (n,) the member of each photo.

@@ -101,7 +101,7 @@ def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision
     threshold is never below the lowest score of these photos: of answers less sure than any of them nothing is known.
 
     Args:
-        scores: (n, k), of validation photos.
+        scores: (n, k), of photos that the head was not trained on.
         class_indexes: (n,) the true classes.
         target_precision: 0..1.
     """
@@ -116,6 +116,28 @@ def choose_threshold(scores: Floats, class_indexes: Indexes, *, target_precision
         coverage=float(coverages[at]),
         reached=bool(len(reaching)),
     )
+
+
+def choose_label_thresholds(
+    scores: Floats, class_indexes: Indexes, *, shared: float, target_precision: float, min_answers: int
+) -> tuple[float, ...]:
+    """A threshold for each label, chosen as the shared one, on the photos that are answered with the label.
+
+    Args:
+        scores: (n, k), of photos that the head was not trained on.
+        class_indexes: (n,) the true classes.
+        shared: the threshold of a label with fewer answers; no label's own one is below it.
+        min_answers: answers that a label needs for a threshold of its own.
+    """
+    answers = scores.argmax(axis=1)
+    found = []
+    for label in range(scores.shape[1]):
+        inside = answers == label
+        own = shared
+        if inside.sum() >= min_answers:
+            own = choose_threshold(scores[inside], class_indexes[inside], target_precision=target_precision).value
+        found.append(max(own, shared))
+    return tuple(found)
 
 
 def lower_bounds(shares: Floats, counts: Floats) -> Floats:

@@ -65,7 +65,11 @@ class Head:
 
     def scores(self, features: Floats) -> Floats:
         """(n, d) -> (n, k) in 0..1, rows that add up to one: calibrated probabilities."""
-        shares = softmax(self.logits(features) / np.float32(self.temperature))
+        return self.calibrated_scores(self.logits(features))
+
+    def calibrated_scores(self, logits: Floats) -> Floats:
+        """(n, k) logits -> (n, k) in 0..1, rows that add up to one."""
+        shares = softmax(logits / np.float32(self.temperature))
         scores: Floats = np.float32(1 - self.doubt) * shares + np.float32(self.doubt / shares.shape[1])
         return scores
 

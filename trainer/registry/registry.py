@@ -30,6 +30,7 @@ Json = dict[str, Any]
 # Each entry migrates a file's content to the next format version. Never change an entry, only add new ones.
 VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "tuned": None},  # before block5 could be fine-tuned
+    lambda facts: {**facts, "thresholds": ()},  # before labels had thresholds of their own
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 SUMS = "SHA256SUMS"
@@ -56,6 +57,7 @@ class VersionFacts:
         view: the view used for prediction.
         precision: of the features' computation.
         threshold: if the best score is lower, the answer is "not sure".
+        thresholds: those of the labels, in their order; empty if `threshold` is that of every label.
         temperature: of the head's softmax; for information, as the head stores its own calibration.
         n_photos: in all splits; `photos.txt` lists those of train and validation.
         created_at: ISO 8601, UTC.
@@ -80,6 +82,12 @@ class VersionFacts:
     libraries: dict[str, str]
     settings: Json
     tuned: str | None
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def label_thresholds(self) -> tuple[float, ...]:
+        """The threshold of each label."""
+        return self.thresholds or (self.threshold,) * len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +162,7 @@ class Registry:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
             facts = _upgraded(facts, VERSION_MIGRATIONS, folder / FACTS)
-            facts["labels"], facts["layers"] = tuple(facts["labels"]), tuple(facts["layers"])
+            facts |= {name: tuple(facts[name]) for name in ("labels", "layers", "thresholds")}
             return Version(name=name, folder=folder, facts=VersionFacts(**facts), metrics=metrics)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error

@@ -68,7 +68,7 @@ class Classifier:
         self.version = version.name
         self.labels = version.facts.labels
         self.view = version.facts.view
-        self.threshold = version.facts.threshold
+        self.thresholds = version.facts.label_thresholds
         self._backbone = backbone
         self._head = head
         self._novelty = novelty

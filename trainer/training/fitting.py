@@ -13,7 +13,7 @@ import numpy.typing as npt
 from trainer.config import Settings
 from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
 from trainer.evaluation.rarest import Rarest, rarest
-from trainer.head.calibration import Threshold, choose_threshold, fit_calibration
+from trainer.head.calibration import Threshold, choose_label_thresholds, choose_threshold, fit_calibration
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head.fit import FittedHead, fit_head
 from trainer.head.head import Head
@@ -34,8 +34,10 @@ class Trained:
 
     Attributes:
         rarest: the label with the fewest training photos; None if no label is rarer than the others.
+        threshold: the shared one, and how it was chosen.
+        thresholds: those of the labels, in their order; see `choose_label_thresholds`.
         novelty: detects photos that are unlike all training photos.
-        holdout_refused: share of the holdout's photos that `novelty` refuses.
+        holdout_known: whether each of the holdout's photos, (n,), is similar to training photos.
         holdout_scores: (n, k) of the holdout's photos, in the order of the data set.
         tuning: result of fine-tuning; None if not requested. If it is kept, `head` belongs to its block5, and `fitted`
             is the head before fine-tuning.
@@ -44,12 +46,18 @@ class Trained:
     fitted: FittedHead
     head: Head
     threshold: Threshold
+    thresholds: tuple[float, ...]
     report: Report
     rarest: Rarest | None
     novelty: Novelty
-    holdout_refused: float
+    holdout_known: npt.NDArray[np.bool_]
     holdout_scores: Floats
     tuning: Tuning | None = None
+
+    @property
+    def holdout_refused(self) -> float:
+        """Share of the holdout's photos that `novelty` refuses."""
+        return 1 - float(self.holdout_known.mean())
 
 
 def fit_and_evaluate(
@@ -87,28 +95,37 @@ def fit_and_evaluate(
             holdout_seen.features(items)[:, 0] for items in (validation_items, train_items)
         )
     watcher.step("evaluation")
-    head = head.calibrated(fit_calibration(head.logits(validation_features), class_indexes(validation_items)))
-    threshold = choose_threshold(
-        head.scores(validation_features),
-        class_indexes(validation_items),
-        target_precision=settings.evaluate.target_precision,
+    logits, truth = head.logits(validation_features), class_indexes(validation_items)
+    head = head.calibrated(fit_calibration(logits, truth))
+    if fitted.linear.out_of_fold is not None and head.layers is fitted.linear.head.layers:
+        out_of_fold, their_truth = fitted.linear.out_of_fold
+        logits, truth = np.concatenate([logits, out_of_fold]), np.concatenate([truth, their_truth])
+    unseen, precision = head.calibrated_scores(logits), settings.evaluate.target_precision
+    threshold = choose_threshold(unseen, truth, target_precision=precision)
+    thresholds = choose_label_thresholds(
+        unseen,
+        truth,
+        shared=threshold.value,
+        target_precision=precision,
+        min_answers=settings.evaluate.min_answers_per_label,
     )
     novelty = Novelty.fit(train_seen, validation_features, layers=training_data.backbone.layers)
     holdout_features = holdout_seen.features(holdout_items, views=[view])[:, 0]
-    refused = 1 - float(novelty.is_known(holdout_features).mean())
+    known = novelty.is_known(holdout_features)
     scores = head.scores(holdout_features)
     report = evaluate(
         scores,
         class_indexes(holdout_items),
         groups(holdout_items),
         labels=training_data.dataset.labels,
-        threshold=threshold.value,
+        threshold=thresholds,
         settings=settings.evaluate,
         train_accuracy=balanced_accuracy(class_indexes(train_items), head.scores(train_seen).argmax(axis=1)),
         baselines=baselines,
     )
     n_photos = Counter(item.label for item in train_items)
-    return Trained(fitted, head, threshold, report, rarest(report, n_photos), novelty, refused, scores, tuning)
+    rare = rarest(report, n_photos)
+    return Trained(fitted, head, threshold, thresholds, report, rare, novelty, known, scores, tuning)
 
 
 def _fine_tune(

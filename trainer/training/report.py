@@ -89,6 +89,7 @@ def render(
         champion=champion,
         champion_figures=_figures_of(champion),
         threshold=trained.threshold,
+        thresholds=trained.thresholds,
         doubt=trained.head.doubt,
         refused=trained.holdout_refused,
         rarest=trained.rarest.describe() if trained.rarest else "",
@@ -100,7 +101,7 @@ def render(
         tuning=trained.tuning,
         tuning_chart=_tuning_chart(trained.tuning) if trained.tuning else "",
         calibration=_calibration_chart(scores, indexes),
-        coverage=_coverage_chart(scores, indexes, trained.threshold.value),
+        coverage=_coverage_chart(scores, indexes, trained.report.coverage),
         examples=[
             _examples(label, index, holdout, scores, dataset.labels, decoder)
             for index, label in enumerate(dataset.labels)
@@ -218,9 +219,8 @@ def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
     )
 
 
-def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], threshold: float) -> str:
+def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], answered: float) -> str:
     _, precision, coverage = coverage_curve(scores, indexes)
-    answered = float((scores.max(axis=1) >= threshold).mean())
     return line_chart(
         Chart(
             title="accuracy when only answers with high scores are given",

@@ -133,7 +133,8 @@ def compare_with_champion(
 ) -> Verdict:
     """Compare a challenger with the champion on the current holdout, without the champion's training photos.
 
-    If their labels differ, the current labels count: photos of a label unknown to the champion count as its errors.
+    If their labels differ, the current labels count: photos of a label unknown to the champion count as its errors. So
+    do photos that a version would refuse as unlike all it learned from; if the champion cannot refuse, both answer all.
 
     Raises:
         ModelError: the champion cannot be run.
@@ -141,11 +142,8 @@ def compare_with_champion(
     """
     labels = training_data.dataset.labels
     learned = set((champion.folder / PHOTOS).read_text(encoding="utf-8").split())
-    answers = {
-        item.sha256: int(scores.argmax())
-        for item, scores in zip(training_data.dataset.split("holdout"), trained.holdout_scores, strict=True)
-    }
-    fresh = tuple(item for item in training_data.dataset.split("holdout") if item.sha256 not in learned)
+    holdout = training_data.dataset.split("holdout")
+    fresh = tuple(item for item in holdout if item.sha256 not in learned)
     if len({item.label for item in fresh}) < len(labels):
         return Verdict(False, ("the champion was trained on too many photos of the current holdout; promote by hand",))
     seen = training_data_for(
@@ -153,9 +151,15 @@ def compare_with_champion(
     )
     items = seen.dataset.items  # without photos that can no longer be read
     places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
+    scores, known = compute_scores(champion, seen)
+    answers, challengers = places[scores.argmax(axis=1)], trained.holdout_scores.argmax(axis=1)
+    if known is not None:
+        answers = np.where(known, answers, len(labels))
+        challengers = np.where(trained.holdout_known, challengers, len(labels))
+    by_photo = dict(zip((item.sha256 for item in holdout), challengers, strict=True))
     return compare(
-        places[compute_scores(champion, seen).argmax(axis=1)],
-        np.array([answers[item.sha256] for item in items]),
+        answers,
+        np.array([by_photo[item.sha256] for item in items]),
         class_indexes(items),
         groups(items),
         labels=labels,
@@ -189,11 +193,11 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
     items = training_data.dataset.items
     watcher.step("evaluation")
     report = evaluate(
-        compute_scores(version, training_data),
+        compute_scores(version, training_data)[0],
         class_indexes(items),
         groups(items),
         labels=dataset.labels,
-        threshold=version.facts.threshold,
+        threshold=version.facts.label_thresholds,
         settings=settings.evaluate,
     )
     return version, report
@@ -223,6 +227,7 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
         "verdict": verdict.as_json(),
         "compared_with": champion.name if champion else None,
         "threshold": asdict(trained.threshold),
+        "thresholds": list(trained.thresholds),
         "doubt": trained.head.doubt,
         "novelty": {"limit": trained.novelty.limit, "holdout_refused": trained.holdout_refused},
         "rarest": trained.rarest.describe() if trained.rarest else None,
@@ -247,6 +252,7 @@ def _facts(training_data: TrainingData, trained: Trained, settings: Settings, no
         view=settings.features.views[0],
         precision=backbone.precision,
         threshold=trained.threshold.value,
+        thresholds=trained.thresholds,
         temperature=trained.head.temperature,
         seed=settings.head.seed,
         n_photos=len(training_data.dataset.items),

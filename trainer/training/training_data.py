@@ -16,6 +16,7 @@ from trainer.config import FeatureSettings, Settings
 from trainer.errors import DatasetError, ModelError
 from trainer.files import storage_error
 from trainer.head.head import Head
+from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
@@ -28,6 +29,7 @@ from trainer.vgg16.weights import Convolution
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 class Watcher(Protocol):
@@ -224,10 +226,15 @@ def training_data_for(
     return TrainingData.build(dataset, backbone, [facts.view], settings, watcher)
 
 
-def compute_scores(version: Version, training_data: TrainingData) -> Floats:
-    """Scores (n, k) of a version for all photos of a `training_data` from `training_data_for`."""
+def compute_scores(version: Version, training_data: TrainingData) -> tuple[Floats, Flags | None]:
+    """What a version says of all photos of a `training_data` from `training_data_for`.
+
+    Returns:
+        scores (n, k), and whether each photo is known (n,); None for a version that cannot tell.
+    """
     features = training_data.features(training_data.dataset.items, views=[version.facts.view])[:, 0]
-    return Head.load(version.folder).scores(features)
+    novelty = Novelty.load(version.folder)
+    return Head.load(version.folder).scores(features), None if novelty is None else novelty.is_known(features)
 
 
 def drop_tuned_features(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bot.photos.predict import Classifier, Photo, Predictor, ViewChangedError
+from bot.photos.predict import Classifier, Photo, Predictor, ViewChangedError, prediction
 from tests.bot.conftest import COLOURS, until
 from tests.fakes import FakeClassifier, FakeLoader, FakeScored
 from trainer.errors import ModelError, ProjectError
@@ -122,6 +122,14 @@ def test_without_a_champion_it_raises_and_later_serves_a_new_one() -> None:
 def test_a_photo_prepared_for_another_view_is_rejected() -> None:
     with predictor(FakeLoader()) as made, pytest.raises(ViewChangedError):
         made.submit(plain("japan"), view="top").result(10)
+
+
+def test_an_answer_is_sure_from_the_threshold_of_its_own_label() -> None:
+    classifier = FakeClassifier()
+    classifier.thresholds = (0.5, 0.9, 0.8)
+    scores = ([0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8])
+    found = [FakeScored(np.array(each), np.zeros((1, 1), np.float32)) for each in scores]
+    assert [prediction(classifier, one).sure for one in found] == [True, False, True]
 
 
 def test_a_stop_leaves_nobody_waiting() -> None:

@@ -74,7 +74,7 @@ def test_a_classifier_keeps_its_contract(classifier: Classifier) -> None:
     assert (photos == before).all()
     assert tuple(classifier.labels) == LABELS
     assert classifier.view in VIEWS
-    assert 0 <= classifier.threshold <= 1
+    assert all(0 <= threshold <= 1 for threshold in classifier.thresholds)
     assert classifier.version
     for scored in found:
         assert scored.scores.shape == (len(LABELS),)

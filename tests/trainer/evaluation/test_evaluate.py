@@ -120,6 +120,19 @@ def test_a_score_below_the_threshold_is_no_answer() -> None:
     assert (nothing.coverage, nothing.answered_accuracy) == (0, None)
 
 
+def test_each_label_has_its_own_threshold_and_shows_what_became_of_it() -> None:
+    scores = np.array([[0.9, 0.1, 0.0], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]], dtype=np.float32)
+    report = evaluate(
+        scores, np.array([0, 0, 0, 2]), list("abcd"), labels=LABELS, threshold=(0.8, 0.7, 0.9), settings=QUICK
+    )
+    assert [(one.n_answers, one.n_sure, one.sure_precision) for one in report.classes] == [
+        (2, 1, 1),
+        (1, 1, 0),
+        (1, 0, None),
+    ]
+    assert (report.coverage, report.answered_accuracy) == (0.5, 0.5)
+
+
 def test_a_report_is_plain_json() -> None:
     report = judge(np.arange(30) % 3, np.arange(30) % 2)
     stored = json.loads(json.dumps(report.as_json(), allow_nan=False))

@@ -11,6 +11,7 @@ from trainer.head.calibration import (
     Calibration,
     Floats,
     Indexes,
+    choose_label_thresholds,
     choose_threshold,
     coverage_curve,
     expected_calibration_error,
@@ -146,6 +147,34 @@ def test_a_precision_that_validation_reaches_by_chance_is_seldom_taken_for_reach
         scores = np.stack([best, 1 - best], axis=1).astype(np.float32)
         n_reached += choose_threshold(scores, labels, target_precision=0.8).reached
     assert n_reached < 0.2 * 300
+
+
+def by_label(right: float, n: int, *, label: int, seed: int) -> tuple[Floats, Indexes]:
+    """Answers with one label; this share of them is right from a score of 0.8 on, and half of them below."""
+    rng = np.random.default_rng(seed)
+    best = rng.uniform(0.5, 1, n)
+    scores = np.stack([(1 - best) / 2] * 3, axis=1).astype(np.float32)
+    scores[:, label] = best
+    is_right = rng.random(n) < np.where(best >= 0.8, right, 0.5)
+    return scores, np.where(is_right, label, (label + 1) % 3)
+
+
+def label_thresholds(*parts: tuple[Floats, Indexes], shared: float = 0.6) -> tuple[float, ...]:
+    scores, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return choose_label_thresholds(scores, labels, shared=shared, target_precision=0.8, min_answers=20)
+
+
+def test_a_label_whose_answers_are_wrong_more_often_gets_a_higher_threshold_alone() -> None:
+    found = label_thresholds(by_label(1.0, 400, label=0, seed=1), by_label(0.95, 400, label=1, seed=2))
+    assert found[0] > 0.6  # half of the answers below 0.8 are wrong
+    assert found[1] > found[0]
+    assert found[2] == 0.6  # no answers
+
+
+def test_a_label_has_no_threshold_of_its_own_below_the_shared_one_or_of_few_answers() -> None:
+    sure = (np.array([[0.7, 0.2, 0.1]] * 40, dtype=np.float32), np.zeros(40, dtype=np.int64))
+    assert label_thresholds(sure, by_label(0.0, 19, label=1, seed=0), shared=0.9) == (0.9, 0.9, 0.9)
+    assert label_thresholds(sure, by_label(0.0, 60, label=1, seed=0), shared=0.5)[1] > 0.5
 
 
 def test_if_all_answers_are_right_the_threshold_is_the_lowest_score() -> None:

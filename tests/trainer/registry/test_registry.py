@@ -295,6 +295,7 @@ def test_a_version_from_before_fine_tuning_uses_vgg16s_own_block5(registry: Regi
     facts = json.loads((folder / FACTS).read_text())
     del facts["format"]
     del facts["tuned"]
+    del facts["thresholds"]
     (folder / FACTS).write_text(json.dumps({"format": 1, **facts}))  # the old format
     lines = [line for line in (folder / SUMS).read_text().splitlines(keepends=True) if FACTS not in line]
     digest = hashlib.sha256((folder / FACTS).read_bytes()).hexdigest()
@@ -302,15 +303,16 @@ def test_a_version_from_before_fine_tuning_uses_vgg16s_own_block5(registry: Regi
     version = registry.load(name)
     assert version.facts == FACTS_OF_ALL
     assert version.facts.tuned is None
+    assert version.facts.label_thresholds == (0.6,) * len(version.facts.labels)
     assert version.block5() is None
 
 
 def test_a_version_of_a_newer_format_is_refused_with_a_reason(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", (dict, dict))
+    monkeypatch.setattr(registry_module, "VERSION_MIGRATIONS", (dict, dict, dict))
     (name,) = add(registry)
-    assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == 3
+    assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == 4
     monkeypatch.undo()
     with pytest.raises(ModelError, match="made by a newer dokocos"):
         registry.load(name)

@@ -96,11 +96,11 @@ def test_the_champion_gives_the_heads_scores_for_the_backbones_features(
     answers = classifier.predict(images)
     expected = some_head(backbone.n_features).scores(backbone.extract(images, batch_size=4).features)
     np.testing.assert_allclose(np.stack([one.scores for one in answers]), expected, atol=1e-4)
-    assert (classifier.version, classifier.labels, classifier.view, classifier.threshold) == (
+    assert (classifier.version, classifier.labels, classifier.view, classifier.thresholds) == (
         name,
         LABELS,
         "whole",
-        0.6,
+        (0.6, 0.6, 0.6),
     )
     assert all(one.heatmap.shape == (56, 56) and one.heatmap.dtype == np.float32 for one in answers)
     assert all(one.heatmap.min() >= 0 and one.heatmap.max() in (0, 1) for one in answers)
@@ -161,9 +161,9 @@ def test_the_champion_is_described_without_loading_it(settings: Settings, regist
 def test_a_new_champion_on_the_same_backbone_shares_it(settings: Settings, register: Callable[..., str]) -> None:
     register()
     before = Classifier.load(settings)
-    register(threshold=0.7)
+    register(threshold=0.7, thresholds=(0.7, 0.8, 0.9))
     after = Classifier.load(settings)
-    assert after.threshold == 0.7
+    assert after.thresholds == (0.7, 0.8, 0.9)
     assert after._backbone is before._backbone
 
 

@@ -90,6 +90,7 @@ def test_the_report_has_all_sections(page: str, trained: tuple[Settings, Outcome
         "colour histogram",
         "Calibration of the scores",
         "Right, with the highest scores",
+        "right if sure",
         "training photos",
         "prefers-color-scheme: dark",
         "width=device-width",

@@ -16,6 +16,7 @@ from trainer.config import Settings
 from trainer.errors import DatasetError, ModelError, StorageError
 from trainer.evaluation.promotion import Verdict
 from trainer.head.head import FILE_NAME as HEAD
+from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import METRICS, Registry, Version
 from trainer.registry.serving import Classifier
@@ -67,7 +68,7 @@ def test_the_first_version_becomes_the_champion_and_can_serve(trained: tuple[Set
     assert accuracy > outcome.trained.report.baselines["majority class"] + 0.2
     classifier = Classifier.load(settings)
     assert classifier.version == outcome.version.name
-    assert classifier.threshold == outcome.trained.threshold.value
+    assert classifier.thresholds == outcome.trained.thresholds
 
 
 def test_training_and_serving_score_a_photo_the_same(trained: tuple[Settings, Outcome]) -> None:
@@ -157,6 +158,25 @@ def with_champion(settings: Settings, change: Callable[[Path], object] = lambda 
 
     changed = registry.add(replace(champion.facts, **facts), champion.metrics, write)
     return registry.promote(changed.name, reason="test")
+
+
+def test_refusing_photos_of_its_own_labels_counts_against_a_version(
+    settings: Settings, trained: tuple[Settings, Outcome]
+) -> None:
+    novelty = trained[1].trained.novelty
+    with_champion(settings, lambda folder: replace(novelty, limit=-1.0).save(folder))  # refuses everything
+    champions = run(settings, day=1).verdict
+    assert champions.promoted
+    assert champions.gain is not None
+    assert champions.gain > 0.5
+
+
+def test_if_the_champion_cannot_refuse_the_challengers_refusals_do_not_count(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_champion(settings)  # a copy without novelty.npz
+    monkeypatch.setattr(Novelty, "is_known", lambda _, features: np.zeros(len(features), dtype=np.bool_))
+    assert run(settings, day=1).verdict.gain == 0
 
 
 def test_training_photos_of_the_champion_are_not_used_for_the_comparison(
