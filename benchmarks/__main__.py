@@ -6,6 +6,7 @@ To add one: a module with `run(*, quick, work_dir, say) -> Result`, and a line i
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import tempfile
 from pathlib import Path
@@ -25,7 +26,8 @@ BENCHMARKS = {  # name -> module, what it measures
     "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the result is bit-identical"),
     "repeat": ("benchmarks.repeat", "the same training twice, bit-identical; the spread of its figures over seeds"),
     "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
-    "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, a rare label, foreign pictures"),
+    "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, calibration, a rare label"),
+    "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "time from mention to reply, compared with a forward pass; start-up, memory"),
@@ -45,9 +47,11 @@ def main(
     name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="A folder with a sub-folder for each label, for `real`.")
+        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign` and `imbalance`.")
     ] = None,
-    weights: Annotated[str, typer.Option(help="VGG16's weights: imagenet, a file, or random, for `real`.")] = "random",
+    weights: Annotated[
+        str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")
+    ] = None,
 ) -> None:
     """Run a benchmark. The last line is JSON; the exit status is 1 if a goal was missed."""
     console = Console()
@@ -57,7 +61,11 @@ def main(
     if name not in BENCHMARKS:
         raise typer.BadParameter(f"{name}: no such benchmark; there are: {', '.join(BENCHMARKS)}")
     module = importlib.import_module(BENCHMARKS[name][0])
-    options = {"pictures": pictures, "weights": weights} if name == "real" else {}
+    options = {"pictures": pictures, "weights": weights}
+    options = {option: value for option, value in options.items() if value is not None}
+    unknown = options.keys() - inspect.signature(module.run).parameters.keys()
+    if unknown:
+        raise typer.BadParameter(f"{name} takes no --{', --'.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix=f"dokocos-{name}-") as folder:
         result: Result = module.run(quick=quick, work_dir=Path(folder), say=Console(stderr=True).print, **options)
     console.print(_table(name, result))

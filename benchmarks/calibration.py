@@ -6,7 +6,7 @@ it is evaluated on the holdout. The first draw is the one of `python -m trainer 
 than the default, because at 0.8 no photo would get "not sure".
 
 On a limited number of photos, the error of a perfectly calibrated head is small, but not zero. It is simulated by
-drawing the label of each photo from the head's own scores. VGG16 has seeded random weights.
+drawing the label of each photo from the head's own scores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, gather, scraped_studio, with_other_members, with_photos
+from benchmarks.studio import Silent, describe_weights, gather, scraped_studio, with_other_members, with_photos
 from trainer.config import Settings
 from trainer.head.calibration import expected_calibration_error
 from trainer.training.fitting import fit_and_evaluate
@@ -63,23 +63,29 @@ class Draw:
         return sure
 
 
-def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str = "random") -> Result:
     """Run the benchmark.
 
     Args:
         quick: a twelfth of the photos, and three draws instead of ten.
         work_dir: an empty folder for the data folder.
         say: prints a line of progress.
+        weights: as `features.weights`.
     """
     photos_per_label, n_draws = (80, 3) if quick else (1000, 10)
     options = {"EVALUATE__TARGET_PRECISION": str(TARGET_PRECISION)}
-    with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say, options=options) as place:
+    with scraped_studio(
+        work_dir / "data", photos_per_label=photos_per_label, say=say, weights=weights, options=options
+    ) as place:
         settings, photos, training_data = gather(place, say)
     draws = []
     for turn in range(n_draws):
         draws.append(_draw(with_photos(training_data, with_other_members(photos, turn), settings), settings))
         say(f"draw {turn + 1} of {n_draws}: error {_error(draws[-1]):.3f}")
-    return Result(figures=_figures(draws, len(photos), settings), goals=(Goal("calibration_error", at_most=0.05),))
+    return Result(
+        figures={**_figures(draws, len(photos), settings), "weights": describe_weights(weights)},
+        goals=(Goal("calibration_error", at_most=0.05),),
+    )
 
 
 def _draw(training_data: TrainingData, settings: Settings) -> Draw:
@@ -142,5 +148,4 @@ def _figures(draws: list[Draw], n_photos: int, settings: Settings) -> dict[str, 
         "coverage_over_draws": float(sure.mean()),
         "precision_wanted_when_sure": settings.evaluate.target_precision,
         "precision_when_sure_over_draws": float(right[sure].mean()) if sure.any() else None,
-        "weights": "VGG16 with seeded random weights",
     }

@@ -6,19 +6,25 @@ difficulty of labels cancels out over all draws, and the remaining gap is the ef
 
 One gallery is scraped with equal numbers of photos per label, and its features are computed once. Each draw keeps every
 second member of the rare label, assigns members to splits again, fits a head and evaluates it on the holdout; `weights`
-and `none` use the same draws. VGG16 has seeded random weights.
+and `none` use the same draws.
+
+With `--pictures FOLDER`, a folder with a sub-folder for each label, these are used, as many of each label as the
+smallest has, and each is its own member. VGG16 then has ImageNet's weights, unless `--weights` says otherwise.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from benchmarks import pictures as collection
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, gather, scraped_studio, with_other_members, with_photos
+from benchmarks.studio import Silent, describe_weights, gather, scraped_studio, with_other_members, with_photos
 from trainer.config import Settings
 from trainer.photos.manifest import Photo
 from trainer.training.fitting import fit_and_evaluate
@@ -27,17 +33,26 @@ from trainer.training.training_data import TrainingData
 Balance = Literal["weights", "none"]
 
 
-def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+def run(
+    *, quick: bool, work_dir: Path, say: Callable[[str], None], pictures: Path | None = None, weights: str | None = None
+) -> Result:
     """Run the benchmark.
 
     Args:
         quick: a fifth of the photos, and one draw per rare label instead of five.
         work_dir: an empty folder for the data folder.
         say: prints a line of progress.
+        pictures: real ones; None: a scraped gallery.
+        weights: as `features.weights`; None: ImageNet's for real pictures, random for the gallery.
     """
     photos_per_label, n_turns = (80, 1) if quick else (400, 5)
-    with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say) as place:
-        settings, photos, training_data = gather(place, say)
+    weights = weights or ("random" if pictures is None else collection.real_weights())
+    if pictures is None:
+        with scraped_studio(work_dir / "data", photos_per_label=photos_per_label, say=say, weights=weights) as place:
+            settings, photos, training_data = gather(place, say)
+    else:
+        gathered = collection.gather_pictures(collection.folder_of(pictures), weights, work_dir / "data", say)
+        settings, photos, training_data = gathered[0], equally_many(gathered[1]), gathered[2]
     figures: dict[str, Figure] = {"photos": len(photos), "draws": n_turns * len(training_data.dataset.labels)}
     balances: tuple[Balance, ...] = ("weights", "none")
     for name, thinned in (("2_2_1", True), ("2_2_2", False)):
@@ -46,7 +61,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
             figures |= _recalls(
                 photos, training_data, _with_balance(settings, balance), n_turns, thinned, f"{name}_{balance}"
             )
-    figures["weights"] = "VGG16 with seeded random weights"
+    figures["weights"] = describe_weights(weights)
     return Result(figures=figures, goals=(Goal("2_2_1_weights_gap_points", at_least=-10, at_most=10),))
 
 
@@ -77,6 +92,17 @@ def _recalls(
         f"{name}_gap_points": float(gaps.mean()),
         f"{name}_gap_points_standard_deviation_over_draws": float(gaps.std(ddof=1)),
     }
+
+
+def equally_many(photos: Sequence[Photo]) -> list[Photo]:
+    """As many photos of each label as the rarest label has, each by a member of its own."""
+    ordered = sorted(photos, key=lambda photo: photo.sha256)
+    n_each = min(Counter(photo.label for photo in photos).values())
+    return [
+        replace(photo, member_id=photo.sha256)
+        for label in sorted({photo.label for photo in photos})
+        for photo in [photo for photo in ordered if photo.label == label][:n_each]
+    ]
 
 
 def drop_every_second_member(photos: Sequence[Photo], label: str) -> list[Photo]:

@@ -1,41 +1,40 @@
-"""How good the head is on pictures that nobody here made: `--pictures FOLDER --weights PATH`.
+"""How good the head is on real pictures: `--pictures FOLDER`, with a sub-folder of pictures for each label.
 
-The folder has a sub-folder of pictures for each label, e.g. `animals`, `food`, `plants` and `town` of Debian's package
-tuxpaint-stamps-default (`apt-get download`, `dpkg -x`). Each draw makes other splits: half of the pictures to learn
-from, a fifth for validation, the rest for the holdout. The head is compared with a plain logistic regression on the
-same features, its strength chosen by validation loss. Then one label is thinned to a quarter; and one label is left
-out and shown as something foreign.
+Each draw makes other splits: half of the pictures to learn from, a fifth for validation, the rest for the holdout. The
+head is compared with a plain logistic regression on the same features, its strength chosen by validation loss, and with
+the trainer's baselines. Then one label in turn is made rare, in two ways:
+
+- 12 beside 50: a dozen training pictures and 8 for validation, beside at most 50 of each other label;
+- 2:2:1: half as many for training and validation as of each other label, which have as many as the smallest has.
+
+VGG16 has ImageNet's weights, unless `--weights` says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-
+from benchmarks import pictures as collection
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import Silent, with_photos
+from benchmarks.studio import Silent, describe_weights, with_photos
 from trainer.config import Settings
-from trainer.errors import ConfigError
 from trainer.evaluation.evaluate import balanced_accuracy
 from trainer.head.head import Floats, Indexes
-from trainer.head.novelty import Novelty
 from trainer.photos.decode import Decoder
-from trainer.photos.manifest import FILE_NAME, Manifest, Photo
-from trainer.scrape.scrape import Scrape
-from trainer.scrape.sites.choose import open_site
+from trainer.photos.manifest import Photo
+from trainer.training.baselines import baselines
 from trainer.training.fitting import Trained, fit_and_evaluate
-from trainer.training.training_data import TrainingData, class_indexes, read_photos
-from trainer.web.fetch import Fetcher
+from trainer.training.training_data import TrainingData, class_indexes
 
 N_DRAWS, N_QUICK = 10, 2
-SHARES = (("train", 0.5), ("validation", 0.7), ("holdout", 1.0))  # up to this share of a label's pictures
-KEPT_OF_A_RARE_LABEL = 4  # one training picture in so many
+DOZEN, ITS_VALIDATION, FIFTY = 12, 8, 50
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+Limits = Mapping[str, Mapping[str, int]]
 
 
 def run(
@@ -44,7 +43,7 @@ def run(
     work_dir: Path,
     say: Callable[[str], None],
     pictures: Path | None = None,
-    weights: str = "random",
+    weights: str | None = None,
 ) -> Result:
     """Take the figures.
 
@@ -53,94 +52,108 @@ def run(
         work_dir: an empty folder; the data folder is made in it.
         say: shows a line of progress.
         pictures: a folder with a sub-folder for each label.
-        weights: as `features.weights`.
+        weights: as `features.weights`; None: ImageNet's.
     """
-    if pictures is None:
-        raise ConfigError(
-            "this benchmark needs --pictures FOLDER, a folder with a sub-folder of pictures for each label"
-        )
-    settings = Settings.model_validate(
-        {
-            "data_dir": work_dir / "data",
-            "source": {"kind": "folder", "folder": {"path": pictures}},
-            "split": {"min_photos_per_label": 10},
-            "features": {"weights": weights},
-        }
-    )
-    say("features")
-    with (
-        Fetcher(settings.web) as fetcher,
-        Manifest(settings.data_dir / FILE_NAME) as manifest,
-        closing(Decoder.in_bulk(settings.images)) as decoder,
-    ):
-        Scrape(open_site(settings, fetcher), manifest, settings, decoder).run()
-    photos = read_photos(settings)
-    data = TrainingData.gather(settings, Silent())
+    weights = weights or collection.real_weights()
+    gathered = collection.gather_pictures(collection.folder_of(pictures), weights, work_dir / "data", say)
+    figures = measure(*gathered, n_draws=N_QUICK if quick else N_DRAWS, say=say)
+    goals = [
+        Goal("points_above_regression", at_least=-1),
+        Goal("12_beside_50_points_below", at_most=15),
+        Goal("2_2_1_points_below", at_most=10),
+        Goal("own_refused", at_most=0.07),
+    ]
+    return Result({"weights": describe_weights(weights), **figures}, tuple(goals))
+
+
+def measure(
+    settings: Settings, photos: Sequence[Photo], data: TrainingData, *, n_draws: int, say: Callable[[str], None]
+) -> dict[str, Figure]:
+    """The figures over all draws; means, unless they are named otherwise."""
     labels = data.dataset.labels
-    draws, thinned, foreign = [], [], []
-    n_draws = N_QUICK if quick else N_DRAWS
+    draws, regressions, simpler = [], [], []
+    below: dict[str, list[tuple[float, float]]] = {"12_beside_50": [], "2_2_1": []}
     for draw in range(n_draws):
         say(f"draw {draw + 1} of {n_draws}")
-        split = _split(photos, draw)
+        split = collection.split(photos, draw)
         drawn = with_photos(data, split, settings)
-        trained = fit_and_evaluate(drawn, settings, Silent())
-        draws.append((trained, _regression(drawn, settings)))
-        rare = labels[draw % len(labels)]
-        thin = fit_and_evaluate(with_photos(data, _thinned(split, rare), settings), settings, Silent())
-        thinned.append(_recalls(thin, rare))
-        foreign.append(_foreign(drawn, rare))
-    accuracies = [trained.report.balanced_accuracy.value or 0.0 for trained, _ in draws]
-    figures: dict[str, Figure] = {
-        "weights": "VGG16 with seeded random weights" if weights == "random" else weights,
+        draws.append(fit_and_evaluate(drawn, settings, Silent()))
+        regressions.append(_regression(drawn, settings))
+        with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+            simpler.append(baselines(drawn.dataset, settings, decoder))
+        learned = Counter(photo.label for photo in split if photo.split == "train")
+        for name, limits in _rare_cases(learned, draw).items():
+            rare, kept = limits
+            thin = fit_and_evaluate(with_photos(data, collection.thinned(split, kept), settings), settings, Silent())
+            below[name].append(_recalls(thin, rare))
+    accuracies = [trained.report.balanced_accuracy.value or 0.0 for trained in draws]
+    first = draws[0].report
+    return {
         "pictures": len(photos),
-        "labels": len(labels),
+        **{f"pictures_{label}": sum(photo.label == label for photo in photos) for label in labels},
         "draws": n_draws,
         "balanced_accuracy": mean(accuracies),
         "balanced_accuracy_lowest": min(accuracies),
         "balanced_accuracy_highest": max(accuracies),
-        "regression_balanced_accuracy": mean(regression for _, regression in draws),
-        "points_above_regression": 100 * (mean(accuracies) - mean(regression for _, regression in draws)),
-        "majority_balanced_accuracy": 1 / len(labels),
-        "expected_calibration_error": mean(one.report.expected_calibration_error for one, _ in draws),
-        "coverage": mean(one.report.coverage for one, _ in draws),
-        "thinned_label_recall": mean(rare for rare, _ in thinned),
-        "thinned_others_recall": mean(others for _, others in thinned),
-        "thinned_points_below": 100 * mean(others - rare for rare, others in thinned),
-        "own_refused": mean(one.holdout_refused for one, _ in draws),
-        "foreign_auroc": mean(foreign),
-        "foreign_auroc_lowest": min(foreign),
+        "balanced_accuracy_of_first_draw": first.balanced_accuracy.value,
+        "its_interval_from": first.balanced_accuracy.low,
+        "its_interval_to": first.balanced_accuracy.high,
+        **{f"recall_{label}": mean(_recalls(one, label)[0] for one in draws) for label in labels},
+        "regression_balanced_accuracy": mean(regressions),
+        "points_above_regression": 100 * (mean(accuracies) - mean(regressions)),
+        "majority_balanced_accuracy": mean(one["majority class"] for one in simpler),
+        "colour_histogram_balanced_accuracy": mean(one["colour histogram"] for one in simpler),
+        "expected_calibration_error": mean(one.report.expected_calibration_error for one in draws),
+        "coverage": mean(one.report.coverage for one in draws),
+        "precision_wanted_when_sure": settings.evaluate.target_precision,
+        "precision_when_sure": _mean([one.report.answered_accuracy for one in draws]),
+        "labels_with_own_limit": mean(sum(each > min(one.thresholds) for each in one.thresholds) for one in draws),
+        **_gaps("12_beside_50", below["12_beside_50"]),
+        **_gaps("2_2_1", below["2_2_1"]),
+        "own_refused": mean(one.holdout_refused for one in draws),
     }
-    goals = (
-        Goal("points_above_regression", at_least=-1),
-        Goal("thinned_points_below", at_most=15),
-        Goal("own_refused", at_most=0.07),
-    )
-    return Result(figures, goals)
 
 
-def _split(photos: Sequence[Photo], draw: int) -> list[Photo]:
-    """The photos with splits of their own, drawn label by label."""
-    rng = np.random.default_rng(draw)
-    found = []
-    for label in sorted({photo.label for photo in photos}):
-        own = [photo for photo in photos if photo.label == label]
-        for place, number in enumerate(rng.permutation(len(own))):
-            split = next(name for name, share in SHARES if place < share * len(own))
-            found.append(replace(own[number], split=split))
-    return found
+def _rare_cases(learned: Mapping[str, int], draw: int) -> dict[str, tuple[str, Limits]]:
+    """Name -> the rare label of this draw, and how many pictures of each label are kept in a split.
+
+    Args:
+        learned: training pictures by label.
+    """
+    cases: dict[str, tuple[str, Limits]] = {}
+    many = [label for label, n in sorted(learned.items()) if n >= 2 * DOZEN]
+    if many:
+        rare = many[draw % len(many)]
+        limits = {label: {"train": FIFTY} for label in learned}
+        cases["12_beside_50"] = rare, {**limits, rare: {"train": DOZEN, "validation": ITS_VALIDATION}}
+    smallest = min(learned.values())
+    rare = sorted(learned)[draw % len(learned)]
+    equal = {label: {"train": smallest, "validation": round(0.4 * smallest)} for label in learned}
+    halved = {"train": smallest // 2, "validation": round(0.2 * smallest)}
+    cases["2_2_1"] = rare, {**equal, rare: halved}
+    return cases
 
 
-def _thinned(photos: Sequence[Photo], rare: str) -> list[Photo]:
-    """The photos, less three of four training photos of one label."""
-    learned = [photo for photo in photos if photo.label == rare and photo.split == "train"]
-    gone = {photo.sha256 for number, photo in enumerate(learned) if number % KEPT_OF_A_RARE_LABEL}
-    return [photo for photo in photos if photo.sha256 not in gone]
+def _gaps(name: str, recalls: Sequence[tuple[float, float]]) -> dict[str, Figure]:
+    """Recall of the rare label and of the others; None if no label has enough pictures."""
+    if not recalls:
+        return {f"{name}_points_below": None}
+    return {
+        f"{name}_rare_recall": mean(rare for rare, _ in recalls),
+        f"{name}_others_recall": mean(others for _, others in recalls),
+        f"{name}_points_below": 100 * mean(others - rare for rare, others in recalls),
+    }
 
 
-def _recalls(trained: Trained, rare: str) -> tuple[float, float]:
+def _recalls(trained: Trained, label: str) -> tuple[float, float]:
     """The recall of one label, and the mean of the others."""
     recalls = {each.label: each.recall.value or 0.0 for each in trained.report.classes}
-    return recalls[rare], mean(recall for label, recall in recalls.items() if label != rare)
+    return recalls[label], mean(recall for name, recall in recalls.items() if name != label)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def _features(data: TrainingData, split: str, views: Sequence[str]) -> tuple[Floats, Indexes]:
@@ -167,16 +180,3 @@ def _regression(data: TrainingData, settings: Settings) -> float:
     ]
     best = min(fits, key=lambda fit: log_loss(truth, fit.predict_proba(scaler.transform(validation))))
     return balanced_accuracy(held, best.predict(scaler.transform(holdout)))
-
-
-def _foreign(data: TrainingData, label: str) -> float:
-    """AUROC between one label, which is not learned, and the held-out photos of the others."""
-    from sklearn.metrics import roc_auc_score
-
-    index, view = data.dataset.labels.index(label), data.cache.views[:1]
-    parts = {split: _features(data, split, view) for split in ("train", "validation", "holdout")}
-    own = {split: features[indexes != index] for split, (features, indexes) in parts.items()}
-    other = np.concatenate([features[indexes == index] for features, indexes in parts.values()])
-    novelty = Novelty.fit(own["train"], own["validation"], layers=data.backbone.layers)
-    distances = novelty.distances(np.concatenate([own["holdout"], other]))
-    return float(roc_auc_score([False] * len(own["holdout"]) + [True] * len(other), distances))

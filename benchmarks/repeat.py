@@ -14,27 +14,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.result import Figure, Goal, Result
-from benchmarks.studio import COMPARED, Silent, Studio, gather, scraped_studio
+from benchmarks.studio import COMPARED, Silent, Studio, describe_weights, gather, scraped_studio
 from trainer.training.fitting import fit_and_evaluate, repeat
 
 N_SEEDS = 5
 
 
-def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
+def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str = "random") -> Result:
     """Run the benchmark.
 
     Args:
         quick: a fifth of the photos.
         work_dir: an empty folder for the data folders.
         say: prints a line of progress.
+        weights: as `features.weights`.
     """
     photos_per_label = 40 if quick else 200
-    with scraped_studio(work_dir / "first", photos_per_label=photos_per_label, say=say) as first:
+    with scraped_studio(work_dir / "first", photos_per_label=photos_per_label, say=say, weights=weights) as first:
         second = replace(first, data_dir=work_dir / "second")
         shutil.copytree(first.data_dir, second.data_dir)
         took_s = []
         for place in (first, second):
-            say(f"training in {place.data_dir.name}; VGG16 has seeded random weights")
+            say(f"training in {place.data_dir.name}")
             took_s.append(place.run("train"))
         same = [one == other for one, other in zip(first.outcome(), second.outcome(), strict=True)]
         precisions = {place.champion().facts.precision for place in (first, second)}
@@ -51,7 +52,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         "balanced_accuracy_standard_deviation": statistics.stdev(accuracies),
         "balanced_accuracy_min": min(accuracies),
         "balanced_accuracy_max": max(accuracies),
-        "weights": "VGG16 with seeded random weights",
+        "weights": describe_weights(weights),
     }
     return Result(figures=figures, goals=(Goal("identical_share", at_least=1.0),))
 

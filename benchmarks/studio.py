@@ -1,7 +1,7 @@
 """Sets up a trainer for benchmarks: a gallery with drawn photos on loopback, and real `python -m trainer` commands.
 
-VGG16 has seeded random weights, because ImageNet's cannot be downloaded everywhere. Comparisons use the same weights on
-both sides, and accuracies say nothing about real photos.
+VGG16 has seeded random weights unless `--weights` says otherwise, because ImageNet's cannot be downloaded everywhere.
+Comparisons use the same weights on both sides, and accuracies on drawings say nothing about real photos.
 """
 
 from __future__ import annotations
@@ -30,6 +30,15 @@ ROOT = Path(__file__).parents[1]
 COMPARED = ("head.npz", "metrics.json", "photos.txt")  # files of a version that are equal for two equal trainings
 PHOTOS_PER_MEMBER = 5
 SPARE_PHOTOS = 8  # per label, because some files are broken on purpose
+
+
+def describe_weights(weights: str) -> str:
+    """In words, for the figures.
+
+    Args:
+        weights: as `features.weights`.
+    """
+    return "VGG16 with seeded random weights" if weights == "random" else f"VGG16 with {Path(weights).stem}"
 
 
 class Silent:
@@ -127,25 +136,36 @@ def create_gallery(photos_per_label: int, *, seed: int = 0) -> Gallery:
 
 @contextmanager
 def studio(
-    data_dir: Path, *, photos_per_label: int, gallery: Gallery | None = None, options: Mapping[str, str] | None = None
+    data_dir: Path,
+    *,
+    photos_per_label: int,
+    gallery: Gallery | None = None,
+    options: Mapping[str, str] | None = None,
+    weights: str = "random",
 ) -> Iterator[Studio]:
     """Serve a gallery while the context lasts, without scraping.
 
     Args:
         gallery: None means a new one with enough photos.
         options: see `Studio`.
+        weights: as `features.weights`.
     """
     gallery = gallery or create_gallery(photos_per_label)
     with serve(create_app(gallery)) as url:
-        yield Studio(gallery, url, data_dir, photos_per_label, options or {})
+        yield Studio(gallery, url, data_dir, photos_per_label, {"FEATURES__WEIGHTS": weights, **(options or {})})
 
 
 @contextmanager
 def scraped_studio(
-    data_dir: Path, *, photos_per_label: int, say: Callable[[str], None], options: Mapping[str, str] | None = None
+    data_dir: Path,
+    *,
+    photos_per_label: int,
+    say: Callable[[str], None],
+    options: Mapping[str, str] | None = None,
+    weights: str = "random",
 ) -> Iterator[Studio]:
     """Like `studio`, with scraped photos."""
-    with studio(data_dir, photos_per_label=photos_per_label, options=options) as place:
+    with studio(data_dir, photos_per_label=photos_per_label, options=options, weights=weights) as place:
         say(f"scraping {photos_per_label} photos for each of {len(place.gallery.labels)} labels")
         place.run("scrape")
         yield place
@@ -153,7 +173,7 @@ def scraped_studio(
 
 def gather(place: Studio, say: Callable[[str], None]) -> tuple[Settings, list[Photo], TrainingData]:
     """Load photos and features of a data_dir; missing features are computed in this process."""
-    say("features; VGG16 has seeded random weights")
+    say("features")
     settings = place.settings()
     return settings, read_photos(settings), TrainingData.gather(settings, Silent())
 

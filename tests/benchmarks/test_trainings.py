@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import real, reference
+from benchmarks import foreign, pictures, real, reference
 from benchmarks.calibration import errors_by_chance
-from benchmarks.imbalance import drop_every_second_member
+from benchmarks.imbalance import drop_every_second_member, equally_many
 from benchmarks.retrain import grow
 from benchmarks.studio import Studio, create_gallery, seconds_of_steps, with_other_members
 from tests.trainer.collection import paint_photos
@@ -60,6 +59,15 @@ def test_the_reference_starts_from_the_weights_of_the_trainer(recipe: Any) -> No
     for name, arrays in load_weights(FeatureSettings(weights="random"), keras=load_keras()).items():
         for mine, theirs in zip(recipe.get_layer(name).get_weights(), arrays, strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_reference_on_maps_is_the_same_network(recipe: Any) -> None:
+    frozen, trained = reference.halves(load_keras(), recipe)
+    image = np.random.default_rng(0).random((1, 224, 224, 3), dtype=np.float32)
+    maps = frozen.predict_on_batch(image)
+    assert maps.shape == (1, 14, 14, 512)
+    np.testing.assert_allclose(trained.predict_on_batch(maps), recipe.predict_on_batch(image), rtol=1e-4)
+    assert len(trained.trainable_weights) == len(recipe.trainable_weights) == 10  # three convolutions, two layers
 
 
 def test_200_epochs_take_the_first_plus_199_times_the_mean_of_later_ones() -> None:
@@ -198,15 +206,19 @@ def test_the_simulated_error_is_smaller_for_more_photos_and_zero_for_certain_sco
 @pytest.mark.slow
 def test_real_pictures_are_judged_draw_by_draw(tmp_path: Path) -> None:
     paint_photos(tmp_path / "pictures", per_label=16)
-    result = real.run(quick=True, work_dir=tmp_path, say=lambda _: None, pictures=tmp_path / "pictures")
+    options: dict[str, Any] = {"quick": True, "say": lambda _: None, "weights": "random"}
+    result = real.run(work_dir=tmp_path / "real", pictures=tmp_path / "pictures", **options)
     figures = result.figures
-    assert (figures["pictures"], figures["labels"], figures["draws"]) == (48, 3, 2)
+    assert (figures["pictures"], figures["draws"], figures["pictures_brazil"]) == (48, 2, 16)
     assert figures["weights"] == "VGG16 with seeded random weights"
-    for name in ("balanced_accuracy", "regression_balanced_accuracy", "thinned_label_recall", "foreign_auroc"):
+    for name in ("balanced_accuracy", "regression_balanced_accuracy", "2_2_1_rare_recall", "recall_brazil", "coverage"):
         value = figures[name]
         assert isinstance(value, float)
         assert 0 <= value <= 1
+    assert figures["12_beside_50_points_below"] is None  # no label has two dozen to learn from
     assert {goal.figure for goal in result.goals} <= set(figures)
+    with pytest.raises(ConfigError, match="--pictures FOLDER"):
+        foreign.run(work_dir=tmp_path / "foreign", pictures=tmp_path / "pictures", **options)
 
 
 def test_real_pictures_need_a_folder(tmp_path: Path) -> None:
@@ -214,10 +226,54 @@ def test_real_pictures_need_a_folder(tmp_path: Path) -> None:
         real.run(quick=True, work_dir=tmp_path, say=lambda _: None)
 
 
-def test_a_thinned_label_loses_training_photos_alone() -> None:
-    listed = [
-        replace(photo, split="train" if number < 8 else "holdout")
-        for number, photo in enumerate(photos(12, labels=("a",))[:12])
-    ]
-    left = real._thinned(listed, "a")
-    assert Counter(photo.split for photo in left) == {"train": 2, "holdout": 4}
+def test_a_rare_label_loses_photos_for_training_and_validation_alone() -> None:
+    drawn = pictures.split(photos(40), draw=1)
+    learned = Counter(photo.label for photo in drawn if photo.split == "train")
+    assert learned == {"a": 60, "b": 60}
+    for name, counts in {
+        "12_beside_50": {("b", "train"): 12, ("b", "validation"): 8, ("b", "holdout"): 36, ("a", "train"): 50},
+        "2_2_1": {("b", "train"): 30, ("b", "validation"): 12, ("b", "holdout"): 36, ("a", "train"): 60},
+    }.items():
+        rare, limits = real._rare_cases(learned, 1)[name]
+        kept = Counter((photo.label, photo.split) for photo in pictures.thinned(drawn, limits))
+        assert rare == "b"
+        assert counts.items() <= kept.items()
+
+
+def test_real_pictures_are_as_many_of_each_label_and_their_own_members() -> None:
+    listed = [photo for photo in photos(10) if photo.label == "a" or photo.photo_id < "b5"]
+    kept = equally_many(listed)
+    assert Counter(photo.label for photo in kept) == {"a": 15, "b": 15}
+    assert len({photo.member_id for photo in kept}) == 30
+
+
+def kind(n: int, *, centres: Sequence[int], seed: int) -> foreign.Kind:
+    """Made-up features of labels with a direction each."""
+    rng = np.random.default_rng(seed)
+    directions = np.abs(np.random.default_rng(0).normal(0, 1, (10, 512)))
+
+    def draw() -> Any:
+        indexes = np.repeat(np.arange(len(centres)), n)
+        rows = np.abs(directions[np.array(centres)[indexes]] + rng.normal(0, 0.2, (len(indexes), 512)))
+        return rows.astype(np.float32), indexes
+
+    return foreign.Kind(
+        tuple("abcd"[: len(centres)]),
+        ("block5_conv3",),
+        {split: draw() for split in ("train", "validation", "holdout")},
+    )
+
+
+def test_foreign_pictures_are_told_kind_by_kind_and_label_by_label() -> None:
+    drawn: dict[str, Callable[[int], foreign.Kind]] = {
+        "drawings": lambda seed: kind(30, centres=[0, 1, 2], seed=seed),
+        "photos": lambda seed: kind(30, centres=[3, 4], seed=seed),
+    }
+    figures: dict[str, Any] = dict(foreign.measure(drawn, n_draws=2, say=lambda _: None))
+    assert (figures["drawings"], figures["photos"]) == (270, 180)
+    assert figures["far_auroc_lowest"] > 0.99
+    assert figures["far_refused"] > 0.99
+    assert figures["neighbours_auroc"] > 0.99
+    assert 0 < figures["own_refused"] < 0.15
+    same = foreign.tell(kind(30, centres=[0], seed=1), kind(30, centres=[0], seed=2).features)
+    assert 0.3 < same.auroc < 0.7
