@@ -58,13 +58,17 @@ audit: setup
 sbom: setup
 	$(BIN)/python -m tests.sbom requirements-run.lock > dokocos.cdx.json
 
-# After a change to the dependencies in pyproject.toml (needs uv): for development, for serving, for a GPU.
+# After a change to the dependencies in pyproject.toml (needs uv): for development, for training and serving, for
+# serving int8 versions only, for a GPU.
+# OpenVINO and NNCF work without the telemetry that they ask for; nothing here reports to anybody.
 LOCK_WITH := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
+    --no-emit-package openvino-telemetry \
     $(if $(RAISE),--upgrade-package $(RAISE))
 
 lock:
-	$(LOCK_WITH) --extra cpu --extra sandbox --extra dev -o requirements.lock pyproject.toml
-	$(LOCK_WITH) -c requirements.lock --extra cpu -o requirements-run.lock pyproject.toml
+	$(LOCK_WITH) --extra cpu --extra int8 --extra quantise --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise -o requirements-run.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra int8 -o requirements-int8.lock pyproject.toml
 	$(LOCK_WITH) --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
 clean:

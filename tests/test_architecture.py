@@ -34,10 +34,13 @@ KNOWN_ONLY_TO = {
     ("bot", "apscheduler"): {"bot.admin"},
     ("bot", "keras"): set(),
     ("bot", "tensorflow"): set(),
+    ("bot", "openvino"): set(),
     ("trainer", "mastodon"): set(),
     ("trainer", "sqlite3"): {"trainer.photos"},
     ("trainer", "keras"): {"trainer.vgg16", "trainer.head"},
     ("trainer", "tensorflow"): {"trainer.vgg16"},
+    ("trainer", "openvino"): {"trainer.vgg16"},
+    ("trainer", "nncf"): {"trainer.vgg16"},
     ("trainer", "requests"): {"trainer.web"},
     ("trainer", "threadpoolctl"): {"trainer.head", "trainer.training"},
 }

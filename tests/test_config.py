@@ -70,7 +70,7 @@ def test_a_key_in_the_wrong_section_is_an_error_that_names_the_right_one(tmp_pat
 
 def test_a_wrong_value_names_the_key_the_value_and_what_is_allowed(tmp_path: Path) -> None:
     message = error(tmp_path, "features: {precision: float16}")
-    assert "features.precision: 'float16' is not allowed; allowed: 'auto', 'float32' or 'bfloat16'" in message
+    assert "features.precision: 'float16' is not allowed; allowed: 'auto', 'float32', 'bfloat16' or 'int8'" in message
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ class FeatureSettings(Section):
         "block5_conv3",
     )
     views: Annotated[tuple[Literal[VIEWS], ...], FromText, Field(min_length=1)] = ("whole", "mirror")  # type: ignore[valid-type]
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     batch_size: Annotated[int, Field(ge=0)] = 0
 
 

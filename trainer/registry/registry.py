@@ -22,6 +22,7 @@ from typing import Any, Literal
 from trainer.errors import ModelError, StorageError
 from trainer.files import storage_error, sync_folder, write_file
 from trainer.lock import only_one
+from trainer.vgg16.backbone import Precision
 from trainer.vgg16.weights import Convolution, load_block5
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ Json = dict[str, Any]
 VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "tuned": None},  # before block5 could be fine-tuned
     lambda facts: {**facts, "thresholds": ()},  # before labels had thresholds of their own
+    lambda facts: {**facts, "quantised": None},  # before VGG16 could be quantised
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 SUMS = "SHA256SUMS"
@@ -41,7 +43,6 @@ BLOCK5 = "block5.npz"
 UNFINISHED = ".unfinished-"
 LOCK = "registry.lock"
 
-Precision = Literal["float32", "bfloat16"]
 Kind = Literal["promotion", "rollback", "fallback"]
 
 
@@ -65,6 +66,7 @@ class VersionFacts:
         settings: all settings of the trainer.
         tuned: SHA-256 over the fine-tuned weights of block5 (in block5.npz); None if block5 was not fine-tuned.
             `fingerprint` is always that of VGG16's own weights.
+        quantised: SHA-256 of the int8 network's file (vgg16-int8.npz); None in another precision.
     """
 
     labels: tuple[str, ...]
@@ -82,6 +84,7 @@ class VersionFacts:
     libraries: dict[str, str]
     settings: Json
     tuned: str | None
+    quantised: str | None = None
     thresholds: tuple[float, ...] = ()
 
     @property

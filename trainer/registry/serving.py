@@ -23,8 +23,10 @@ from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
 from trainer.registry.registry import Version as Version  # part of the API for the bot
-from trainer.vgg16.backbone import Backbone, Pixels, Precision
+from trainer.vgg16 import int8
+from trainer.vgg16.backbone import Backbone, Extractor, Pixels, Precision
 from trainer.vgg16.backend import load_keras
+from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.weights import load_block5
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class Holdings:
 class Classifier:
     """One version in memory; not thread-safe."""
 
-    def __init__(self, version: Version, *, backbone: Backbone, head: Head, novelty: Novelty | None = None) -> None:
+    def __init__(self, version: Version, *, backbone: Extractor, head: Head, novelty: Novelty | None = None) -> None:
         """Private; use `load`."""
         self.version = version.name
         self.labels = version.facts.labels
@@ -86,17 +88,15 @@ class Classifier:
                 not available.
         """
         started = time.monotonic()
-        load_keras(small_batches=True)
         found = _find(settings, version)
         facts = found.facts
-        backbone = _load_backbone(
-            facts.weights,
-            facts.weights_seed,
-            facts.layers,
-            facts.precision,
-            facts.fingerprint,
-            found.folder / BLOCK5 if facts.tuned else None,
-        )
+        if facts.quantised is None:
+            block5 = found.folder / BLOCK5 if facts.tuned else None
+            backbone = _load_backbone(
+                facts.weights, facts.weights_seed, facts.layers, facts.precision, facts.fingerprint, block5
+            )
+        else:
+            backbone = Int8Backbone(found.folder / int8.FILE_NAME)
         classifier = cls(found, backbone=backbone, head=Head.load(found.folder), novelty=Novelty.load(found.folder))
         classifier._check_fit()
         classifier._warm_up()
@@ -226,7 +226,7 @@ def _load_backbone(
     precision: Precision,
     fingerprint: str,
     block5: Path | None,
-) -> Backbone:
+) -> Extractor:
     """Load the backbone that a version was trained on.
 
     Args:
@@ -235,6 +235,7 @@ def _load_backbone(
     Raises:
         ModelError: its weights are not available, or they have changed.
     """
+    load_keras(small_batches=True)
     settings = FeatureSettings(weights=weights, weights_seed=weights_seed, layers=layers)
     tuned = load_block5(block5) if block5 else None
     backbone = Backbone.load(settings, precision=precision, block5=tuned)

@@ -20,6 +20,7 @@ from trainer.head.head import Head
 from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
+from trainer.vgg16.backbone import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def _fine_tune(
 ) -> Tuning:
     """Fine-tune block5 and the head, from block4's maps."""
     assert training_data.maps is not None  # noqa: S101 - loaded with the features if the settings ask for fine-tuning
+    assert isinstance(training_data.backbone, Backbone)  # noqa: S101 - as before
     watcher.step("fine-tuning")
     tuning = fine_tune(
         head,

@@ -29,6 +29,7 @@ SHOWN_LABELS = 5  # per version, in the table of versions
 STEP_TITLES = {
     "photos": "splitting photos",
     "network": "loading VGG16",
+    "quantising": "quantising VGG16",
     "features": "features",
     "head": "fitting the head",
     "fine-tuning": "fine-tuning block5",

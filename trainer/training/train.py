@@ -39,11 +39,12 @@ from trainer.training.training_data import (
     sort_photos,
     training_data_for,
 )
+from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.weights import fingerprint, save_weights
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = ("keras", "numpy", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu", "torch")
+LIBRARIES = ("keras", "nncf", "numpy", "openvino", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu", "torch")
 PHOTOS = "photos.txt"
 REPORT = "report.html"
 
@@ -88,6 +89,8 @@ def train(
         trained.novelty.save(folder)
         if trained.tuning is not None and trained.tuning.is_kept:
             save_weights(folder / BLOCK5, trained.tuning.block5)
+        if isinstance(training_data.backbone, Int8Backbone):
+            training_data.backbone.save(folder)
         _write_photos(folder, training_data)
         with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
             page = render(
@@ -260,6 +263,7 @@ def _facts(training_data: TrainingData, trained: Trained, settings: Settings, no
         libraries=_libraries(),
         settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
+        quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
     )
 
 

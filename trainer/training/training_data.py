@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config import FeatureSettings, Settings
-from trainer.errors import DatasetError, ModelError
+from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
 from trainer.head.head import Head
 from trainer.head.novelty import Novelty
@@ -21,9 +22,12 @@ from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
-from trainer.vgg16.backbone import TUNED
+from trainer.vgg16 import int8
+from trainer.vgg16.backbone import SIDE_PX, TUNED, Backbone, Extractor, Pixels, choose_batch_size
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.features import Backbone, choose_batch_size, choose_precision, compute_features, missing_views
+from trainer.vgg16.features import compute_features, missing_views, read_photo
+from trainer.vgg16.int8 import Int8Backbone
+from trainer.vgg16.load import N_SAMPLES, load_network
 from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
 from trainer.vgg16.weights import Convolution
 
@@ -73,6 +77,25 @@ def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
     return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=wanted_labels(settings))
 
 
+def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
+    """Up to n training photos in the first view, (m, side_px, side_px, 3) uint8: the labels in turn, by SHA-256.
+
+    Photos that cannot be read are left out; `compute_features` reports them.
+    """
+    by_label = [
+        sorted((item for item in dataset.split("train") if item.label == label), key=lambda item: item.sha256)
+        for label in dataset.labels
+    ]
+    in_turn = (item for items in zip_longest(*by_label) for item in items if item is not None)
+    images = []
+    with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
+        for item in islice(in_turn, n):
+            with suppress(ImageError):
+                data = read_photo(item, Path())
+                images.append(decoder.views(data, settings.features.views[:1], side_px=SIDE_PX)[0])
+    return np.array(images, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX, 3)
+
+
 def class_indexes(items: Sequence[Item]) -> Indexes:
     """The classes of photos, (n,) int64."""
     return np.array([item.class_index for item in items], dtype=np.int64)
@@ -95,7 +118,7 @@ class TrainingData:
     """
 
     dataset: Dataset
-    backbone: Backbone
+    backbone: Extractor
     cache: FeatureCache
     refused: tuple[tuple[str, str], ...]
     n_new: int
@@ -114,9 +137,19 @@ class TrainingData:
         photos = read_photos(settings)
         dataset = sort_photos(photos, settings)
         watcher.step("network")
-        backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, settings.data_dir))
         with_maps = settings.head.fine_tune != "none"
-        maps = open_maps(features_dir(settings), backbone, settings.features.views) if with_maps else None
+
+        def calibration_photos() -> Pixels:
+            watcher.step("quantising")
+            return samples(dataset, settings)
+
+        backbone = load_network(
+            settings.features, settings.data_dir, calibration_photos, only_keras=with_maps, progress=watcher.update
+        )
+        maps = None
+        if with_maps:
+            assert isinstance(backbone, Backbone)  # noqa: S101 - asked for
+            maps = open_maps(features_dir(settings), backbone, settings.features.views)
         training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
         gone: dict[str, str] = {}
         n_new = training_data.n_new
@@ -132,7 +165,7 @@ class TrainingData:
     def build(
         cls,
         dataset: Dataset,
-        backbone: Backbone,
+        backbone: Extractor,
         views: Sequence[str],
         settings: Settings,
         watcher: Watcher,
@@ -214,6 +247,9 @@ def training_data_for(
         StorageError: the disk is full.
     """
     facts = version.facts
+    if facts.quantised is not None:
+        quantised = Int8Backbone(version.folder / int8.FILE_NAME)
+        return TrainingData.build(dataset, quantised, [facts.view], settings, watcher)
     backbone = Backbone.load(
         FeatureSettings(weights=facts.weights, weights_seed=facts.weights_seed, layers=facts.layers),
         precision=facts.precision,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from trainer.errors import ImageError
 from trainer.vgg16.backend import load_keras, on_gpu
 from trainer.vgg16.weights import BLOCK5, CHANNELS, Convolution, fingerprint, load_weights
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 Pixels = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 Maps = npt.NDArray[np.float16]
@@ -63,8 +63,43 @@ class Extracted:
     block4_map: Maps | None = None
 
 
+class Extractor(Protocol):
+    """A frozen VGG16 without its top layers: `Backbone`, or `trainer.vgg16.int8.Int8Backbone`."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Their pooled outputs are the features, in this order."""
+
+    @property
+    def precision(self) -> Precision:
+        """Of the convolutions."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights of VGG16, without a fine-tuned block5."""
+
+    @property
+    def side_px(self) -> int:
+        """Sides of the images."""
+
+    @property
+    def n_features(self) -> int:
+        """Length of a feature vector."""
+
+    @property
+    def last_columns(self) -> slice:
+        """The last layer's columns in a feature vector."""
+
+    @property
+    def key(self) -> str:
+        """The cache key of the features: it names everything that determines them."""
+
+    def extract(self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False) -> Extracted:
+        """Compute features, one row per image, in the order given; see `Backbone.extract`."""
+
+
 class Backbone:
-    """VGG16 without its top layers, with frozen weights; not thread-safe."""
+    """VGG16 as Keras computes it; not thread-safe."""
 
     def __init__(
         self,
@@ -175,11 +210,7 @@ class Backbone:
         Raises:
             ImageError: another shape or dtype; the message names both.
         """
-        expected = (self.side_px, self.side_px, 3)
-        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
-            raise ImageError(
-                f"images are {images.shape} {images.dtype}, expected (n, {expected}) uint8", reason="shape"
-            )
+        check_images(images, self.side_px)
         wanted = WANTED[1 if with_map else 2 if with_block4 else 0]
         model = self._models[wanted]
         outputs = [predict_padded(model, images[part], size) for part, size in _parts(len(images), batch_size)]
@@ -194,6 +225,13 @@ class Backbone:
             last_map=joined.get("last_map"),
             block4_map=None if block4 is None else np.minimum(block4, LARGEST_HALF).astype(np.float16),
         )
+
+
+def check_images(images: Pixels, side_px: int) -> None:
+    """Raise ImageError unless the images are (n, side_px, side_px, 3) uint8."""
+    expected = (side_px, side_px, 3)
+    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+        raise ImageError(f"images are {images.shape} {images.dtype}, expected (n, {expected}) uint8", reason="shape")
 
 
 def predict_padded(model: Any, rows: npt.NDArray[Any], size: int) -> Any:

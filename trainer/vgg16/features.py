@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import ImageError
-from trainer.vgg16.backbone import Backbone, Extracted, Pixels, Precision, choose_batch_size
+from trainer.vgg16.backbone import Backbone, Extracted, Extractor, Pixels, Precision, choose_batch_size
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
 from trainer.vgg16.precision import choose_precision
@@ -126,7 +126,7 @@ class _Unstored:
 def compute_features(
     photos: Iterable[Stored],
     *,
-    backbone: Backbone,
+    backbone: Extractor,
     cache: FeatureCache,
     decoder: Decoder,
     batch_size: int,
@@ -162,9 +162,15 @@ def compute_features(
     rows = _decode(list(missing.values()), views, decoder, data_dir, backbone.side_px, 2 * batch_size, refused)
     while batch := list(islice(rows, batch_size)):
         pixels = np.stack([row.pixels for row in batch])
-        extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=maps is not None)
-        for one, values in zip(unstored, (extracted.features, extracted.block4_map), strict=False):
-            assert values is not None  # noqa: S101 - asked for
+        computed: list[npt.NDArray[Any]] = []
+        if maps is None:
+            computed.append(backbone.extract(pixels, batch_size=batch_size).features)
+        else:
+            assert isinstance(backbone, Backbone)  # noqa: S101 - maps are of Keras' VGG16
+            extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=True)
+            assert extracted.block4_map is not None  # noqa: S101 - asked for
+            computed += [extracted.features, extracted.block4_map]
+        for one, values in zip(unstored, computed, strict=True):
             one.add(batch, values)
         n_finished += sum(row.ends_photo for row in batch)
         now = clock()
@@ -215,7 +221,7 @@ def _decode(
 
     def rows_of(photo: Stored) -> list[_Row]:
         views = missing_views(photo.sha256)
-        pixels = decoder.views(_read(photo, data_dir), views, side_px=side_px)
+        pixels = decoder.views(read_photo(photo, data_dir), views, side_px=side_px)
         return [
             _Row(photo.sha256, view, image, ends_photo=view == views[-1])
             for view, image in zip(views, pixels, strict=True)
@@ -239,8 +245,8 @@ def _decode(
                 future.cancel()
 
 
-def _read(photo: Stored, data_dir: Path) -> bytes:
-    """Read a photo's bytes and check their SHA-256."""
+def read_photo(photo: Stored, data_dir: Path) -> bytes:
+    """Read a photo's bytes and check their SHA-256. Raises ImageError."""
     try:
         data = (data_dir / photo.path).read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Measures once which precision is fastest for VGG16 on this machine, and remembers the result.
+"""Measures once in which precision Keras is fastest on this machine, and remembers the result.
 
 bfloat16 doubles the speed of a CPU with instructions for it, and makes others several times slower. The CPU's feature
 flags are not reliable for this (masked instructions, different backends). The stored choice keeps later runs
@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from trainer.config import FeatureSettings
 from trainer.files import write_file
-from trainer.vgg16.backbone import POLICIES, Backbone, Precision, build_network
+from trainer.vgg16.backbone import POLICIES, SIDE_PX, Backbone, Extractor, Precision, build_network
 from trainer.vgg16.backend import load_keras, on_gpu
 
 logger = logging.getLogger(__name__)
@@ -30,28 +30,26 @@ MIN_GAIN = 1.1  # minimum speed-up that justifies the rounding of bfloat16 (0.7%
 
 
 def choose_precision(settings: FeatureSettings, data_dir: Path) -> Precision:
-    """Choose the precision for computing features.
+    """Choose the precision in which Keras computes features.
 
     Args:
-        settings: with `precision: auto`, a small batch is timed in both precisions, unless precision.json has a result
-            for this machine; any other value is returned unchanged.
+        settings: `precision: float32` and `bfloat16` are returned unchanged. Otherwise a small batch is timed in both,
+            unless precision.json has a result for this machine.
         data_dir: folder of precision.json, which stores choices by CPU, backend and versions.
 
     Raises:
         StorageError: the choice cannot be written.
     """
-    if settings.precision != "auto":
+    if settings.precision in POLICIES:
         return settings.precision
-    file = data_dir / FILE_NAME
-    known = _read(file)
     machine = machine_key()
+    known = recall(data_dir, machine).get("precision")
     for precision in POLICIES:
-        if known.get(machine, {}).get("precision") == precision:
+        if known == precision:
             return precision
     rates = measure(settings)
     fastest: Precision = "bfloat16" if rates["bfloat16"] >= MIN_GAIN * rates["float32"] else "float32"
-    known[machine] = {"precision": fastest, "images_per_s": {name: round(rate, 2) for name, rate in rates.items()}}
-    write_file(file, lambda out: out.write(json.dumps(known, indent=2).encode()))
+    remember(data_dir, machine, fastest, rates)
     logger.info(
         "precision measured choice=%s float32=%.1f/s bfloat16=%.1f/s", fastest, rates["float32"], rates["bfloat16"]
     )
@@ -88,14 +86,21 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
     Speed does not depend on the weights, so random ones are used and nothing is downloaded.
     """
     batch_size = 64 if on_gpu() else 2
-    images = np.random.default_rng(0).integers(0, 256, (batch_size, 224, 224, 3), dtype=np.uint8)
     backbones = {
         precision: Backbone(
             build_network({}, precision=precision), settings=settings, precision=precision, fingerprint=""
         )
         for precision in POLICIES
     }
-    best = dict.fromkeys(POLICIES, 0.0)
+    return compare_rates(backbones, batch_size=batch_size, clock=clock)
+
+
+def compare_rates(
+    backbones: Mapping[Precision, Extractor], *, batch_size: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Precision, float]:
+    """Images per second of each network on random images of 224 pixels: the best of three runs, alternating."""
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    best = dict.fromkeys(backbones, 0.0)
     for turn in range(4):
         for precision, backbone in backbones.items():
             started = clock()
@@ -103,6 +108,21 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
             if turn:  # the first run compiles
                 best[precision] = max(best[precision], batch_size / (clock() - started))
     return best
+
+
+def recall(data_dir: Path, machine: str) -> dict[str, Any]:
+    """The stored choice for a machine; empty if there is none."""
+    return _read(data_dir / FILE_NAME).get(machine, {})
+
+
+def remember(
+    data_dir: Path, machine: str, choice: Precision, images_per_s: Mapping[Precision, float], **more: float
+) -> None:
+    """Store a choice and the measurements behind it. Raises StorageError."""
+    known = _read(data_dir / FILE_NAME)
+    rates = {name: round(rate, 2) for name, rate in images_per_s.items()}
+    known[machine] = {"precision": choice, "images_per_s": rates, **more}
+    write_file(data_dir / FILE_NAME, lambda out: out.write(json.dumps(known, indent=2).encode()))
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

@@ -389,6 +389,7 @@ def test_a_forgotten_photo_is_deleted_from_maps_and_fine_tuned_features_too(
     item = outcome.training_data.dataset.split("train")[0]
     # two views each of features and maps, one of tuned features and of colours
     assert remove_everywhere(features, [item.sha256]) == 2 + 2 + 1 + 1
+    assert isinstance(outcome.training_data.backbone, Backbone)
     maps = open_maps(features, outcome.training_data.backbone, ["whole", "mirror"])
     assert maps.missing_views(item.sha256) == ("whole", "mirror")
     other = outcome.training_data.dataset.split("train")[1]
@@ -410,6 +411,7 @@ def test_only_needed_maps_are_stored_and_a_damaged_one_is_computed_again(
     assert len(maps) == 2 * splits["train"] + splits["validation"] + splits["holdout"]
     keys = [(item.sha256, "whole") for item in outcome.training_data.dataset.items]
     before = maps.load_rows(keys)
+    assert isinstance(outcome.training_data.backbone, Backbone)
     (shard,) = (tmp_path / "features" / outcome.training_data.backbone.map_key).glob("*.npy")
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1

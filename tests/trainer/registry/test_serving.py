@@ -186,6 +186,7 @@ def test_a_head_that_does_not_fit_its_version_is_refused(
 def test_after_loading_no_batch_size_compiles_again(settings: Settings, register: Callable[..., str]) -> None:
     register()
     classifier = Classifier.load(settings)
+    assert isinstance(classifier._backbone, Backbone)
     function = classifier._backbone._models["features", "last_map"].predict_function
     if load_keras().config.backend() != "tensorflow":
         pytest.skip("only TensorFlow compiles by shape here")
