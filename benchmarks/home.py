@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from PIL import Image
 
 from sandbox.gallery import Gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Media, Status, create_app
@@ -26,8 +28,9 @@ from sandbox.server import serve
 from trainer.config import Settings
 from trainer.head.head import Head
 from trainer.registry.registry import Registry, VersionFacts
-from trainer.vgg16.backbone import Backbone
-from trainer.vgg16.precision import choose_precision
+from trainer.vgg16.backbone import SIDE_PX, Pixels
+from trainer.vgg16.int8 import Int8Backbone
+from trainer.vgg16.load import load_network
 
 LABELS = ("brazil", "china", "japan")
 START_TIMEOUT_S = 120.0
@@ -146,18 +149,21 @@ def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
             process.wait()
 
 
-def make_champion(data_dir: Path, *, seed: int = 0) -> None:
-    """Create a champion with random weights, in the precision that a training on this machine would choose."""
+def make_champion(data_dir: Path, *, seed: int = 0, only_keras: bool = False) -> None:
+    """Create a champion with random weights, in the precision that a training on this machine would choose.
+
+    Args:
+        seed: of the head's weights.
+        only_keras: never int8.
+    """
     settings = Settings.model_validate({"data_dir": data_dir, "features": {"weights": "random"}})
-    backbone = Backbone.load(settings.features, precision=choose_precision(settings.features, data_dir))
-    rng = np.random.default_rng(seed)
-    hidden = settings.head.hidden_units
-    kernels = [rng.normal(0, 0.03, shape).astype(np.float32) for shape in ((backbone.n_features, hidden), (hidden, 3))]
+    backbone = load_network(settings.features, data_dir, prepared_photos, only_keras=only_keras)
+    kernel = np.random.default_rng(seed).normal(0, 0.03, (backbone.n_features, 3)).astype(np.float32)
     head = Head(
         labels=LABELS,
         mean=np.zeros(backbone.n_features, dtype=np.float32),
         scale=np.ones(backbone.n_features, dtype=np.float32),
-        layers=tuple((kernel, np.zeros(kernel.shape[1], dtype=np.float32)) for kernel in kernels),
+        layers=((kernel, np.zeros(3, dtype=np.float32)),),
     )
     facts = VersionFacts(
         labels=LABELS,
@@ -175,9 +181,22 @@ def make_champion(data_dir: Path, *, seed: int = 0) -> None:
         libraries={},
         settings={},
         tuned=None,
+        quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
     )
+
+    def write(folder: Path) -> None:
+        head.save(folder)
+        if isinstance(backbone, Int8Backbone):
+            backbone.save(folder)
+
     registry = Registry(data_dir)
-    registry.promote(registry.add(facts, {}, head.save).name, reason="made for a benchmark")
+    registry.promote(registry.add(facts, {}, write).name, reason="made for a benchmark")
+
+
+def prepared_photos(n: int = 80) -> Pixels:
+    """Draw photos and prepare them for VGG16, (n, 224, 224, 3) uint8."""
+    opened = (Image.open(BytesIO(data)).convert("RGB") for data in draw_photos(n))
+    return np.stack([np.asarray(photo.resize((SIDE_PX, SIDE_PX))) for photo in opened])
 
 
 def draw_photos(n: int, *, seed: int = 0) -> list[bytes]:

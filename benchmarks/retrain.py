@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.features import images_per_s_ceiling
+from benchmarks.features import images_per_s_of_product
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Studio, describe_weights, scraped_studio, step_seconds
 
@@ -39,7 +39,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
         say(f"{again['whole_s']:.0f} s; and once more, with nothing new")
         fixed = _train(place)
         champion = place.champion()
-    ceiling = images_per_s_ceiling(champion.facts.precision)
+    ceiling = images_per_s_of_product(champion.facts.precision)
     figures: dict[str, Figure] = {
         "photos": photos_per_label * len(place.gallery.labels),
         "new_photos": n_new,

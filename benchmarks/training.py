@@ -24,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import reference
-from benchmarks.features import images_per_s_ceiling
+from benchmarks.features import images_per_s_of_product
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import ROOT, Studio, describe_weights, scraped_studio, step_seconds
 from trainer.photos.dataset import SPLITS, Dataset
@@ -65,7 +65,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
 
 
 def _ceilings() -> dict[str, float]:
-    return {precision: images_per_s_ceiling(precision) for precision in POLICIES}
+    return {precision: images_per_s_of_product(precision) for precision in POLICIES}
 
 
 def _run_reference(folder: Path, epochs: int, weights: str, options: Sequence[str]) -> dict[str, Any]:

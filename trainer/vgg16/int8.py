@@ -42,19 +42,19 @@ class Int8Backbone:
         Raises:
             ModelError: the file is missing or damaged, or OpenVINO is not installed or cannot run it.
         """
-        openvino = _load_openvino()
+        core = _load_openvino().Core()
         try:
             data = path.read_bytes()
             with np.load(BytesIO(data), allow_pickle=False) as arrays:
                 facts = json.loads(arrays["facts"].tobytes())
-                model = openvino.Core().read_model(arrays["graph"].tobytes(), arrays["constants"].tobytes())
+                model = core.read_model(arrays["graph"].tobytes(), arrays["constants"].tobytes())
             self.path = path
             self.sha256 = hashlib.sha256(data).hexdigest()
             self.fingerprint: str = facts["fingerprint"]
             self.layers: tuple[str, ...] = tuple(facts["layers"])
             self.side_px: int = facts["side_px"]
             configuration = CONFIGURATION | {"INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0"))}
-            self._request = openvino.Core().compile_model(model, "CPU", configuration).create_infer_request()
+            self._request = core.compile_model(model, "CPU", configuration).create_infer_request()
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path}: cannot be run as an int8 network ({error}); train again") from error
         self.last_columns = feature_columns(self.layers)[-1]
