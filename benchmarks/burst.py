@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.home import BareForward, draw_photos, home, resident_mb, running, until
+from benchmarks.home import BareForward, Home, draw_photos, home, resident_mb, running, until
 from benchmarks.result import Figure, Goal, Result
+from sandbox.instance import Status
 
 BATCH_SIZES = (1, 2, 4, 8)
 
@@ -40,7 +41,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
             for _ in range(n_bursts):
                 started = time.monotonic()
                 burst = [place.ask(asker, media) for asker, media in zip(askers, uploaded, strict=True)]
-                until(lambda burst=burst: all(place.answers(question) for question in burst), timeout_s=600)
+                _wait_for_answers(place, burst)
                 rates.append(n_mentions / (time.monotonic() - started))
                 questions += burst
             rate, memory_mb = statistics.median(rates), resident_mb(process)
@@ -63,6 +64,10 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         Goal("resident_mb", at_most=350.0),
     )
     return Result(figures=figures, goals=goals)
+
+
+def _wait_for_answers(place: Home, questions: Sequence[Status]) -> None:
+    until(lambda: all(place.answers(question) for question in questions), timeout_s=600)
 
 
 def _best_rate(bare: BareForward, n_passes: int) -> float:
