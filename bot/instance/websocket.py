@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 from websockets.typing import Subprotocol
 
-from trainer.web.connections import open_socket
+from trainer.web.sockets import open_socket
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 CLOSE_TIMEOUT_S = 1.0

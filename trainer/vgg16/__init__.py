@@ -1,1 +1,1 @@
-"""The network: weights, features and maps, and their cache on disk."""
+"""The network, run by Keras or, in int8, by OpenVINO: weights, features and maps, and their cache on disk."""
