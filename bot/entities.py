@@ -61,6 +61,7 @@ class Status:
     mentioned_ids: frozenset[str]  # of the accounts it mentions
     is_boost: bool
     edited_at: datetime | None = None  # None too where a server does not tell
+    quoted: Status | None = None  # with its author's leave; without what that one quotes
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ def status(raw: Json) -> Status:
         mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or () if item.get("id")),
         is_boost=bool(raw.get("reblog")),
         edited_at=_optional_time(raw.get("edited_at")),
+        quoted=_quoted(raw.get("quote")),
     )
 
 
@@ -85,6 +86,19 @@ def thread(raw: Json) -> Thread:
 def _text(value: object) -> str:
     """A text that may be missing; a value of another type counts as missing."""
     return value if isinstance(value, str) else ""
+
+
+def _quoted(quote: object) -> Status | None:
+    """The status in a Quote, if its author has accepted that; None for a quote that cannot be read.
+
+    Source: https://docs.joinmastodon.org/entities/Quote/
+    """
+    if not isinstance(quote, Mapping) or quote.get("state") != "accepted":
+        return None
+    try:
+        return status({**quote["quoted_status"], "quote": None})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _id(value: object) -> str | None:

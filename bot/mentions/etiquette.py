@@ -1,6 +1,6 @@
 """Decides who is answered, and about whose photo; pure.
 
-The bot classifies the asker's own photo, in the mention itself or in the status it replies to. It classifies
+The bot classifies the asker's own photo, in the mention itself or in the status it quotes or replies to. It classifies
 somebody else's photo only if that person agrees in the thread, and asks for that once.
 """
 
@@ -95,7 +95,10 @@ def subject(
     """
     if status.attachments:
         return Subject("classify", status)
-    own = [each for each in thread.ancestors if each.account.id == status.account.id and each.attachments]
+    if status.quoted is not None and status.quoted.attachments:
+        return _quoted(status.quoted, asker=status.account, me=me)
+    above = [each for ancestor in thread.ancestors for each in (ancestor.quoted, ancestor) if each is not None]
+    own = [each for each in above if each.account.id == status.account.id and each.attachments]
     parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
     if parent is None:
         return Subject("help")
@@ -112,6 +115,17 @@ def subject(
     if parent.account.bot or wants_no_bots(parent.account):
         return Subject("refuse", reason="the photo's author wants no bots")
     return Subject("ask", parent)
+
+
+def _quoted(photo: Status, *, asker: Account, me: Account) -> Subject:
+    """What a mention asks about that quotes a status with photos; unlike replies, quotes copy no mentions."""
+    if photo.account.id == asker.id:
+        return Subject("classify", photo)
+    if photo.account.id == me.id:
+        return Subject("refuse", reason="only words about an answer of ours")
+    if photo.account.bot or wants_no_bots(photo.account):
+        return Subject("refuse", reason="the photo's author wants no bots")
+    return Subject("ask", photo)
 
 
 def consent(

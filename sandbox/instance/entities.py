@@ -5,6 +5,7 @@ Source: app/serializers/rest/ of Mastodon 4.5, https://docs.joinmastodon.org/ent
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -171,7 +172,7 @@ class Entities:
             "mentions": [self._mention(account) for account in status.mentions],
             "tags": [{"name": tag, "url": f"{self._host.base_url}/tags/{tag}"} for tag in status.tags],
             "emojis": [],
-            "quote": None,
+            "quote": self._quote(status, viewer),
             "card": None,
             "poll": None,
         }
@@ -186,6 +187,17 @@ class Entities:
             if viewer is status.account:
                 shown["pinned"] = False
         return shown
+
+    def _quote(self, status: Status, viewer: Account | None) -> Json | None:
+        """A Quote; inside a quoted status a ShallowQuote. Source: app/serializers/rest/base_quote_serializer.rb"""
+        quoted = status.quoted
+        if quoted is None:
+            return None
+        shown = None
+        if status.quote_state == "accepted":
+            inner = {"state": quoted.quote_state, "quoted_status_id": str(quoted.quoted.id)} if quoted.quoted else None
+            shown = self.status(replace(quoted, quoted=None), viewer) | {"quote": inner}
+        return {"state": status.quote_state, "quoted_status": shown}
 
     def deleted_status(self, status: Status) -> Json:
         """A deleted status with its source text, for "delete and re-draft"."""

@@ -113,17 +113,20 @@ class Instance:
         language: str | None = "en",
         spoiler_text: str = "",
         sensitive: bool = False,
+        quoting: Status | None = None,
+        quote_state: str = "accepted",
     ) -> Status:
         """Post as `account` without checks: any length, any attachments.
 
         Args:
             in_reply_to: a status or its id, as a number or in a string.
+            quote_state: whether the author of `quoting` has accepted that, as the API's Quote entity says it.
 
         Raises:
             KeyError: there is no such status to reply to.
         """
         parent = self.status(in_reply_to) if in_reply_to is not None else None
-        draft = Draft(text, visibility, spoiler_text, sensitive, language)
+        draft = Draft(text, visibility, spoiler_text, sensitive, language, quoted=quoting, quote_state=quote_state)
         return self.statuses.store(account, draft, list(attachments), parent)
 
     def status(self, status: Status | int | str) -> Status:

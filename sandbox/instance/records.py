@@ -116,6 +116,8 @@ class Status:
     app: App | None = None
     edited_at: datetime | None = None
     reblog: Status | None = None
+    quoted: Status | None = None
+    quote_state: str = "accepted"  # or pending, rejected, revoked, ...
     n_replies: int = 0
     favourited_by: set[int] = field(default_factory=set)
     reblogged_by: set[int] = field(default_factory=set)

@@ -29,6 +29,8 @@ class Draft:
     in_reply_to_id: int | None = None
     media_ids: tuple[int, ...] = ()
     app: App | None = None
+    quoted: Status | None = None
+    quote_state: str = "accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,8 @@ class Statuses:
                 media=media,
                 app=draft.app,
                 reblog=reblog,
+                quoted=draft.quoted,
+                quote_state=draft.quote_state,
             )
             for each in media:
                 each.status_id = status.id

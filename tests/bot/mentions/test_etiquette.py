@@ -406,3 +406,89 @@ def test_many_mentions_of_one_account_at_once_get_one_notice_of_the_limit(world:
         kinds = [entry.kind for entry in bot.store.inbox.entries() if entry.state == "answered"]
     assert sorted(kinds) == ["answer", "answer", "limit"]
     assert sum(len(world.answers(question)) for question in questions) == 3
+
+
+def test_a_quoted_photo_of_the_askers_own_is_classified(world: World) -> None:
+    mine = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")], spoiler_text="feathers")
+    with world.bot():
+        reply = world.answer(world.ask(label=None, quoting=mine))
+    assert "Brazil gallery" in reply.text
+    assert reply.spoiler_text == "feathers"
+
+
+def test_a_photo_in_the_mention_itself_comes_before_a_quoted_one(world: World) -> None:
+    mine = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")])
+    with world.bot():
+        assert "China gallery" in world.answer(world.ask(label="china", quoting=mine)).text
+
+
+def test_a_quoted_photo_of_somebody_else_is_classified_only_after_they_agreed(world: World) -> None:
+    carol, mallory = world.person("carol"), world.person("mallory")
+    hers = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
+    with world.bot() as bot:
+        request = world.answer(world.ask(label=None, quoting=hers))
+        assert "somebody else's" in request.text
+        assert request.mentions == (world.alice,)
+        no_consent = world.ask("@dokocos ok", label=None, by=mallory, in_reply_to=request)
+        assert refusal(bot, no_consent) == "only words in answer to us"
+        consent = world.ask("@dokocos OK!", label=None, by=carol, in_reply_to=request)
+        assert "Brazil gallery" in world.answer(consent).text
+
+
+def test_a_photo_whose_author_agreed_below_it_may_be_asked_about_by_a_quote(world: World) -> None:
+    carol = world.person("carol")
+    hers = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
+    with world.bot():
+        request = world.answer(world.ask(label=None, in_reply_to=hers))
+        world.answer(world.ask("@dokocos ok", label=None, by=carol, in_reply_to=request))
+        assert "Brazil gallery" in world.answer(world.ask(label=None, quoting=hers)).text
+
+
+@pytest.mark.parametrize(
+    "state", ["pending", "rejected", "revoked", "deleted", "unauthorized", "blocked_account", "muted_account"]
+)
+def test_a_quote_that_its_author_has_not_accepted_shows_no_photo(world: World, state: str) -> None:
+    mine = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")])
+    with world.bot():
+        assert "Mention me with" in world.answer(world.ask(label=None, quoting=mine, quote_state=state)).text
+
+
+def test_who_wants_no_bots_is_not_asked_about_a_quoted_photo(world: World) -> None:
+    shy, robot, stopped = world.person("shy", note="#nobot"), world.person("robot", bot=True), world.person("stopped")
+    with world.bot() as bot:
+        world.answer(world.ask("@dokocos stop", label=None, by=stopped))
+        for author in (shy, robot, stopped):
+            theirs = world.instance.post(author, "me", attachments=[world.photo(of=author)])
+            assert refusal(bot, world.ask(label=None, quoting=theirs)) == "the photo's author wants no bots"
+
+
+def test_words_about_a_quoted_answer_of_the_bot_get_no_reply(world: World) -> None:
+    with world.bot(bot={"pictures": True}) as bot:
+        reply = world.answer(world.ask())
+        assert reply.media
+        wow = world.ask("look what @dokocos says", label=None, quoting=reply)
+        assert refusal(bot, wow) == "only words about an answer of ours"
+
+
+def test_an_answer_is_no_wider_than_the_quoted_status(world: World) -> None:
+    mine = world.instance.post(world.alice, "me", attachments=[world.photo()], visibility="private")
+    with world.bot():
+        assert world.answer(world.ask(label=None, quoting=mine)).visibility == "direct"
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        None,
+        "text",
+        {},
+        {"state": "accepted"},
+        {"state": "accepted", "quoted_status": None},
+        {"state": "accepted", "quoted_status": {"id": "1"}},
+        {"state": "accepted", "quoted_status_id": "7"},
+        {"id": "9", "account": {"id": 1, "acct": "a"}, "created_at": "2026-01-01T00:00:00Z"},  # a bare status
+    ],
+)
+def test_a_quote_that_cannot_be_read_is_as_if_there_were_none(quote: object) -> None:
+    raw = {"id": "2", "account": {"id": 1, "acct": "a"}, "created_at": "2026-01-01T00:00:00Z", "quote": quote}
+    assert parse.status(raw).quoted is None
