@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sandbox.faults import Fault
-from tests.bot.conftest import World, until
+from sandbox.instance.records import Media
+from tests.bot.conftest import World, photo, until
 
 
 def test_a_photo_mention_is_answered_in_its_thread(world: World) -> None:
@@ -52,15 +53,43 @@ def test_naming_no_gallery_can_be_switched_off(world: World) -> None:
         assert "gallery." in world.answer(world.ask(label="unknown")).text
 
 
-def test_a_web_page_in_the_photos_place_is_tried_again(world: World) -> None:
+def test_a_photo_with_more_bytes_than_are_fetched_is_called_too_large(world: World) -> None:
+    with world.bot(images={"max_bytes": 100}):
+        assert "too large" in world.answer(world.ask()).text
+
+
+def fault_in(world: World, media: Media, kind: str, *, preview: bool = False, times: int | None = None) -> None:
+    """Makes requests for an attachment, or for its preview, go wrong."""
+    url = world.instance.entities.media(media)["preview_url" if preview else "url"]
+    world.instance.faults.add(
+        Fault.model_validate({"path": re.escape(urlsplit(url).path), "times": times, "kind": kind, "keep": 0})
+    )
+
+
+@pytest.mark.parametrize("kind", ["html", "truncate"])  # a web page; no bytes at all
+def test_what_comes_in_a_photos_place_is_tried_again_until_the_photo_is_there(world: World, kind: str) -> None:
     question = world.ask()
-    (media,) = question.media
-    path = urlsplit(world.instance.entities.media(media)["url"]).path
-    world.instance.faults.add(Fault.model_validate({"path": re.escape(path), "times": 2, "kind": "html"}))
+    fault_in(world, question.media[0], kind, times=2)
+    fault_in(world, question.media[0], kind, times=2, preview=True)
     with world.bot():
         assert "Japan gallery" in world.answer(question).text
 
 
-def test_a_photo_with_more_bytes_than_are_fetched_is_called_too_large(world: World) -> None:
-    with world.bot(images={"max_bytes": 100}):
-        assert "too large" in world.answer(world.ask()).text
+@pytest.mark.parametrize("kind", ["html", "truncate", "answer"])
+def test_a_good_preview_beside_it_is_used(world: World, kind: str) -> None:
+    question = world.ask(attachments=[world.instance.attach(world.alice, photo("brazil", size=(900, 900)))])
+    fault_in(world, question.media[0], kind)
+    with world.bot():
+        assert "Brazil gallery" in world.answer(question).text
+
+
+def test_a_video_that_is_its_own_preview_is_called_too_large(world: World) -> None:
+    clip = world.instance.attach(world.alice, bytes(20_000), "video/mp4", type="video", preview=bytes(20_000))
+    with world.bot(images={"max_bytes": 10_000}):
+        assert "too large" in world.answer(world.ask(attachments=[clip])).text
+
+
+def test_a_large_photo_with_a_small_preview_is_answered(world: World) -> None:
+    large = world.instance.attach(world.alice, photo("china") + bytes(20_000), preview=photo("china"))
+    with world.bot(images={"max_bytes": 10_000}):
+        assert "China gallery" in world.answer(world.ask(attachments=[large])).text
