@@ -13,7 +13,8 @@ from bot.errors import Transient
 from bot.photos.predict import Photo, Predictor, ViewChangedError
 from bot.reply.picture import PHOTO_BOX
 from trainer.errors import FetchError, ImageError, ProjectError
-from trainer.web.fetch import Fetcher
+from trainer.photos.images import is_image
+from trainer.web.fetch import Fetched, Fetcher
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class PhotoReader:
         for url in attachment.urls:
             try:
                 found = self.fetcher.get(url, max_bytes=self.max_bytes)
-                if found.body and "html" not in found.headers.get("content-type", ""):
+                if not _is_page(found):
                     return found.body
                 # A web page in the photo's place is a proxy's or a login's; the photo may be there another time.
                 passing = FetchError("there is a web page, or nothing, in the photo's place", retry_after_s=0.0)
@@ -117,3 +118,11 @@ class PhotoReader:
         except ProjectError as error:  # the answer then has no picture
             logger.info("no thumbnail error=%s", error)
             return None
+
+
+def _is_page(found: Fetched) -> bool:
+    """Whether a response is nothing, a web page or an API's error; bytes count more than what their header says."""
+    says = found.headers.get("content-type", "")
+    begins = found.body[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_text = "html" in says or "json" in says or begins.startswith((b"<", b"{"))
+    return not found.body or (is_text and not is_image(found.body))

@@ -245,6 +245,11 @@ def _register_heif() -> None:
     register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
+def is_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an image, decoded here or not."""
+    return filetype.family(data) is not None or filetype.other_image(data) is not None
+
+
 def check_bytes(data: bytes, limits: ImageSettings) -> None:
     """Check everything that can be checked before a library parses the bytes.
 

@@ -93,3 +93,19 @@ def test_a_large_photo_with_a_small_preview_is_answered(world: World) -> None:
     large = world.instance.attach(world.alice, photo("china") + bytes(20_000), preview=photo("china"))
     with world.bot(images={"max_bytes": 10_000}):
         assert "China gallery" in world.answer(world.ask(attachments=[large])).text
+
+
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html><p>Log in", b'\xef\xbb\xbf\n{"error": "blocked"}', b"<?xml version='1.0'?><Error/>"]
+)
+def test_a_page_that_is_called_an_image_gives_way_to_the_preview(world: World, page: bytes) -> None:
+    """AWS answers an expired address with XML, for one."""
+    medium = world.instance.attach(world.alice, page, "image/jpeg", preview=photo("brazil"))
+    with world.bot():
+        assert "Brazil gallery" in world.answer(world.ask(attachments=[medium])).text
+
+
+def test_a_photo_that_is_called_a_web_page_is_the_photo(world: World) -> None:
+    medium = world.instance.attach(world.alice, photo("brazil"), "text/html", preview=photo("china"))
+    with world.bot():
+        assert "Brazil gallery" in world.answer(world.ask(attachments=[medium])).text
