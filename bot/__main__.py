@@ -1,4 +1,4 @@
-"""The bot's command line: login, check, run, predict, inbox, health, jobs, stats."""
+"""The bot's command line: login, check, run, predict, inbox, health, jobs, stats, bundle."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ import typer
 from bot.config import Settings, home_url, load_settings, without_token
 from bot.errors import Unauthorized
 from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
-from trainer.quoting import escaped, escaped_lines
+from trainer.quoting import escaped_lines
 
 if TYPE_CHECKING:
     from bot.app import Bot
     from bot.entities import Prediction
-    from bot.storage.inbox import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def check(
     for result in (each for part in results for each in part):
         _say(f"{ {'ok': 'ok   ', 'note': 'NOTE ', 'fault': 'FAULT'}[result.level] } {result.text}")
         n_faults += result.level == "fault"
-        if result.fix and (fix or (sys.stdin.isatty() and typer.confirm("      Fix this?"))):
+        if result.fix and (fix or (_is_terminal() and typer.confirm("      Fix this?"))):
             try:
                 result.fix()
                 typer.echo("      fixed")
@@ -159,6 +158,7 @@ def inbox(
 ) -> None:
     """Show mentions that wait or have failed, with the reason; or try failed ones again."""
     with _explained():
+        from bot.monitor.tables import inbox_table
         from bot.storage.store import Store
 
         store = Store(_database(load_settings(config)), heal=False)
@@ -168,7 +168,8 @@ def inbox(
                 typer.echo(f"{n_again} will be tried again; a running bot notices within 15 seconds.")
                 raise typer.Exit(0 if n_again or retry == "all" else EXIT_FAULT)
             counts = store.inbox.counts()
-            _show_inbox(store.inbox.entries(open_only=not everything, limit=limit), counts)
+            _show(inbox_table(store.inbox.entries(open_only=not everything, limit=limit)))
+            typer.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "empty")
         finally:
             store.close()
 
@@ -206,6 +207,39 @@ def stats(config: Config = None, days: Annotated[int, typer.Option(min=1, help="
         _show(stats_table(settings, _database(settings), days=days))
 
 
+@app.command()
+def bundle(
+    config: Config = None,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("dokocos-bundle.txt"),
+    yes: Annotated[bool, typer.Option("--yes", help="Write the file without asking.")] = False,
+) -> None:
+    """Write a file for a bug report, without ids, names, texts and addresses; it is shown before it is written."""
+    import time
+
+    from bot import check as checks
+    from bot.monitor.bundle import write_bundle
+
+    with _explained():
+        settings = load_settings(config)
+        said = ((result.level, result.text) for result in checks.offline(settings))
+        text = write_bundle(settings, said, now=time.time())
+        typer.echo(text)
+        if not yes:
+            if not _is_terminal():
+                raise ConfigError(f"there is no terminal to say yes on; `--yes` writes this to {output}")
+            if not typer.confirm(f"Write this to {output}?"):
+                raise typer.Exit(EXIT_FAULT)
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{output}: cannot be written: {error.strerror}") from error
+        typer.echo(f"Written to {output}.")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _ask_for_code(url: str, instance: str, *, browser: bool) -> str:
     """Shows a login page's address and asks for the code. Raises ConfigError without a terminal."""
     typer.echo(f"Log in as the bot's account and allow access here:\n\n  {url}\n")
@@ -214,7 +248,7 @@ def _ask_for_code(url: str, instance: str, *, browser: bool) -> str:
     try:
         code: str = typer.prompt("The code shown there")
     except typer.Abort:
-        if sys.stdin.isatty():
+        if _is_terminal():
             raise
         raise ConfigError(
             f"there is no terminal to type the code on; run `python -m bot login {instance} --code CODE`"
@@ -243,7 +277,10 @@ def _database(settings: Settings) -> Path:
 def _show(table: object) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # piped on, where a line that is cut loses an id
+        console.width = WIDE
+    console.print(table)
 
 
 def _serve(config: Path | None) -> None:
@@ -326,26 +363,6 @@ def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:
     for label, score in found.scores:
         typer.echo(f"  {label:<12} {'█' * round(score * 20):<20} {score:6.1%}")
     return True
-
-
-def _show_inbox(entries: list[Entry], counts: dict[str, int]) -> None:
-    from datetime import UTC, datetime
-
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    table = Table(Column("notification", overflow="fold"), "from", "state", "tries", "received", "reason or answer")
-    for entry in entries:
-        received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
-        answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
-        cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
-        table.add_row(*(Text(escaped(cell)) for cell in cells))  # as text: an acct or a reason may look like markup
-    console = Console()
-    if not console.is_terminal:  # piped on, where a line that is cut loses an id
-        console.width = WIDE
-    console.print(table)
-    typer.echo(", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "empty")
 
 
 @contextmanager

@@ -1,18 +1,20 @@
-"""The tables of `python -m bot jobs` and `stats`."""
+"""The tables of `python -m bot inbox`, `jobs` and `stats`."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from bot.admin.status import StatusReader
 from bot.config import Settings
+from bot.storage.inbox import Entry
 from bot.storage.records import DAY_S, Records, Run
 from bot.storage.store import Store
 from bot.timetable import Timetable
@@ -73,3 +75,14 @@ def _cells(run: Run) -> tuple[str, ...]:
     took = "" if run.ended_at is None else f"{run.ended_at - run.started_at:.0f} s"
     began = datetime.fromtimestamp(run.started_at, UTC)
     return run.job, f"{began:%Y-%m-%d %H:%M}", took, run.outcome or "running", run.detail
+
+
+def inbox_table(entries: Iterable[Entry]) -> Table:
+    """Mentions that wait or have failed, one a row."""
+    table = Table(Column("notification", overflow="fold"), "from", "state", "tries", "received", "reason or answer")
+    for entry in entries:
+        received = datetime.fromtimestamp(entry.received_at, UTC).strftime("%Y-%m-%d %H:%M")
+        answer = f"{entry.kind} {entry.label or ''}".strip() if entry.state == "answered" else entry.reason
+        cells = (entry.notification_id, entry.acct, entry.state, str(entry.tries), received, answer)
+        table.add_row(*(Text(escaped(cell)) for cell in cells))  # as text: an acct or a reason may look like markup
+    return table

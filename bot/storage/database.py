@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bot.storage.schema import open_database, transaction
 
+SQLITE_VERSION = sqlite3.sqlite_version
+
 
 class Database:
     """The connection; every method may be called from any thread.
