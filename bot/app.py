@@ -25,7 +25,8 @@ from bot.mentions.stream import Stream
 from bot.mentions.worker import Worker
 from bot.monitor.health import Heartbeat
 from bot.monitor.metrics import Metrics
-from bot.monitor.pages import Pages, pages_of
+from bot.monitor.pages import pages_of
+from bot.monitor.server import Pages
 from bot.photos.photos import Decoder, PhotoReader
 from bot.photos.predict import Loader, Predictor
 from bot.reply.texts import load_texts
@@ -149,7 +150,7 @@ class Bot:
             self.pages: Pages | None = None
             if limits.http_port:
                 pages = pages_of(self.is_alive, self.metrics, inbox, self.operations, now=now)
-                self.pages = Pages(limits.http_host, limits.http_port, pages)
+                self.pages = Pages(limits.http_host, limits.http_port, pages, names=limits.http_names)
                 stack.callback(self.pages.stop)
             self._stack = stack.pop_all()
 

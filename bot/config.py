@@ -119,6 +119,7 @@ class BotSettings(Section):
     keep_days: Annotated[int, Field(ge=1)] = 30
     http_port: Annotated[int, Field(ge=0, le=65535)] = 0
     http_host: str = "127.0.0.1"
+    http_names: Annotated[tuple[str, ...], FromText] = ()
     min_free_bytes: Annotated[int, Field(ge=0)] = 500 * 1024 * 1024
 
 

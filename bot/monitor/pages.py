@@ -1,13 +1,9 @@
-"""Serves /healthz, /metrics and a status page on a local HTTP port; no page shows a photo or a name."""
+"""Makes /healthz, /metrics and a status page; no page shows a photo or a name."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,69 +11,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from bot.admin.operations import Operations
 from bot.admin.status import BotStatus, span
 from bot.monitor.metrics import CONTENT_TYPE, Metrics
+from bot.monitor.server import Page
 from bot.storage.inbox import Inbox, Tally
 from bot.storage.records import DAY_S
-from trainer.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 DAYS_SHOWN = 14
 CHART = (700, 165)  # width and height of the chart in SVG units
 HEADROOM = 18  # units above the highest bar, for its number
 GAP = 6
 STATES = ("answered", "refused", "failed")  # from bottom to top
-REQUEST_TIMEOUT_S = 10.0
 HTML = "text/html; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A response."""
-
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-    status: int = 200
-
-
-class Pages:
-    """Serves pages on its own threads.
-
-    Args:
-        host, port: the address; port 0 means any free port.
-        pages: path -> function that makes the page.
-
-    Raises:
-        ConfigError: the address cannot be used.
-    """
-
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            timeout = REQUEST_TIMEOUT_S
-
-            def do_GET(self) -> None:
-                _answer(self, pages)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
-                logger.debug(format, *args)
-
-        try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise ConfigError(f"bot.http_port: {host}:{port} cannot be listened on: {error}") from error
-        self._server.daemon_threads = True
-        self.url = f"http://{host}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
-
-    def start(self) -> None:
-        """Starts answering requests."""
-        self._thread.start()
-        logger.info("status page at %s/", self.url)
-
-    def stop(self) -> None:
-        """Stops and frees the port."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
 
 
 def pages_of(
@@ -156,18 +99,3 @@ def _cells(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
         due, _, last = rest.partition(" (last ")
         rows.append((name, due, last.removesuffix(")")))
     return rows
-
-
-def _answer(request: BaseHTTPRequestHandler, pages: Mapping[str, Callable[[], Page]]) -> None:
-    make = pages.get(request.path.partition("?")[0])
-    try:
-        page = Page(b"no such page\n", status=404) if make is None else make()
-    except Exception:
-        logger.exception("page failed path=%s", request.path)
-        page = Page(b"this page failed; see the log\n", status=500)
-    request.send_response(page.status)
-    request.send_header("Content-Type", page.content_type)
-    request.send_header("Content-Length", str(len(page.body)))
-    request.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-    request.end_headers()
-    request.wfile.write(page.body)

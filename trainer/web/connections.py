@@ -31,8 +31,8 @@ def innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {quoted(str(error))}"
 
 
-class _TimedReader(io.RawIOBase):
-    """A raw socket reader; the timeout of each read is the time left until one deadline."""
+class TimedReader(io.RawIOBase):
+    """A raw socket reader under one deadline, taken from the socket's timeout when it is made."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock = sock
@@ -59,7 +59,7 @@ class _TimedResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach()))
+        self.fp = io.BufferedReader(TimedReader(sock, self.fp.detach()))
 
 
 class GuardedAdapter(HTTPAdapter):

@@ -9,6 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +21,10 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot.admin.operations import changed
-from bot.monitor import health
+from bot.monitor import health, server
 from bot.monitor.health import Heartbeat, problem
 from bot.monitor.pages import status_page
+from bot.monitor.server import HEADERS, MAX_CONNECTIONS, Page, Pages
 from bot.storage.inbox import Tally
 from tests.bot.conftest import ROOT, World, settle, until
 from tests.fake_trainer import add_version
@@ -217,3 +222,90 @@ def test_only_settings_that_need_a_restart_are_named(world: World) -> None:
     before = world.settings()
     after = world.settings(bot={"admins": ["bob"], "keep_days": 3}, schedule={"scrape": {"enabled": True}})
     assert changed(before, after) == ["bot.keep_days"]
+
+
+@pytest.fixture
+def pages() -> Iterator[Pages]:
+    def fail() -> Page:
+        raise RuntimeError("no")
+
+    found = Pages("127.0.0.1", 0, {"/": lambda: Page(b"here\n"), "/fails": fail}, names=["Bot.example"])
+    found.start()
+    yield found
+    found.stop()
+
+
+def ask(pages: Pages, *lines: str) -> str:
+    """Sends a request as it is; returns the whole answer."""
+    port = int(pages.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    return answer.decode()
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.:9464", "127.0.0.1:1", "127.8.9.1", "[::1]:80", "192.0.2.7", "bot.example:80"]
+)
+def test_the_status_page_answers_under_addresses_and_known_names(pages: Pages, host: str) -> None:
+    assert ask(pages, "GET / HTTP/1.1", f"Host: {host}").endswith("here\n")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["Host:"],
+        ["Host: rebound.example"],
+        ["Host: localhost.evil.example"],
+        ["Host: evil.example:127.0.0.1"],
+        ["Host: localhost", "Host: evil.example"],
+        ["Host: [evil.example]"],
+        ["Host: \xe9\x9b31m"],
+        ["Host: localhost@evil.example"],
+    ],
+)
+def test_the_status_page_answers_under_no_other_name(pages: Pages, lines: list[str]) -> None:
+    answer = ask(pages, "GET / HTTP/1.1", *lines)
+    assert answer.startswith("HTTP/1.0 421 ")
+    assert "here" not in answer
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET / HTTP/1.1", "GET /none HTTP/1.1", "GET /fails HTTP/1.1", "POST / HTTP/1.1"]
+)
+def test_every_answer_of_the_status_page_has_the_headers_that_shut_it_in(pages: Pages, request_line: str) -> None:
+    head, _, body = ask(pages, request_line, "Host: localhost").partition("\r\n\r\n")
+    for name, value in HEADERS.items():
+        assert f"\r\n{name}: {value}" in head
+    assert "\r\nContent-Type: text/plain; charset=utf-8" in head
+    assert "Python" not in head
+    assert "<" not in body
+
+
+def test_half_requests_hold_neither_threads_nor_others(pages: Pages) -> None:
+    port = int(pages.url.rpartition(":")[2])
+    n_before = threading.active_count()
+    held = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(200)]
+    try:
+        for sock in held:
+            with suppress(OSError):  # closed already
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        until(lambda: threading.active_count() - n_before <= MAX_CONNECTIONS)
+        deadline = time.monotonic() + server.HEAD_TIMEOUT_S + 10
+        while time.monotonic() < deadline:  # one letter at a time does not help them
+            for sock in held:
+                with suppress(OSError):
+                    sock.sendall(b"a")
+            with suppress(OSError):
+                if ask(pages, "GET / HTTP/1.1", "Host: localhost").endswith("here\n"):
+                    break
+            time.sleep(0.1)
+        else:
+            pytest.fail("the half requests hold the port")
+    finally:
+        for sock in held:
+            sock.close()
+    until(lambda: threading.active_count() <= n_before)
