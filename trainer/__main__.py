@@ -100,26 +100,36 @@ def forget(
     photo: Annotated[str | None, typer.Option(help="Id of a photo at its source.")] = None,
     member: Annotated[str | None, typer.Option(help="Id of a member at the source: deletes all their photos.")] = None,
 ) -> None:
-    """Delete a photo, or all photos of a member, and never fetch them again (for take-downs)."""
+    """Delete a photo, or all photos of a member, and never fetch them again (for take-downs).
+
+    Versions that learned from them go on serving, without naming or showing them.
+    """
     from datetime import UTC, datetime
 
     from trainer.lock import only_one
     from trainer.photos.manifest import FILE_NAME, Kind, Manifest
     from trainer.scrape.maintenance import forget as forget_photos
+    from trainer.scrape.maintenance import named
+    from trainer.training.takedown import take_down
 
     settings = read_settings(config)
     if (photo is None) == (member is None):
         raise typer.BadParameter("give either --photo ID or --member ID")
     kind: Kind = "photo" if member is None else "member"
+    id_, source = member or photo or "", settings.source.kind
     with (
         only_one(settings.data_dir / "scrape.lock", "scrape"),
         only_one(settings.data_dir / "train.lock", "training"),
         Manifest(settings.data_dir / FILE_NAME) as manifest,
     ):
-        n_photos = forget_photos(
-            manifest, settings.data_dir, settings.source.kind, kind, member or photo or "", now=datetime.now(UTC)
-        )
-    print(f"{n_photos} photos deleted; they will not be fetched again. The next training will not use them.")
+        photos = named(manifest, source, kind, id_)
+        take_down(settings.data_dir, photos, id_=id_)
+        forget_photos(manifest, settings.data_dir, source, kind, id_, photos, now=datetime.now(UTC))
+    print(
+        f"{len(photos)} photo{'' if len(photos) == 1 else 's'} deleted; they will not be fetched again, and the next "
+        "training will not use them. Past versions serve as before: their figures and number of photos stay, their "
+        "lists and reports no longer name or show these photos."
+    )
 
 
 GENTLE = typer.Option("--gentle", help="Pause after each batch for as long as it took: half the load, half the speed.")

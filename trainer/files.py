@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from trainer.errors import StorageError
 
+UNFINISHED_FILE = ".*.tmp"  # what a crash leaves of `write_file`
+
 
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a temporary file, then move it to `path`; the file and its folder are synced to disk.
@@ -36,6 +38,23 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def rewrite_lines(path: Path, change: Callable[[str], str]) -> None:
+    """Change each line of a UTF-8 text file; "" removes it. A missing file stays missing.
+
+    Raises:
+        StorageError: it cannot be read or written; it is unchanged.
+    """
+    try:
+        old = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(path, error) from error
+    new = "".join(map(change, old.splitlines(keepends=True)))
+    if new != old:
+        write_file(path, lambda file: file.write(new.encode(errors="surrogateescape")))
 
 
 def sync_folder(folder: Path) -> None:

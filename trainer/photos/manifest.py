@@ -20,6 +20,7 @@ from trainer.errors import StorageError
 from trainer.files import storage_error
 
 FILE_NAME = "manifest.sqlite3"
+BUSY_TIMEOUT_S = 30.0
 # Each entry migrates the file to the next format version. Never change an entry, only add new ones.
 MIGRATIONS = (
     """
@@ -151,7 +152,7 @@ class Manifest:
         self.path = path
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             try:
                 self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
                 self._migrate()
@@ -201,15 +202,33 @@ class Manifest:
             self._refuse(refusal)
 
     def forget(self, source: str, kind: Kind, id_: str, *, now: datetime) -> None:
-        """Delete a photo, or all photos of a member, and block them; the caller deletes their files."""
+        """Delete a photo, or all photos of a member, and block them; the caller deletes their files.
+
+        Refusals of the same bytes under other ids stay, without hash and without the photo's id. What the rows held is
+        overwritten in the file.
+
+        Raises:
+            StorageError: nothing was changed; or the rows are deleted, but another process still reads what they held.
+        """
         column = "photo_id" if kind == "photo" else "member_id"
         with self._transaction():
+            self._db.execute(
+                "UPDATE refusals SET sha256 = NULL, detail = 'the same file as a photo that was taken down'"  # noqa: S608
+                f" WHERE source = ?1 AND sha256 IN (SELECT sha256 FROM photos WHERE source = ?1 AND {column} = ?2"
+                " UNION SELECT sha256 FROM refusals WHERE source = ?1 AND photo_id = ?2 AND ?3 = 'photo')",
+                (source, id_, kind),
+            )
             self._db.execute(
                 "INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?, ?)", (source, kind, id_, now.isoformat())
             )
             if kind == "photo":
                 self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (source, id_))
             self._db.execute(f"DELETE FROM photos WHERE source = ? AND {column} = ?", (source, id_))  # noqa: S608
+        with self._explained():
+            self._db.execute("VACUUM")
+            is_busy = self._value("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            raise StorageError(f"{self.path}: another process reads it, so deleted rows are still in it; run it again")
 
     def photos(self, source: str | None = None) -> Iterator[Photo]:
         """All photos in the order of admission, or those of one source."""

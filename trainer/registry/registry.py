@@ -13,15 +13,18 @@ import logging
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.errors import ModelError, StorageError
-from trainer.files import storage_error, sync_folder, write_file
+from trainer.files import UNFINISHED_FILE, storage_error, sync_folder, write_file
 from trainer.lock import only_one
+from trainer.registry.rewrite import SUMS
 from trainer.vgg16.backbone import Precision
 from trainer.vgg16.weights import Convolution, load_block5
 
@@ -35,7 +38,6 @@ VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "quantised": None},  # before VGG16 could be quantised
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
-SUMS = "SHA256SUMS"
 FACTS = "version.json"
 METRICS = "metrics.json"
 NAME = re.compile(r"\d{4}-\d{2}-\d{2}-\d+")
@@ -337,20 +339,34 @@ def _check_sums(folder: Path) -> None:
     """Raise ModelError if a file in the folder does not match SHA256SUMS."""
     advice = "promote another version (`python -m trainer models` lists them), or train again"
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        recorded = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = {str(path.relative_to(folder)): path for path in _files(folder)}
-        for name in sorted(recorded.keys() | found.keys() - {SUMS}):
-            if name not in found:
-                raise ModelError(f"{folder / name}: is missing; {advice}")
-            if name not in recorded or _sha256(found[name]) != recorded[name]:
-                raise ModelError(f"{folder / name}: does not match its SHA-256 in {SUMS}; {advice}")
+        while True:
+            sums = (folder / SUMS).read_text(encoding="utf-8")
+            fault = _find_fault(folder, sums.splitlines())
+            if fault is None:
+                return
+            if (folder / SUMS).read_text(encoding="utf-8") == sums:
+                raise ModelError(f"{fault}; {advice}")  # else `rewrite` was at work
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / SUMS}: cannot be read ({error}); {advice}") from error
 
 
+def _find_fault(folder: Path, lines: Sequence[str]) -> str | None:
+    """What is wrong with a version's files; None if nothing is. While a file is changed it may have either hash."""
+    recorded: defaultdict[str, set[str]] = defaultdict(set)
+    for digest, _, name in (line.partition("  ") for line in lines):
+        recorded[name].add(digest)
+    found = {str(path.relative_to(folder)): path for path in _files(folder)}
+    for name in sorted(recorded.keys() | found.keys() - {SUMS}):
+        if name not in found:
+            return f"{folder / name}: is missing"
+        if name not in recorded or _sha256(found[name]) not in recorded[name]:
+            return f"{folder / name}: does not match its SHA-256 in {SUMS}"
+    return None
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """A version's files, without those that `write_file` has not finished."""
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not fnmatch(path.name, UNFINISHED_FILE))
 
 
 def _sha256(path: Path) -> str:

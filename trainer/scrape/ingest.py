@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import FetchError, ImageError
-from trainer.files import write_file
+from trainer.files import UNFINISHED_FILE, write_file
 from trainer.photos.duplicates import perceptual_hash
 from trainer.photos.filetype import family
 from trainer.photos.images import Measured
@@ -110,7 +110,7 @@ class Collection:
         Files with other names are kept. If the manifest has no rows at all, complete files are kept too: the manifest
         may have been moved away temporarily.
         """
-        for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/.*.tmp"):
+        for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/{UNFINISHED_FILE}"):
             path.unlink(missing_ok=True)
         filed = {self._data_dir / photo.path for photo in self._manifest.photos()}
         for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/*") if filed else ():

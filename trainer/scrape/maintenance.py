@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,29 +79,35 @@ def verify(
     return report
 
 
-def forget(manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, *, now: datetime) -> int:
-    """Delete a photo, or all photos of a member, with their features, and block them from being fetched again.
+def named(manifest: Manifest, source: str, kind: Kind, id_: str) -> list[Photo]:
+    """The stored photo with this id, or all photos of the member with this id."""
+    if kind == "member":
+        return manifest.photos_of_member(source, id_)
+    photo = manifest.photo(source, id_)
+    return [photo] if photo else []
 
-    The rows are deleted last: after a crash, the same command finishes the work. No training may run at the same time.
 
-    Returns:
-        number of deleted photos.
+def forget(
+    manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, photos: Sequence[Photo], *, now: datetime
+) -> None:
+    """Delete photos with their features, and block them from being fetched again.
+
+    The rows are deleted last: after a crash, the same command finishes the work. No scrape and no training may run at
+    the same time.
+
+    Args:
+        photos: from `named`.
 
     Raises:
         StorageError: the disk is full, or a file cannot be written; run it again.
     """
     collection = Collection(manifest, data_dir, source)
-    if kind == "member":
-        photos = manifest.photos_of_member(source, id_)
-    else:
-        photo = manifest.photo(source, id_)
-        photos = [photo] if photo else []
     for photo in photos:
         collection.delete_file(photo)
     remove_everywhere(data_dir / "features", [photo.sha256 for photo in photos])
     manifest.forget(source, kind, id_, now=now)
-    logger.info("forgot source=%s %s=%s photos=%d", source, kind, id_, len(photos))
-    return len(photos)
+    collection.clean_up()
+    logger.info("forgot source=%s kind=%s photos=%d", source, kind, len(photos))
 
 
 def _find_damage(path: Path, photo: Photo) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ProjectError, StorageError
-from trainer.files import storage_error, write_file
+from trainer.files import rewrite_lines, storage_error, write_file
 from trainer.training.host_metrics import Reading, boot_id, read_machine
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,27 @@ class Journal:
     def step(self, name: str) -> None:
         """Record the start of a step. Raises StorageError."""
         self._write("step", name=name)
+
+    def strike(self, words: re.Pattern[str]) -> None:
+        """Remove how runs ended where that matches `words`, but for its kind ("error", "crash").
+
+        Raises:
+            StorageError: the file cannot be read or written.
+        """
+
+        def struck(line: str) -> str:
+            try:
+                entry = json.loads(line)
+                ended = entry.get("ended")
+            except (ValueError, AttributeError):  # cut off by a crash
+                return "" if words.search(line) else line
+            if not isinstance(ended, str) or not words.search(ended):
+                return line
+            kind, _, _ = ended.partition(":")
+            entry["ended"] = f"{kind}: about a photo that was taken down"
+            return json.dumps(entry, ensure_ascii=False) + "\n"
+
+        rewrite_lines(self._file, struck)
 
     def _keep_reading(self, stop: threading.Event, every_s: float) -> None:
         """Write a reading every few seconds until `stop` is set; runs in a thread."""

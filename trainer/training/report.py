@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,9 @@ Floats = npt.NDArray[np.float32]
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 N_EXAMPLES = 6  # of each kind, for each label
 THUMBNAIL_PX = 180
+TAKEN_DOWN = "taken down since"  # in a picture's place
+_TAKEN_DOWN = f"<figure><figcaption>{TAKEN_DOWN}</figcaption></figure>\n"
+_PICTURE = re.compile(r'<figure(?: data-photo="(?P<sha256>\w+)")?><img src="data:image/jpeg')
 WORD_JOINER = "\N{WORD JOINER}"  # prevents a line break in a narrow table
 
 
@@ -46,6 +50,7 @@ WORD_JOINER = "\N{WORD JOINER}"  # prevents a line break in a narrow table
 class Example:
     """A holdout photo and its predicted label."""
 
+    sha256: str  # of the photo; `without` finds it by this
     picture: str  # a data URI
     answer: str
     score: float
@@ -108,6 +113,20 @@ def render(
         ],
         config=yaml.safe_dump(facts.settings, allow_unicode=True, sort_keys=False),
     )
+
+
+def without(sha256s: Collection[str], page: str) -> str:
+    """A report without the pictures of some photos; all else stays as it is.
+
+    In reports from before the pictures were marked with their photo's SHA-256, nobody can tell which one shows it, so
+    all pictures go.
+    """
+
+    def is_unwanted(line: str) -> bool:
+        marked = _PICTURE.match(line)
+        return marked is not None and (marked["sha256"] is None or marked["sha256"] in sha256s)
+
+    return "".join(_TAKEN_DOWN if is_unwanted(line) else line for line in page.splitlines(keepends=True))
 
 
 @cache
@@ -245,7 +264,7 @@ def _examples(
         for at in places:
             picture = _data_uri(items[at].path, decoder)
             if picture is not None:
-                found.append(Example(picture, labels[answers[at]], float(best[at])))
+                found.append(Example(items[at].sha256, picture, labels[answers[at]], float(best[at])))
             if len(found) == N_EXAMPLES:
                 break
         return tuple(found)

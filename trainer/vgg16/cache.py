@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import StorageError
-from trainer.files import storage_error, sync_folder, write_file
+from trainer.files import UNFINISHED_FILE, storage_error, sync_folder, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class FeatureCache:
         return result
 
     def remove(self, sha256s: Iterable[str]) -> int:
-        """Delete photos with all their views, e.g. after a take-down; also deletes damaged shards that were set aside.
+        """Delete photos with all their views, e.g. after a take-down.
 
         Returns:
             number of deleted rows. If it is interrupted, run it again.
@@ -171,8 +171,6 @@ class FeatureCache:
             if not keep.all():
                 n_removed += int((~keep).sum())
                 self._replace([number], np.array(table[keep]))
-        for path in self.folder.glob(f"*{SET_ASIDE}"):
-            path.unlink()
         if n_removed:
             logger.info("features removed rows=%d folder=%s", n_removed, self.folder)
         return n_removed
@@ -266,6 +264,8 @@ class FeatureCache:
 def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
     """Delete photos from the caches of all current and past backbones, e.g. after a take-down.
 
+    Damaged shards that were set aside, and what a crash left, are deleted too.
+
     Args:
         features_dir: the folder that holds the caches' folders.
         sha256s: the photos; unknown ones are ignored.
@@ -282,6 +282,9 @@ def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
         shape = _shape_of_features(folder)
         if shape is not None:
             n_removed += FeatureCache(folder, views=(), n_features=shape[0], kind=shape[1]).remove(unwanted)
+    for pattern in (f"*/*{SET_ASIDE}", f"*/{UNFINISHED_FILE}"):  # nobody can tell whose rows these hold
+        for path in features_dir.glob(pattern):
+            path.unlink(missing_ok=True)
     return n_removed
 
 

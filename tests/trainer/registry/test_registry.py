@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from trainer.errors import ModelError, StorageError
 from trainer.registry import registry as registry_module
-from trainer.registry.registry import FACTS, SUMS, UNFINISHED, Period, Registry, VersionFacts, version_order
+from trainer.registry.registry import FACTS, UNFINISHED, Period, Registry, VersionFacts, version_order
+from trainer.registry.rewrite import SUMS
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
 FACTS_OF_ALL = VersionFacts(

@@ -27,7 +27,7 @@ from trainer.config import Settings
 from trainer.errors import StorageError
 from trainer.lock import only_one
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
-from trainer.scrape.maintenance import VerifyReport, forget, verify
+from trainer.scrape.maintenance import VerifyReport, forget, named, verify
 from trainer.scrape.progress import LOG_EVERY_S, progress, summary
 from trainer.scrape.scrape import MAX_FAILURES, Scrape, ScrapeReport
 from trainer.scrape.sites.choose import open_site
@@ -745,7 +745,9 @@ def test_forgotten_photos_are_never_fetched_again(
     sha256s = [photo.sha256 for photo in manifest.photos()]
     features = tmp_path / "data/features/some-backbone"
     FeatureCache(features, views=["whole"], n_features=2).append(sha256s, np.ones((4, 1, 2), np.float32))
-    n_photos = forget(manifest, settings.data_dir, "worldcosplay", kind, "1", now=NOW)
+    photos = named(manifest, "worldcosplay", kind, "1")
+    n_photos = len(photos)
+    forget(manifest, settings.data_dir, "worldcosplay", kind, "1", photos, now=NOW)
     gallery.post("japan", 21)
     gallery.fetched()
     run(settings, manifest)
