@@ -6,7 +6,6 @@ The time does not depend on the weights of the head, so they are random from a s
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from sandbox.child import STOP_TIMEOUT_S, environment, stop
 from sandbox.gallery import Gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Media, Status, create_app
 from sandbox.server import serve
@@ -34,7 +34,6 @@ from trainer.vgg16.load import load_network
 
 LABELS = ("brazil", "china", "japan")
 START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 20.0
 
 
 @dataclass
@@ -51,18 +50,15 @@ class Home:
 
     def environment(self) -> dict[str, str]:
         """The environment variables of the bot process."""
-        settings = {
+        own = {
             "DATA_DIR": str(self.data_dir),
             "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
             "MASTODON__BASE_URL": self.url,
             "MASTODON__ACCESS_TOKEN": self.me.token,
             "MASTODON__ALLOW_HTTP": "true",
-            **self.settings,
         }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-        if self.folder_for_temporary_files:
-            inherited["TMPDIR"] = str(self.folder_for_temporary_files)
-        return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+        temporary = {"TMPDIR": str(self.folder_for_temporary_files)} if self.folder_for_temporary_files else {}
+        return environment(own | dict(self.settings)) | temporary
 
     def start_bot(self) -> subprocess.Popen[bytes]:
         """Start the bot, without waiting until it is ready."""
@@ -141,12 +137,7 @@ def running(place: Home) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     try:
         yield process, place.wait_until_ready(process)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 def make_champion(data_dir: Path, *, seed: int = 0, only_keras: bool = False) -> None:

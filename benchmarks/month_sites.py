@@ -6,7 +6,6 @@ a backbone of one layer: the same steps, in seconds.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from bot.admin.subprocesses import Subprocesses
 from bot.config import Settings
 from bot.photos.photos import Decoder as Decodes
 from bot.photos.predict import Loader, ServingLoader
+from sandbox.child import environment
 from sandbox.faults import Fault, Faults
 from sandbox.gallery import Gallery, Options, create_app
 from sandbox.server import serve
@@ -114,7 +114,7 @@ class StandIn(Source):
 
     def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:  # noqa: ARG002
         command = (sys.executable, "-m", "tests.fake_trainer", str(self._data_dir))
-        return Subprocesses(settings.schedule, self._data_dir / "log", command=command, environ=environment())
+        return Subprocesses(settings.schedule, self._data_dir / "log", command=command, environ=_environment())
 
     @contextmanager
     def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
@@ -169,7 +169,7 @@ class RealSource(Source):
             threading.Thread(target=self._kill_training, name="killer", daemon=True).start()
 
     def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:
-        return Subprocesses(settings.schedule, self._data_dir / "log", config=config, environ=environment())
+        return Subprocesses(settings.schedule, self._data_dir / "log", config=config, environ=_environment())
 
     @contextmanager
     def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
@@ -213,10 +213,9 @@ def real_source(data_dir: Path) -> Iterator[RealSource]:
         yield RealSource(data_dir, gallery, options, faults, url)
 
 
-def environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """The environment of child processes, whose settings come from config.yaml only."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-    return inherited | {"PYTHONPATH": str(ROOT)}
+    return environment({}) | {"PYTHONPATH": str(ROOT)}
 
 
 class _RegistryLoader:

@@ -7,7 +7,6 @@ Comparisons use the same weights on both sides, and accuracies on drawings say n
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+from sandbox.child import environment, source_settings
 from sandbox.gallery import Gallery, create_app
 from sandbox.server import serve
 from trainer.config import Settings, load_settings
@@ -29,7 +29,6 @@ from trainer.training.training_data import TrainingData, read_photos, sort_photo
 ROOT = Path(__file__).parents[1]
 COMPARED = ("head.npz", "metrics.json", "photos.txt")  # files of a version that are equal for two equal trainings
 PHOTOS_PER_MEMBER = 5
-SPARE_PHOTOS = 8  # per label, because some files are broken on purpose
 
 
 def describe_weights(weights: str) -> str:
@@ -67,22 +66,8 @@ class Studio:
 
     def environment(self) -> dict[str, str]:
         """The environment of a trainer process, without the user's own settings."""
-        countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in self.gallery.countries.items()}
-        options = {
-            "DATA_DIR": str(self.data_dir),
-            "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
-            "SOURCE__KIND": "worldcosplay",
-            "SOURCE__WORLDCOSPLAY__BASE_URL": self.url,
-            "SOURCE__WORLDCOSPLAY__IMAGE_HOSTS": "[127.0.0.1]",
-            "SOURCE__WORLDCOSPLAY__COUNTRIES": json.dumps(countries),
-            "SCRAPE__PHOTOS_PER_LABEL": str(self.photos_per_label),
-            "SCRAPE__PAGE_PAUSE_S": "0",
-            "SCRAPE__IMAGE_PAUSE_S": "0",
-            "FEATURES__WEIGHTS": "random",
-            **self.options,
-        }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
-        return inherited | {f"DOKOCOS_{name}": value for name, value in options.items()}
+        own = {"DATA_DIR": str(self.data_dir), "SCRAPE__PHOTOS_PER_LABEL": str(self.photos_per_label)}
+        return environment(source_settings(self.gallery, self.url) | own | dict(self.options))
 
     def settings(self) -> Settings:
         """The settings of such a process."""
@@ -125,15 +110,6 @@ class Studio:
         return tuple((self.champion().folder / name).read_bytes() for name in COMPARED)
 
 
-def create_gallery(photos_per_label: int, *, seed: int = 0) -> Gallery:
-    """Create a gallery with enough photos for each label."""
-    n_members = -(-(photos_per_label + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
-    gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
-    for label in gallery.labels:
-        gallery.grow(label, photos=max(0, photos_per_label + SPARE_PHOTOS - len(gallery.photos(label))))
-    return gallery
-
-
 @contextmanager
 def studio(
     data_dir: Path,
@@ -150,7 +126,7 @@ def studio(
         options: see `Studio`.
         weights: as `features.weights`.
     """
-    gallery = gallery or create_gallery(photos_per_label)
+    gallery = gallery or Gallery.of_size(photos_per_label, photos_per_member=PHOTOS_PER_MEMBER)
     with serve(create_app(gallery)) as url:
         yield Studio(gallery, url, data_dir, photos_per_label, {"FEATURES__WEIGHTS": weights, **(options or {})})
 

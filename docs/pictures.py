@@ -7,7 +7,6 @@ They show a real run: photos drawn by the sandbox, VGG16 with seeded random weig
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import shutil
 import socket
@@ -26,6 +25,7 @@ from PIL import Image, ImageChops
 from benchmarks.home import Home, running, until
 from bot.monitor.pages import DAYS_SHOWN
 from bot.storage.store import DATABASE
+from sandbox.child import source_settings
 from sandbox.gallery import Gallery
 from sandbox.gallery import create_app as create_gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
@@ -76,14 +76,7 @@ def _world(folder: Path) -> Iterator[tuple[Home, Gallery]]:
     instance.add_account(YOU, display_name="You")
     me = instance.add_account("dokocos", display_name="dokocos どこコス", bot=True)
     with serve(create_app(instance)) as url, serve(create_gallery(gallery)) as gallery_url:
-        countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
-        settings = {
-            "SOURCE__WORLDCOSPLAY__BASE_URL": gallery_url,
-            "SOURCE__WORLDCOSPLAY__IMAGE_HOSTS": "[127.0.0.1]",
-            "SOURCE__WORLDCOSPLAY__COUNTRIES": json.dumps(countries),
-            "SCRAPE__PAGE_PAUSE_S": "0",
-            "SCRAPE__IMAGE_PAUSE_S": "0",
-            "FEATURES__WEIGHTS": "random",
+        settings = source_settings(gallery, gallery_url) | {
             "FEATURES__VIEWS": "[whole]",
             "BOT__ADMINS": f"[{YOU}]",
             "BOT__HTTP_PORT": str(_free_port()),

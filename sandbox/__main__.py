@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import threading
-from collections.abc import Iterator
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -33,14 +30,16 @@ def serve(
         settings = InstanceSettings(version=version, rate_limits=NO_RATE_LIMITS)
     instance = Instance(settings, seed=seed)
     tokens = add_people(instance)
-    with _stop_signal() as stop, contextlib.ExitStack() as servers:
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in the servers' threads too, so that they wait for `sigwait`
+    with contextlib.ExitStack() as servers:
         try:
             found = _start(servers, instance, instance_port, gallery_port, seed)
         except OSError as error:
             typer.echo(f"sandbox: {error.strerror}; is the port taken? Choose another, or 0 for a free one", err=True)
             raise typer.Exit(1) from error
         _print(found | {"tokens": tokens}, as_json=as_json)
-        stop.wait()
+        signal.sigwait(signals)
 
 
 @cli.command()
@@ -65,22 +64,6 @@ def _start(
         "instance": servers.enter_context(serve_app(create_app(instance), port=instance_port)),
         "gallery": servers.enter_context(serve_app(gallery.create_app(gallery.Gallery(seed=seed)), port=gallery_port)),
     }
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Yield an event that is set by Ctrl-C and SIGTERM."""
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(found: dict[str, Any], *, as_json: bool) -> None:

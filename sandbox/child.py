@@ -1,16 +1,54 @@
-"""Runs child processes that are stopped together with the sandbox."""
+"""Runs dokocos in child processes that are stopped together with the sandbox."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from sandbox.gallery import Gallery
 
 STOP_TIMEOUT_S = 15.0
 TAIL_LINES = 20
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process, with these settings of dokocos in place of the user's own.
+
+    Args:
+        settings: named as environment variables without the prefix, e.g. "BOT__PICTURES".
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
+    return inherited | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+
+
+def source_settings(gallery: Gallery, url: str) -> dict[str, str]:
+    """The settings for scraping a gallery that is served at `url`, without pauses, and for random VGG16 weights."""
+    countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
+    return {
+        "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
+        "SOURCE__KIND": "worldcosplay",
+        "SOURCE__WORLDCOSPLAY__BASE_URL": url,
+        "SOURCE__WORLDCOSPLAY__IMAGE_HOSTS": "[127.0.0.1]",
+        "SOURCE__WORLDCOSPLAY__COUNTRIES": json.dumps(countries),
+        "SCRAPE__PAGE_PAUSE_S": "0",
+        "SCRAPE__IMAGE_PAUSE_S": "0",
+        "FEATURES__WEIGHTS": "random",
+    }
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Terminate a process and wait for its end; kill it if that takes too long."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Child:
@@ -32,7 +70,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *words],
                 cwd=folder,
-                env=dict(environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -45,17 +83,8 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.exit_status is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def __exit__(self, *_: object) -> None:
+        stop(self._process)
 
     @property
     def exit_status(self) -> int | None:

@@ -7,15 +7,12 @@ variables as in a normal installation.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.panel import Panel
@@ -23,7 +20,7 @@ from rich.table import Table
 
 from sandbox import gallery as galleries
 from sandbox import instance as instances
-from sandbox.child import Child
+from sandbox.child import Child, environment, source_settings
 from sandbox.conversation import Question, answers, ask, find_problems, questions
 from sandbox.gallery import Gallery
 from sandbox.instance import Account, Instance, Status
@@ -32,7 +29,6 @@ from sandbox.server import serve
 from sandbox.transcript import Transcript
 
 PACKAGES = Path(__file__).parent.parent  # where child processes find `trainer` and `bot`
-SPARE_PHOTOS = 8  # per label, because some files are broken on purpose
 PHOTOS_PER_MEMBER = 3  # few, so that the holdout has enough members for useful figures
 CONNECT_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 60.0
@@ -91,17 +87,17 @@ class _Demo:
             with self._step("Start the sandbox"):
                 instance = Instance()
                 instances.add_people(instance)
-                gallery = _create_gallery(self._seed, self._photos)
+                gallery = Gallery.of_size(self._photos, self._seed, photos_per_member=PHOTOS_PER_MEMBER)
                 instance_url = servers.enter_context(serve(instances.create_app(instance)))
                 gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
                 self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
             account = instance.account(BOT)
-            environment = self._environment(instance_url, gallery, gallery_url, account.token)
+            child_environment = self._environment(instance_url, gallery, gallery_url, account.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
-                self._run_trainer("scrape", environment)
+                self._run_trainer("scrape", child_environment)
             with self._step("Train a head on VGG16 features (seeded random weights)"):
-                self._run_trainer("train", environment)
-            missing = self._ask_bot(instance, gallery, account, environment, stay=stay)
+                self._run_trainer("train", child_environment)
+            missing = self._ask_bot(instance, gallery, account, child_environment, stay=stay)
         return 1 if missing else 0
 
     def _ask_bot(
@@ -141,26 +137,16 @@ class _Demo:
 
     def _environment(self, instance_url: str, gallery: Gallery, gallery_url: str, token: str) -> dict[str, str]:
         """The environment of the child processes, without the user's own settings."""
-        countries = {label: {"region": pair[0], "country": pair[1]} for label, pair in gallery.countries.items()}
-        settings = {
+        settings = source_settings(gallery, gallery_url) | {
             "DATA_DIR": str(self._data_dir),
-            "WEB__ALLOW_PRIVATE_ADDRESSES": "true",
-            "SOURCE__KIND": "worldcosplay",
-            "SOURCE__WORLDCOSPLAY__BASE_URL": gallery_url,
-            "SOURCE__WORLDCOSPLAY__IMAGE_HOSTS": "[127.0.0.1]",
-            "SOURCE__WORLDCOSPLAY__COUNTRIES": json.dumps(countries),
             "SCRAPE__PHOTOS_PER_LABEL": str(self._photos),
-            "SCRAPE__PAGE_PAUSE_S": "0",
-            "SCRAPE__IMAGE_PAUSE_S": "0",
-            "FEATURES__WEIGHTS": "random",
             "FEATURES__VIEWS": "[whole]",
             "MASTODON__BASE_URL": instance_url,
             "MASTODON__ACCESS_TOKEN": token,
             "MASTODON__ALLOW_HTTP": "true",
         }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOKOCOS_")}
         own = {"PYTHONPATH": str(PACKAGES), "TF_CPP_MIN_LOG_LEVEL": "3"}  # no TensorFlow messages
-        return inherited | own | {f"DOKOCOS_{name}": value for name, value in settings.items()}
+        return environment(settings) | own
 
     @contextlib.contextmanager
     def _step(self, title: str) -> Iterator[None]:
@@ -206,16 +192,6 @@ class _Demo:
         self._console.print(table)
 
 
-def _create_gallery(seed: int, photos: int) -> Gallery:
-    """Create a gallery with enough photos for each label."""
-    n_members = -(-(photos + SPARE_PHOTOS) // PHOTOS_PER_MEMBER)
-    gallery = Gallery(seed, members_per_label=n_members, photos_per_member=PHOTOS_PER_MEMBER)
-    for label in gallery.labels:
-        short = photos + SPARE_PHOTOS - len(gallery.photos(label))
-        gallery.grow(label, photos=max(0, short))
-    return gallery
-
-
 def _wait_until_connected(instance: Instance, account: Account, bot: Child) -> None:
     give_up_at = time.monotonic() + CONNECT_TIMEOUT_S
     while not instance.hub.listeners(account):
@@ -254,11 +230,7 @@ def _ask_all(
 @contextlib.contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """Handle SIGTERM like Ctrl-C: stop the child processes and delete the data."""
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -105,13 +105,6 @@ def _rings(loom: _Loom) -> None:
         loom.ring(column + 0.5 * (row % 2), row, 0.45, 0.1 + 0.2 * loom.weight)
 
 
-def _triangles(loom: _Loom) -> None:
-    for column, row in loom.cells():
-        x = column + 0.5 * (row % 2)
-        reach = 0.3 + 0.35 * loom.weight
-        loom.polygon((x - reach, row + reach * 0.8), (x + reach, row + reach * 0.8), (x, row - reach * 0.8))
-
-
 _WEAVES: dict[str, Callable[[_Loom], None]] = {
     "bands": _stripes,
     "pinstripes": _stripes,

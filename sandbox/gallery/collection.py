@@ -7,24 +7,18 @@ import string
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Literal
+from typing import Literal, Self
 
-from sandbox.gallery.design import (
-    Scene,
-    Style,
-    Tendency,
-    design_costume,
-    design_pose,
-    design_style,
-)
+from sandbox.gallery.design import Scene, Style, Tendency, design_costume, design_pose, design_style
 from sandbox.gallery.drawing import draw, jpeg
 
 Flaw = Literal["truncated", "html", "tiny"]
 FLAWS: tuple[Flaw, ...] = ("truncated", "html", "tiny")
 
+SPARE_PHOTOS = 8  # of each label, because some files are broken on purpose
 # The ids of the real site if they are known; other labels get other ids.
 KNOWN_COUNTRIES = {"japan": (19, 114), "china": (19, 48), "brazil": (9, 31)}
 KNOWN_FLAGS = {"japan": "jp", "china": "cn", "brazil": "br"}
@@ -33,22 +27,7 @@ KNOWN_FLAGS = {"japan": "jp", "china": "cn", "brazil": "br"}
 # 24 would give useless figures.
 _FIRST_MEMBER_ID = 22_619
 _FIRST_UPLOAD = datetime(2024, 1, 6, 9, 0, tzinfo=UTC)
-_NAMES = (
-    "Momo",
-    "Kiki",
-    "Luma",
-    "Tofu",
-    "Piko",
-    "Nori",
-    "Zuzu",
-    "Mika",
-    "Bibi",
-    "Coco",
-    "Yuzu",
-    "Rolo",
-    "Fifi",
-    "Dodo",
-)
+NAMES = ["Momo", "Kiki", "Luma", "Tofu", "Piko", "Nori", "Zuzu", "Mika", "Bibi", "Coco", "Yuzu", "Rolo", "Fifi", "Dodo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +110,15 @@ class Gallery:
         self._originals: defaultdict[int, list[Photo]] = defaultdict(list)  # by member id; can be re-cropped
         self._fill(members_per_label, photos_per_member, flaws_per_label)
 
+    @classmethod
+    def of_size(cls, photos_per_label: int, seed: int = 0, *, photos_per_member: int) -> Self:
+        """A gallery with so many good photos of each label, and some more."""
+        n_photos = photos_per_label + SPARE_PHOTOS
+        gallery = cls(seed, members_per_label=-(-n_photos // photos_per_member), photos_per_member=photos_per_member)
+        for label in gallery.labels:
+            gallery.grow(label, photos=max(0, n_photos - len(gallery.photos(label))))
+        return gallery
+
     @property
     def countries(self) -> dict[str, tuple[int, int]]:
         """label -> (region id, country id) of the listing's URL."""
@@ -163,7 +151,7 @@ class Gallery:
         """Add a member without photos."""
         with self._lock:
             member_id = next(self._member_ids)
-            member = Member(member_id, f"{self._rng.choice(_NAMES)}{member_id % 1000}", label, design_style(self._rng))
+            member = Member(member_id, f"{self._rng.choice(NAMES)}{member_id % 1000}", label, design_style(self._rng))
             self._members[label].append(member)
             return member
 
@@ -239,15 +227,13 @@ class Gallery:
         """The same scene again, slightly cropped and compressed again."""
         rng = self._rng
         left, top, right, bottom = (rng.uniform(0, 0.008) for _ in range(4))
-        return Photo(
+        return replace(
+            original,
             photo_id=next(self._photo_ids),
-            member=original.member,
             letters=_letters(rng),
             subject=f"{original.subject}, again",
             created_at=_FIRST_UPLOAD + timedelta(minutes=37 * len(self._photos)),
             likes=rng.randrange(3000),
-            scene=original.scene,
-            looks_like=original.looks_like,
             window=(left, top, 1 - right, 1 - bottom),
             quality=rng.randint(60, 80),
             twin_of=original.photo_id,

@@ -127,31 +127,24 @@ def _draw_eye(pen: Pen, x: float, y: float, radius: float, style: Style) -> None
 Headgear = Callable[[Pen, float, float, Colour, Colour], None]
 
 
-def _ears(pen: Pen, y: float, r: float, hood: Colour, trim: Colour, *, shape: str) -> None:
-    for side in (-1, 1):
-        if shape == "cat":
-            outer = [(side * 0.25 * r, y - 0.85 * r), (side * 0.92 * r, y - 1.5 * r), (side * 1.0 * r, y - 0.4 * r)]
-            inner = [(side * 0.45 * r, y - 0.9 * r), (side * 0.83 * r, y - 1.25 * r), (side * 0.88 * r, y - 0.6 * r)]
-            pen.shape(outer, hood)
-            pen.shape(inner, trim)
-        elif shape == "rabbit":
-            pen.oval(side * 0.42 * r, y - 1.5 * r, 0.24 * r, 0.75 * r, fill=hood)
-            pen.oval(side * 0.42 * r, y - 1.45 * r, 0.11 * r, 0.5 * r, fill=trim)
-        else:
-            pen.oval(side * 0.75 * r, y - 0.8 * r, 0.36 * r, fill=hood)
-            pen.oval(side * 0.75 * r, y - 0.8 * r, 0.18 * r, fill=trim)
-
-
 def _cat(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:
-    _ears(pen, y, r, hood, trim, shape="cat")
+    for side in (-1, 1):
+        outer = [(side * 0.25 * r, y - 0.85 * r), (side * 0.92 * r, y - 1.5 * r), (side * 1.0 * r, y - 0.4 * r)]
+        inner = [(side * 0.45 * r, y - 0.9 * r), (side * 0.83 * r, y - 1.25 * r), (side * 0.88 * r, y - 0.6 * r)]
+        pen.shape(outer, hood)
+        pen.shape(inner, trim)
 
 
 def _rabbit(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:
-    _ears(pen, y, r, hood, trim, shape="rabbit")
+    for side in (-1, 1):
+        pen.oval(side * 0.42 * r, y - 1.5 * r, 0.24 * r, 0.75 * r, fill=hood)
+        pen.oval(side * 0.42 * r, y - 1.45 * r, 0.11 * r, 0.5 * r, fill=trim)
 
 
 def _bear(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:
-    _ears(pen, y, r, hood, trim, shape="bear")
+    for side in (-1, 1):
+        pen.oval(side * 0.75 * r, y - 0.8 * r, 0.36 * r, fill=hood)
+        pen.oval(side * 0.75 * r, y - 0.8 * r, 0.18 * r, fill=trim)
 
 
 def _horns(pen: Pen, y: float, r: float, hood: Colour, trim: Colour) -> None:  # noqa: ARG001 - the signature of all headgear

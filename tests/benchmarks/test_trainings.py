@@ -15,7 +15,8 @@ from benchmarks import foreign, pictures, real, reference
 from benchmarks.calibration import errors_by_chance
 from benchmarks.imbalance import drop_every_second_member, equally_many
 from benchmarks.retrain import grow
-from benchmarks.studio import Studio, create_gallery, seconds_of_steps, with_other_members
+from benchmarks.studio import Studio, seconds_of_steps, with_other_members
+from sandbox.gallery import Gallery
 from tests.trainer.collection import paint_photos
 from trainer.config import FeatureSettings, SplitSettings
 from trainer.errors import ConfigError
@@ -92,14 +93,15 @@ def test_the_reference_gets_the_same_photos_in_the_same_splits(tmp_path: Path) -
 
 
 def test_a_created_gallery_has_enough_intact_photos_per_label() -> None:
-    gallery = create_gallery(30)
+    gallery = Gallery.of_size(30, photos_per_member=5)
     for label in gallery.labels:
         assert sum(photo.flaw is None for photo in gallery.photos(label)) >= 30
 
 
 def test_a_trainer_process_ignores_the_users_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOKOCOS_HEAD__SEED", "7")  # of whoever starts the benchmark
-    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
+    gallery = Gallery.of_size(10, photos_per_member=5)
+    place = Studio(gallery, "http://127.0.0.1:9", tmp_path, 10, {"FEATURES__PRECISION": "float32"})
     settings = place.settings()
     site = settings.source.worldcosplay
     assert (site.base_url, site.image_hosts) == ("http://127.0.0.1:9", ("127.0.0.1",))
@@ -108,7 +110,7 @@ def test_a_trainer_process_ignores_the_users_environment(tmp_path: Path, monkeyp
 
 
 def test_a_growing_gallery_has_new_photos_of_old_and_new_members(tmp_path: Path) -> None:
-    place = Studio(create_gallery(10), "http://127.0.0.1:9", tmp_path, 10)
+    place = Studio(Gallery.of_size(10, photos_per_member=5), "http://127.0.0.1:9", tmp_path, 10)
     before = {photo.photo_id for photo in place.gallery.photos()}
     members = {label: len(place.gallery.members(label)) for label in place.gallery.labels}
     assert grow(place, 4) == 12
