@@ -22,11 +22,10 @@ from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import Silent, describe_weights, gather, scraped_studio, with_other_members, with_photos
 from trainer.config import Settings
 from trainer.head.calibration import expected_calibration_error
+from trainer.head.head import Floats, Indexes
 from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData, class_indexes
 
-Floats = npt.NDArray[np.float32]
-Indexes = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 SIMULATIONS = 1000

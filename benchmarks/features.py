@@ -34,10 +34,10 @@ from benchmarks.home import prepared_photos
 from benchmarks.result import Figure, Goal, Result
 from trainer.config import FeatureSettings, ImageSettings
 from trainer.photos.decode import Decoder
-from trainer.vgg16.backbone import POLICIES
+from trainer.vgg16.backbone import POLICIES, Precision, choose_batch_size
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.features import Precision, choose_batch_size, compute_features
+from trainer.vgg16.features import compute_features
 from trainer.vgg16.load import load_network
 from trainer.vgg16.precision import measure
 from trainer.vgg16.weights import CONVOLUTIONS, kernel_shape

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from unittest import mock
 
@@ -54,7 +54,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     corpus = _Round(LIMITS, limit_mib, say)
     corpus.run("corpus", hostile.corpus())
     flipped = _Round(LIMITS, limit_mib, say)
-    flipped.run("wrong bits", islice(_flipped(), 600 if quick else 3000))
+    wrong_bits = chain.from_iterable(hostile.flipped(seed) for seed in count(1))
+    flipped.run("wrong bits", islice(wrong_bits, 600 if quick else 3000))
     bombs = _Round(UNLIMITED, SMALL_MIB, say)
     bombs.run("bombs", (HostileFile(file.name, file.data, _ANY) for file in hostile.bombs()))
     large = _Round(LIMITS.model_copy(update={"max_bytes": 10**9}), limit_mib, say)
@@ -145,13 +146,6 @@ class _Round:
         if fault is not None:
             self.n_wrong += 1
             self._say(f"{file.name}: {fault}")
-
-
-def _flipped() -> Iterator[HostileFile]:
-    seed = 1
-    while True:
-        yield from hostile.flipped(seed)
-        seed += 1
 
 
 def _largest(formats: Iterable[str]) -> Iterator[HostileFile]:

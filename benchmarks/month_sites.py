@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,67 +65,49 @@ class Night:
     training: Training | None
 
 
-class Source(ABC):
-    """A source of photos and versions."""
+class StandIn:
+    """A fake trainer and classifier that take no time; manifest, registry and figures are real.
 
-    min_new_photos: int
-    settings: Mapping[str, Any] = {}  # additional sections of config.yaml
-
-    @abstractmethod
-    def install(self, config: Path) -> None:
-        """Create the first champion."""
-
-    @abstractmethod
-    def prepare(self, night: Night) -> None:
-        """Set up the site and the trainer for a night."""
-
-    @abstractmethod
-    def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:
-        """The runner of the trainer's commands."""
-
-    @abstractmethod
-    @contextmanager
-    def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:
-        """Yield the classifier loader and the decoder for the bot."""
-
-    @abstractmethod
-    def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:
-        """Accuracy, 0..1, of each version on new photos."""
-
-
-class StandIn(Source):
-    """A fake trainer and classifier that take no time; manifest, registry and figures are real."""
+    Attributes:
+        settings: additional sections of config.yaml.
+    """
 
     min_new_photos = 5
+    settings: Mapping[str, Any] = {}
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._since = datetime.now(UTC)
 
     def install(self, config: Path) -> None:  # noqa: ARG002 - the fake needs no settings
+        """Create the first champion."""
         add_version(self._data_dir, right=0.6, promoted=True, created_at=self._since)
 
     def prepare(self, night: Night) -> None:
+        """Set up the site and the trainer for a night."""
         scrape = {"grows": 5, "down": "the site answers 503", "back": 12}[night.site]
         training = "worse" if night.training == "any" else night.training
         moment = self._since + timedelta(days=night.number + 1)
         plan(self._data_dir, now=moment.isoformat(), scrape=[scrape], train=[training])
 
     def subprocesses(self, settings: Settings, config: Path) -> Subprocesses:  # noqa: ARG002
+        """The runner of the trainer's commands."""
         command = (sys.executable, "-m", "tests.fake_trainer", str(self._data_dir))
         return Subprocesses(settings.schedule, self._data_dir / "log", command=command, environ=_environment())
 
     @contextmanager
     def classifier_and_decoder(self, settings: Settings) -> Iterator[tuple[Loader, Decodes]]:  # noqa: ARG002
+        """Yield the classifier loader and the decoder for the bot."""
         yield _RegistryLoader(self._data_dir), FakeDecoder()
 
     def accuracies(self, settings: Settings, versions: list[str]) -> list[float]:  # noqa: ARG002
+        """Balanced accuracy, 0..1, of each version."""
         registry = Registry(self._data_dir)
         return [registry.load(name).metrics["report"]["balanced_accuracy"]["value"] for name in versions]
 
 
-class RealSource(Source):
-    """The sandbox's gallery, and the real trainer.
+class RealSource:
+    """The sandbox's gallery, and the real trainer; its methods are those of `StandIn`.
 
     Args:
         url: of the gallery.
@@ -216,6 +197,9 @@ def real_source(data_dir: Path) -> Iterator[RealSource]:
 def _environment() -> dict[str, str]:
     """The environment of child processes, whose settings come from config.yaml only."""
     return environment({}) | {"PYTHONPATH": str(ROOT)}
+
+
+Source = StandIn | RealSource
 
 
 class _RegistryLoader:

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm
 
 from benchmarks.result import Figure, Goal, Result
 from trainer.config import EvaluateSettings
 from trainer.evaluation.promotion import Verdict, compare
-
-Indexes = npt.NDArray[np.int64]
+from trainer.head.head import Indexes
 
 LABELS = ("japan", "china", "brazil")
 ACCURACY = 0.65

@@ -6,15 +6,14 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import psutil
 
+from trainer.training.train import LIBRARIES, library_versions
 from trainer.vgg16.precision import processor
 
 Figure = float | int | str | bool | None
-LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow", "mastodon-py", "scikit-learn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,5 @@ def machine() -> dict[str, Figure]:
         "load_1min": round(psutil.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        **library_versions((*LIBRARIES, "mastodon-py")),
     }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None

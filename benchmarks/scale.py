@@ -16,11 +16,11 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.result import Figure, Goal, Result
 from trainer.config import FeatureSettings, HeadSettings
 from trainer.head.fit import fit_head
+from trainer.head.head import Indexes
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.weights import kernel_shape
 
@@ -28,8 +28,6 @@ SETTINGS = FeatureSettings()
 N_FEATURES = sum(kernel_shape(name)[3] for name in SETTINGS.layers)
 LABELS = ("japan", "china", "brazil")
 PHOTOS_PER_SHARD = 2000
-
-Indexes = npt.NDArray[np.int64]
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:

@@ -90,7 +90,8 @@ class _Demo:
                 gallery = Gallery.of_size(self._photos, self._seed, photos_per_member=PHOTOS_PER_MEMBER)
                 instance_url = servers.enter_context(serve(instances.create_app(instance)))
                 gallery_url = servers.enter_context(serve(galleries.create_app(gallery)))
-                self._say(f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}")
+                where = f"Mastodon instance  {instance_url}\nPhoto gallery      {gallery_url}"
+                self._console.print(where, highlight=False)
             account = instance.account(BOT)
             child_environment = self._environment(instance_url, gallery, gallery_url, account.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
@@ -158,9 +159,6 @@ class _Demo:
             yield
         finally:
             self._times.append((title, time.monotonic() - started))
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
 
     def _report(self, missing: Sequence[str], n_asked: int) -> None:
         if missing:

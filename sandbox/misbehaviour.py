@@ -183,9 +183,9 @@ def _changed_response(answer: Response, fault: Fault, sleep: Sleep) -> ASGIApp:
         answer.body = kept
         answer.headers["content-length"] = str(len(kept))
     elif fault.kind == "cut_body":
-        return _CutBody(answer, kept)
+        return _cut_body(answer, kept)
     elif fault.kind in ("drip", "endless"):
-        return _Drip(answer, fault.bytes_per_s, sleep, endless=fault.kind == "endless")
+        return _drip(answer, fault.bytes_per_s, sleep, endless=fault.kind == "endless")
     return answer
 
 
@@ -201,41 +201,35 @@ def _part(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-class _CutBody:
+def _cut_body(answer: Response, kept: bytes) -> ASGIApp:
     """A response whose connection is reset before its end."""
 
-    def __init__(self, answer: Response, kept: bytes) -> None:
-        self.answer = answer
-        self.kept = kept
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(_start(self.answer))
-        await send(_part(self.kept))
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(_start(answer))
+        await send(_part(kept))
         await _cut(scope, receive, send)
 
+    return respond
 
-class _Drip:
+
+def _drip(answer: Response, bytes_per_s: float, sleep: Sleep, *, endless: bool) -> ASGIApp:
     """A response whose body is sent slowly, a few bytes at a time, while the client is connected."""
+    body = bytes(answer.body)
+    step = max(1, int(bytes_per_s * DRIP_STEP_S))
+    if endless:
+        del answer.headers["content-length"]
 
-    def __init__(self, answer: Response, bytes_per_s: float, sleep: Sleep, *, endless: bool) -> None:
-        self.answer = answer
-        self.bytes_per_s = bytes_per_s
-        self.sleep = sleep
-        self.endless = endless
-        if endless:
-            del answer.headers["content-length"]
-
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytes(self.answer.body)
-        step = max(1, int(self.bytes_per_s * DRIP_STEP_S))
+    async def respond(_scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(until_gone(receive))
         try:
-            await send(_start(self.answer))
+            await send(_start(answer))
             at = 0
-            while (at < len(body) or self.endless) and not gone.done():
-                await send(_part(body[at : at + step].ljust(step if self.endless else 0, b"\0")))
-                await self.sleep(step / self.bytes_per_s)
+            while (at < len(body) or endless) and not gone.done():
+                await send(_part(body[at : at + step].ljust(step if endless else 0, b"\0")))
+                await sleep(step / bytes_per_s)
                 at += step
             await send(_part(b"", more=False))
         finally:
             gone.cancel()
+
+    return respond

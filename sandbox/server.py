@@ -42,22 +42,16 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-class _EndStreams:
+def _with_stop(app: ASGIApp, stopping: asyncio.Event) -> ASGIApp:
     """Ends open streams when the server stops: each waiting `receive()` returns a disconnect."""
 
-    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
-        self.app = app
-        self.stopping = stopping
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_or_stop() -> Message:
-            return await receive_until(self.stopping, receive)
+            return await receive_until(stopping, receive)
 
-        await self.app(scope, receive_or_stop, send)
+        await app(scope, receive_or_stop if scope["type"] == "http" else receive, send)
+
+    return serve
 
 
 class _Protocol(H11Protocol):
@@ -144,7 +138,7 @@ def serve(app: Starlette, *, port: int = 0) -> Iterator[str]:
 def _running(app: Starlette, listener: socket.socket) -> Iterator[None]:
     stopping = asyncio.Event()
     config = uvicorn.Config(
-        cast(Any, _EndStreams(app, stopping)),
+        cast(Any, _with_stop(app, stopping)),
         http=_Protocol,
         ws="websockets-sansio",
         lifespan="off",

@@ -30,7 +30,7 @@ from trainer.errors import ConfigError
 from trainer.photos.images import prepare
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry
-from trainer.registry.serving import Classifier, describe_champion, holdings
+from trainer.registry.serving import Classifier, champion, holdings
 from trainer.training.crash_report import explain_crash
 from trainer.training.journal import Journal
 from trainer.training.train import PHOTOS, evaluate_version, train
@@ -287,7 +287,9 @@ def test_versions_and_their_history_are_intact_and_the_champion_is_the_same(data
         assert version.metrics["report"]["balanced_accuracy"]["value"] == expected["balanced_accuracy"]
         assert (version.block5() is not None) == expected["is_tuned"]
         assert len((version.folder / PHOTOS).read_text(encoding="utf-8").split()) > 0
-    assert TRAINER["champion"] in describe_champion(settings_for(data_dir, TUNED))
+    found = champion(settings_for(data_dir, TUNED))
+    assert found is not None
+    assert found.name == TRAINER["champion"]
 
 
 def test_a_rollback_leads_to_the_first_champion(copy: Path) -> None:

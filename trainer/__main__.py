@@ -248,10 +248,7 @@ def models(config: Config = None) -> None:
 
 
 @app.command()
-def promote(
-    version: Annotated[str, typer.Argument(help="Name of a version.")],
-    config: Config = None,
-) -> None:
+def promote(version: Annotated[str, typer.Argument(help="Name of a version.")], config: Config = None) -> None:
     """Make a version the champion."""
     from trainer.registry.registry import Registry
 

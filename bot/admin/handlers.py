@@ -23,6 +23,7 @@ from bot.admin.subprocesses import Subprocesses
 from bot.storage.records import Records
 from bot.storage.store import Store
 from trainer.errors import ProjectError
+from trainer.registry import serving
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +161,6 @@ class CommandHandlers:
 
     def _refusal(self, command: Command) -> str | None:
         """Why an order is refused at once; None if it is not."""
-        from trainer.registry import serving
-
         if command.name != "promote":
             return None
         known = [version.name for version in serving.versions(self.status_reader.settings)]
@@ -190,8 +189,6 @@ class CommandHandlers:
         return f"{job.capitalize()} is already running or queued; I will tell you when it is done."
 
     def _models(self, _argument: str | None) -> str:
-        from trainer.registry import serving
-
         settings = self.status_reader.settings
         champion = serving.champion(settings)
         lines = []

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING
 
 from bot.admin.messages import Message, announcement, figures, scrape_message, training_message, week_message
 from bot.admin.outbox import Outbox
@@ -17,9 +16,7 @@ from bot.config import Settings
 from bot.storage.records import DAY_S, Records
 from bot.storage.store import Store
 from trainer.errors import ModelError, ProjectError
-
-if TYPE_CHECKING:
-    from trainer.registry.serving import Version
+from trainer.registry import serving
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +43,6 @@ class Jobs:
 
     def scrape(self, asked: bool) -> str:
         """Scrapes new photos; the admins are told once about a failing source, until it works again."""
-        from trainer.registry import serving
-
         before = serving.holdings(self.settings).n_by_label
         ended = self.subprocesses.run("scrape")
         outcome = scrape_message(before, serving.holdings(self.settings).n_by_label)
@@ -61,8 +56,6 @@ class Jobs:
 
     def train(self, asked: bool) -> str:
         """Trains a challenger if there are enough new photos, or if asked to; tells the admins the result."""
-        from trainer.registry import serving
-
         n_new, n_needed = serving.holdings(self.settings).n_new, self.settings.schedule.min_new_photos
         if n_new < n_needed and not asked:
             return f"not needed: {n_new:,} new photos, {n_needed:,} are required"
@@ -81,8 +74,6 @@ class Jobs:
 
     def week(self) -> str:
         """The weekly report: the last seven days in words."""
-        from trainer.registry import serving
-
         counts: Counter[str] = Counter()
         for tally in self.store.inbox.ended_since(self.now() - WEEK_S):
             counts[tally.state] += tally.n
@@ -104,8 +95,6 @@ class Jobs:
 
     def watch(self, _asked: bool) -> str:
         """Checks for faults that need a person: a full disk, a damaged champion."""
-        from trainer.registry import serving
-
         free = shutil.disk_usage(self.settings.data_dir).free
         self._update_fault(
             "disk", free < self.settings.bot.min_free_bytes, f"The disk is nearly full: {free / 1e6:,.0f} MB left."
@@ -142,9 +131,7 @@ class Jobs:
             self.outbox.warn(kind, text, again_after_s=again_after_s)
         raise ProjectError(text)
 
-    def _report_version(self, made: Version) -> str:
-        from trainer.registry import serving
-
+    def _report_version(self, made: serving.Version) -> str:
         earlier = {version.name: version.metrics for version in serving.versions(self.settings)}
         compared_with = made.metrics.get("compared_with")
         before = (compared_with, earlier[compared_with]) if compared_with in earlier else None

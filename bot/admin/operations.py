@@ -20,9 +20,6 @@ from bot.storage.store import DATABASE, Store
 
 logger = logging.getLogger(__name__)
 
-# Jobs that run in a child process, one at a time.
-LONG_JOBS = ("scrape", "train")
-
 
 class Operations:
     """The schedule, the orders and the outbox of one bot.

@@ -14,14 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from apscheduler.events import (
-    EVENT_JOB_ERROR,
-    EVENT_JOB_EXECUTED,
-    EVENT_JOB_MISSED,
-    EVENT_JOB_SUBMITTED,
-    JobEvent,
-    JobExecutionEvent,
-)
+from apscheduler import events
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -81,11 +74,7 @@ class Schedule:
     """
 
     def __init__(
-        self,
-        records: Records,
-        *,
-        between: Callable[[], object] = lambda: None,
-        now: Callable[[], float] = time.time,
+        self, records: Records, *, between: Callable[[], object] = lambda: None, now: Callable[[], float] = time.time
     ) -> None:
         self._records = records
         self._between = between
@@ -100,8 +89,9 @@ class Schedule:
             executors={lane: ThreadPoolExecutor(1, {"thread_name_prefix": f"jobs-{lane}"}) for lane in LANES},
             job_defaults={"coalesce": True, "max_instances": 1},
         )
-        self._scheduler.add_listener(self._submitted, EVENT_JOB_SUBMITTED)
-        self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+        self._scheduler.add_listener(self._submitted, events.EVENT_JOB_SUBMITTED)
+        ends = events.EVENT_JOB_EXECUTED | events.EVENT_JOB_ERROR | events.EVENT_JOB_MISSED
+        self._scheduler.add_listener(self._ended, ends)
 
     def add(self, name: str, action: Action, *, lane: Lane = "short") -> None:
         """Adds a job; it has default times until `plan` is called."""
@@ -126,10 +116,9 @@ class Schedule:
         n_interrupted = self._records.close_runs()
         if n_interrupted:
             logger.warning("jobs were interrupted n=%d", n_interrupted)
-        trigger = IntervalTrigger(seconds=BETWEEN_EVERY_S)
         self._scheduler.add_job(
             self._run_between,
-            trigger,
+            IntervalTrigger(seconds=BETWEEN_EVERY_S),
             id="between",
             executor="short",
             misfire_grace_time=None,
@@ -218,13 +207,13 @@ class Schedule:
         except ProjectError as error:
             logger.error("messages not sent, they wait: %s", error)
 
-    def _submitted(self, _event: JobEvent) -> None:
+    def _submitted(self, _event: events.JobEvent) -> None:
         with self._changed:
             self._n_submitted += 1
 
-    def _ended(self, event: JobExecutionEvent) -> None:
+    def _ended(self, event: events.JobExecutionEvent) -> None:
         try:
-            if event.code == EVENT_JOB_MISSED:
+            if event.code == events.EVENT_JOB_MISSED:
                 late_h = (self._now() - event.scheduled_run_time.timestamp()) / HOUR_S
                 logger.warning("job skipped, as it is too late job=%s late_h=%.1f", event.job_id, late_h)
                 self._records.note(event.job_id, "skipped", f"{late_h:.1f} hours late")

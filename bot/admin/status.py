@@ -11,12 +11,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bot.admin.messages import figures
-from bot.admin.outbox import ANNOUNCE, QUIET_UNTIL
+from bot.admin.outbox import QUIET_UNTIL
 from bot.admin.schedule import Job
 from bot.config import Settings
 from bot.storage.records import Records
 from bot.storage.store import Store
 from trainer.errors import ProjectError
+from trainer.registry import serving
 
 PAUSED = "paused"
 OPEN = ("new", "working", "posting", "deferred")
@@ -43,7 +44,6 @@ class BotStatus:
     free_bytes: int
     paused: bool
     quiet_until: float | None
-    announces: bool
 
     @property
     def n_waiting(self) -> int:
@@ -81,7 +81,6 @@ class StatusReader:
             free_bytes=shutil.disk_usage(self.settings.data_dir).free,
             paused=self.records.switch(PAUSED) is not None,
             quiet_until=float(until) if until and float(until) > self.now() else None,
-            announces=self.records.switch(ANNOUNCE) == "on",
         )
 
     def job_lines(self, jobs: list[Job]) -> list[str]:
@@ -100,8 +99,6 @@ class StatusReader:
         return f"{datetime.fromtimestamp(moment, UTC).astimezone(zone):%b %d %H:%M %Z}"
 
     def _champion(self) -> tuple[str, dict[str, Any] | None]:
-        from trainer.registry import serving
-
         try:
             version = serving.champion(self.settings)
         except ProjectError as error:

@@ -39,8 +39,8 @@ class _NoStream:
     is_open = False
 
 
-class Metrics:
-    """Counts mentions and their outcomes, and renders all metrics.
+class Metrics(Collector):
+    """Counts mentions and their outcomes, and renders all metrics; collects the current state for each request.
 
     Args:
         now: seconds since the epoch.
@@ -49,14 +49,10 @@ class Metrics:
         stream: the stream, once there is one.
     """
 
-    def __init__(
-        self,
-        status_reader: StatusReader,
-        records: Records,
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, status_reader: StatusReader, records: Records, *, now: Callable[[], float] = time.time) -> None:
         self.stream: Connections = _NoStream()
+        self._status_reader = status_reader
+        self._records = records
         self._now = now
         self._registry = CollectorRegistry()
         self._mentions = Counter("dokocos_mentions", "Mentions put into the inbox.", registry=self._registry)
@@ -71,7 +67,7 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
-        self._registry.register(_CurrentState(status_reader, records, self))
+        self._registry.register(self)
 
     def received(self) -> None:
         """Counts a mention that was put into the inbox."""
@@ -91,15 +87,6 @@ class Metrics:
         """All metrics in Prometheus' text format. Raises StorageError."""
         return generate_latest(self._registry)
 
-
-class _CurrentState(Collector):
-    """Collects the current state for each request."""
-
-    def __init__(self, status_reader: StatusReader, records: Records, metrics: Metrics) -> None:
-        self._status_reader = status_reader
-        self._records = records
-        self._metrics = metrics
-
     def describe(self) -> Iterator[Metric]:
         """Describes nothing, so that registering does not call `collect` before all parts exist."""
         return iter(())
@@ -107,7 +94,6 @@ class _CurrentState(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""
         view = self._status_reader.read()
-        stream = self._metrics.stream
         inbox = GaugeMetricFamily("dokocos_inbox", "Mentions in the inbox.", labels=["state"])
         for state, n in view.counts.items():
             inbox.add_metric([state], n)
@@ -116,9 +102,9 @@ class _CurrentState(Collector):
         yield GaugeMetricFamily("dokocos_paused", "1 while an admin has paused the bot.", value=view.paused)
         yield GaugeMetricFamily("dokocos_free_bytes", "Free on data_dir's disk.", value=view.free_bytes)
         yield GaugeMetricFamily("dokocos_uptime_seconds", "Since the start.", value=view.uptime_s)
-        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream is open.", value=stream.is_open)
+        yield GaugeMetricFamily("dokocos_stream_open", "1 while a stream is open.", value=self.stream.is_open)
         yield CounterMetricFamily(
-            "dokocos_stream_connections", "Streams opened since the start.", value=stream.n_connections
+            "dokocos_stream_connections", "Streams opened since the start.", value=self.stream.n_connections
         )
         runs = GaugeMetricFamily("dokocos_job_runs", "Recorded runs of a job.", labels=["job", "outcome"])
         for (job, outcome), n in sorted(self._records.run_counts().items()):

@@ -16,7 +16,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 
 from bot.entities import Mention
 from bot.storage.database import Database
@@ -190,19 +190,9 @@ class Inbox:
         """Records a mention's outcome."""
         with self.database.transaction() as db:
             db.execute(
-                "UPDATE inbox SET state = ?, reason = ?, kind = ?, reply_id = ?, label = ?, score = ?, version = ?,"
-                " finished_at = ? WHERE notification_id = ?",
-                (
-                    outcome.state,
-                    outcome.reason,
-                    outcome.kind,
-                    outcome.reply_id,
-                    outcome.label,
-                    outcome.score,
-                    outcome.version,
-                    self.now(),
-                    notification_id,
-                ),
+                "UPDATE inbox SET state = :state, reason = :reason, kind = :kind, reply_id = :reply_id, label = :label,"
+                " score = :score, version = :version, finished_at = :now WHERE notification_id = :notification_id",
+                asdict(outcome) | {"now": self.now(), "notification_id": notification_id},
             )
 
     def retry(self, notification_id: str | None = None) -> int:
@@ -251,22 +241,13 @@ class Inbox:
     def entries(self, *, open_only: bool = False, limit: int = 100) -> list[Entry]:
         """Rows of the inbox, newest first."""
         where = "state IN ('new', 'working', 'posting', 'deferred', 'failed')" if open_only else "1"
-        with self.database.transaction() as db:
-            rows = db.execute(
-                f"SELECT * FROM inbox WHERE {where} ORDER BY {_NEWEST} LIMIT ?",  # noqa: S608
-                (limit,),
-            )
-            return [_entry(row) for row in rows]
+        return self._entries(f"{where} ORDER BY {_NEWEST} LIMIT ?", limit)
 
     def answered_since(self, moment: float) -> list[Entry]:
         """Mentions answered since then whose answer has not been deleted as far as is known, oldest first."""
-        with self.database.transaction() as db:
-            rows = db.execute(
-                "SELECT * FROM inbox WHERE state = 'answered' AND reply_id IS NOT NULL"
-                " AND finished_at >= ? ORDER BY finished_at",
-                (moment,),
-            )
-            return [_entry(row) for row in rows]
+        return self._entries(
+            "state = 'answered' AND reply_id IS NOT NULL AND finished_at >= ? ORDER BY finished_at", moment
+        )
 
     def counts(self) -> dict[str, int]:
         """The number of mentions in each state."""
@@ -330,9 +311,11 @@ class Inbox:
         return n_rows
 
     def _one(self, where: str, value: str) -> Entry | None:
+        return next(iter(self._entries(where, value)), None)
+
+    def _entries(self, where: str, value: float | str) -> list[Entry]:
         with self.database.transaction() as db:
-            row = db.execute(f"SELECT * FROM inbox WHERE {where}", (value,)).fetchone()  # noqa: S608
-        return None if row is None else _entry(row)
+            return [_entry(row) for row in db.execute(f"SELECT * FROM inbox WHERE {where}", (value,))]  # noqa: S608
 
 
 def _among(only: Collection[str] | None) -> tuple[bool, str]:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from sandbox.faults import Faults
 from sandbox.gallery.collection import Gallery, Photo
-from sandbox.gallery.files import render, render_square
+from sandbox.gallery.files import ORIGINAL_PX, render, render_square
 from sandbox.gallery.items import Shape, envelope
 from sandbox.misbehaviour import FaultMiddleware
 
@@ -104,7 +104,7 @@ class _Site:
         if not match or not photo:
             raise HTTPException(404)
         tag = self._options.robots_tag
-        data = _draw(photo, match, request.path_params.get("max_px"))
+        data = _draw(photo, match, request.path_params.get("max_px", ORIGINAL_PX))
         return Response(
             data,
             media_type="text/html" if photo.flaw == "html" else "image/jpeg",
@@ -127,12 +127,12 @@ class _Site:
         return PlainTextResponse(self._options.robots_txt)
 
 
-def _draw(photo: Photo, size: re.Match[str], max_px: int | None) -> bytes:
+def _draw(photo: Photo, size: re.Match[str], max_px: int) -> bytes:
     width = int(size["width"])
     if size["height"] is None and width <= SQUARE_PX:
         return render_square(photo, width)
     height = int(size["height"]) if size["height"] else None
-    return render(photo, width=width, height=height, **({} if max_px is None else {"max_px": max_px}))
+    return render(photo, width=width, height=height, max_px=max_px)
 
 
 def _page(template: str, **values: object) -> HTMLResponse:

@@ -53,7 +53,6 @@ class Statuses:
         self._by_id: dict[int, Status] = {}
         self._replies: dict[int, list[int]] = {}
         self._keys: dict[tuple[int, str], _Remembered] = {}
-        self.revision = 0  # increased by each change
 
     # Reading
 
@@ -249,7 +248,6 @@ class Statuses:
 
     def _deliver(self, status: Status, event: str) -> None:
         """Deliver a status: first to home timelines, then to mentioned accounts."""
-        self.revision += 1
         hearers = {self._accounts.get(each.id) for each in self._accounts.followers_of(status.account)} | {
             status.account
         }
@@ -290,7 +288,6 @@ class Statuses:
         """Delete a status, its boosts and notifications; its attachments can be reused unless `delete_media` is set."""
         with self._host.lock:
             self._by_id.pop(status.id, None)
-            self.revision += 1
             for reply_id in self._replies.pop(status.id, []):
                 self._by_id[reply_id].in_reply_to_id = None
             if status.in_reply_to_id is not None and (parent := self.parent_of(status)) is not None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from trainer.errors import StorageError
@@ -136,10 +135,6 @@ class Refusal:
     attempts: int = 1
 
 
-PHOTO_COLUMNS = tuple(field.name for field in fields(Photo))
-REFUSAL_COLUMNS = tuple(field.name for field in fields(Refusal))
-
-
 class Manifest:
     """An open manifest, for one thread; other processes may use the file at the same time."""
 
@@ -163,7 +158,7 @@ class Manifest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -315,20 +310,24 @@ class Manifest:
         self._db.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
 
     def _select_photos(self, where: str, *values: str | None) -> Iterator[Photo]:
-        query = f"SELECT {', '.join(PHOTO_COLUMNS)} FROM photos WHERE {where} ORDER BY number"  # noqa: S608
-        for row in self._rows(query, values):
-            named = dict(zip(PHOTO_COLUMNS, row, strict=True))
+        for named in self._select("photos", Photo, f"{where} ORDER BY number", values):
             named["path"] = Path(named["path"])
             named["fetched_at"] = datetime.fromisoformat(named["fetched_at"])
             yield Photo(**named)
 
     def _select_refusals(self, where: str, *values: str | None) -> Iterator[Refusal]:
-        query = f"SELECT {', '.join(REFUSAL_COLUMNS)} FROM refusals WHERE {where} ORDER BY refused_at, rowid"  # noqa: S608
-        for row in self._rows(query, values):
-            named = dict(zip(REFUSAL_COLUMNS, row, strict=True))
+        for named in self._select("refusals", Refusal, f"{where} ORDER BY refused_at, rowid", values):
             named["final"] = bool(named["final"])
             named["refused_at"] = datetime.fromisoformat(named["refused_at"])
             yield Refusal(**named)
+
+    def _select(
+        self, table: str, row_type: type[Photo | Refusal], where: str, values: Sequence[str | None]
+    ) -> Iterator[dict[str, Any]]:
+        """Rows as column -> value, for the columns that the type has as fields."""
+        columns = [field.name for field in fields(row_type)]
+        for row in self._rows(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}", values):  # noqa: S608
+            yield dict(zip(columns, row, strict=True))
 
     def _rows(self, query: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
         with self._explained():

@@ -194,22 +194,6 @@ def grad_cam(maps: Floats, slopes: Floats) -> Floats:
     return normalised
 
 
-def describe_champion(settings: Settings) -> str:
-    """Describe the champion in one line, with its files checked, without loading Keras.
-
-    Raises:
-        ModelError: there is none yet, or all are missing or damaged.
-    """
-    version = _find(settings, None)
-    facts = version.facts
-    tuned = ", block5 fine-tuned" if facts.tuned else ""
-    drawn = ", random weights: for tests only" if facts.weights == "random" else ""
-    return (
-        f"version {version.name}, {', '.join(facts.labels)}, trained on {facts.n_photos} photos, "
-        f"not sure below {facts.threshold:.2f}{tuned}{drawn}"
-    )
-
-
 def _find(settings: Settings, name: str | None) -> Version:
     registry = Registry(settings.data_dir)
     version = registry.champion() if name is None else registry.load(name)

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.config import Settings
 from trainer.errors import ImageError
 from trainer.evaluation.evaluate import balanced_accuracy
+from trainer.head.head import Floats
 from trainer.photos.dataset import Dataset, Item
 from trainer.photos.decode import Decoder
 from trainer.training.training_data import class_indexes, features_dir
 from trainer.vgg16.cache import FeatureCache
-
-Floats = npt.NDArray[np.float32]
 
 BINS = 4  # bins per colour channel: 64 colours
 SIDE_PX = 64
@@ -28,11 +26,7 @@ STORE_EVERY = 200  # photos
 
 
 def baselines(
-    dataset: Dataset,
-    settings: Settings,
-    decoder: Decoder,
-    *,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    dataset: Dataset, settings: Settings, decoder: Decoder, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> dict[str, float]:
     """Balanced accuracy on the holdout, 0..1, of the most frequent label and of a regression on colour histograms.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -60,10 +61,7 @@ def _checks(now: Reading, data_dir: Path) -> Iterator[tuple[bool, str]]:
     else:
         yield False, "temperature: no sensor found (containers and virtual machines have none)"
     if now.gpu_busy is not None:
-        yield (
-            True,
-            Reading(**{name: getattr(now, name) for name in now.__slots__ if name.startswith("gpu_")}).describe(),
-        )
+        yield True, replace(now, load=None, memory_free=None, temperature_c=None).describe()  # only the GPU's values
     else:
         yield False, "GPU: no NVIDIA GPU, no driver, or `nvidia-ml-py` is not installed"
     where = data_dir if data_dir.exists() else Path()

@@ -16,15 +16,13 @@ from trainer.evaluation.rarest import Rarest, rarest
 from trainer.head.calibration import Threshold, choose_label_thresholds, choose_threshold, fit_calibration
 from trainer.head.fine_tuning import Rows, Tuning, fine_tune
 from trainer.head.fit import FittedHead, fit_head
-from trainer.head.head import Head
+from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
 from trainer.vgg16.backbone import Backbone
 
 logger = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float32]
 
 CHECKPOINT = "fine-tuning.npz"  # of fine-tuning, which can be interrupted
 

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from trainer.evaluation.evaluate import Figure, Report
@@ -112,9 +112,7 @@ def dataset_table(dataset: Dataset) -> RenderableType:
     """Table of photos by label and split, and of excluded photos."""
     counts = Counter((item.label, item.split) for item in dataset.items)
     members = {label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels}
-    table = Table("label", title="Photos for training", title_justify="left")
-    for name in (*SPLITS, "members"):
-        table.add_column(name, justify="right")
+    table = _table("Photos for training", "label", numbers=(*SPLITS, "members"))
     for label in dataset.labels:
         table.add_row(label, *(f"{counts[label, split]:,}" for split in SPLITS), f"{members[label]:,}")
     reasons = Counter(reason for _, reason in dataset.excluded)
@@ -123,9 +121,7 @@ def dataset_table(dataset: Dataset) -> RenderableType:
 
 def report_table(report: Report, *, title: str) -> RenderableType:
     """Table of metrics on the holdout, by class and overall."""
-    table = Table("label", title=title, title_justify="left")
-    for name in ("recall", "precision", "photos", "members"):
-        table.add_column(name, justify="right")
+    table = _table(title, "label", numbers=("recall", "precision", "photos", "members"))
     for one in report.classes:
         recall, precision = figure(one.recall), figure(one.precision)
         table.add_row(one.label, recall, precision, f"{one.n_photos:,}", f"{one.n_members:,}")
@@ -144,10 +140,8 @@ def report_table(report: Report, *, title: str) -> RenderableType:
 def spread_table(trained: Mapping[int, Trained]) -> RenderableType:
     """Table of the metrics of a training with several seeds, and their spread."""
     labels = [one.label for one in next(iter(trained.values())).report.classes]
-    table = Table(title="The same training with other seeds", title_justify="left")
-    table.add_column("seed", no_wrap=True)
-    for name in ("balanced accuracy", *(f"recall of {label}" for label in labels)):
-        table.add_column(name, justify="right")
+    names = ("balanced accuracy", *(f"recall of {label}" for label in labels))
+    table = _table("The same training with other seeds", Column("seed", no_wrap=True), numbers=names)
     rows = {
         seed: [one.report.balanced_accuracy.value or 0.0, *(label.recall.value or 0.0 for label in one.report.classes)]
         for seed, one in trained.items()
@@ -171,13 +165,8 @@ def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
 
 def versions_table(versions: Sequence[Version], history: Sequence[Period], damaged: dict[str, str]) -> RenderableType:
     """Table of all versions, oldest first, with the times when each was the champion."""
-    table = Table(title="Versions", title_justify="left")
-    table.add_column("version", no_wrap=True)
-    table.add_column("labels")
-    table.add_column("block5")
-    table.add_column("photos", justify="right")
-    table.add_column("balanced accuracy", justify="right")
-    table.add_column("min score", justify="right")
+    name, numbers = Column("version", no_wrap=True), ("photos", "balanced accuracy", "min score")
+    table = _table("Versions", name, "labels", "block5", numbers=numbers)
     table.add_column("served, UTC")
     for version in versions:
         served = [reign for reign in history if reign.version == version.name]
@@ -195,6 +184,11 @@ def versions_table(versions: Sequence[Version], history: Sequence[Period], damag
         )
     star = [Text("* the champion", style="dim")] if history else []
     return Group(table, *star, *(Text(escaped(f"damaged: {fault}"), style="red") for fault in damaged.values()))
+
+
+def _table(title: str, *columns: Column | str, numbers: Sequence[str]) -> Table:
+    """A table without rows, with columns of numbers after the others."""
+    return Table(*columns, *(Column(name, justify="right") for name in numbers), title=title, title_justify="left")
 
 
 def _first_few(labels: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 from PIL import Image
 
@@ -25,6 +24,7 @@ from trainer.evaluation.evaluate import Figure
 from trainer.evaluation.promotion import Verdict
 from trainer.head.calibration import coverage_curve, reliability
 from trainer.head.fine_tuning import Tuning
+from trainer.head.head import Floats, Indexes
 from trainer.photos.dataset import SPLITS, Item
 from trainer.photos.decode import Decoder
 from trainer.registry.registry import Version, VersionFacts
@@ -34,8 +34,6 @@ from trainer.training.training_data import TrainingData, class_indexes
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-Floats = npt.NDArray[np.float32]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 N_EXAMPLES = 6  # of each kind, for each label
@@ -222,7 +220,7 @@ def _tuning_chart(tuning: Tuning) -> str:
     )
 
 
-def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
+def _calibration_chart(scores: Floats, indexes: Indexes) -> str:
     bins = reliability(scores, indexes)
     return line_chart(
         Chart(
@@ -238,7 +236,7 @@ def _calibration_chart(scores: Floats, indexes: npt.NDArray[np.int64]) -> str:
     )
 
 
-def _coverage_chart(scores: Floats, indexes: npt.NDArray[np.int64], answered: float) -> str:
+def _coverage_chart(scores: Floats, indexes: Indexes, answered: float) -> str:
     _, precision, coverage = coverage_curve(scores, indexes)
     return line_chart(
         Chart(

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.lock import only_one
@@ -20,19 +21,22 @@ SCRAPING = "scrape"  # name of the step in the journal
 MAX_REST_S = 10.0  # maximum pause between two batches
 
 
+@dataclass(frozen=True, slots=True)
 class Session:
-    """A running command."""
+    """A running command.
 
-    def __init__(self, journal: Journal, *, gentle: bool, last: Run | None) -> None:
-        """Private; use `session`."""
-        self.journal = journal
-        self._gentle = gentle
-        self._last = last
+    Attributes:
+        last: the run before it; None if there was none.
+    """
+
+    journal: Journal
+    gentle: bool
+    last: Run | None
 
     @property
     def resumes_scrape(self) -> bool:
         """Whether the previous run was interrupted during its scrape."""
-        return self._last is not None and self._last.ended is None and self._last.step == SCRAPING
+        return self.last is not None and self.last.ended is None and self.last.step == SCRAPING
 
     def watcher(
         self,
@@ -42,7 +46,7 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
     ) -> Watcher:
         """A watcher that writes the journal, adds pauses, and passes all calls on to `shown`."""
-        return _SessionWatcher(shown, self.journal, rest=sleep if self._gentle else None, clock=clock)
+        return _SessionWatcher(shown, self.journal, sleep if self.gentle else None, clock)
 
 
 @contextmanager
@@ -66,28 +70,23 @@ def session(data_dir: Path, command: str, *, gentle: bool = False) -> Iterator[S
             yield Session(journal, gentle=gentle, last=runs[-1] if runs else None)
 
 
+@dataclass(eq=False)
 class _SessionWatcher:
-    def __init__(
-        self,
-        shown: Watcher,
-        journal: Journal,
-        *,
-        rest: Callable[[float], object] | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self._shown = shown
-        self._journal = journal
-        self._rest = rest
-        self._clock = clock
-        self._worked_from = clock()
+    shown: Watcher
+    journal: Journal
+    rest: Callable[[float], object] | None
+    clock: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self.worked_from = self.clock()
 
     def step(self, name: str, total: int | None = None) -> None:
-        self._journal.step(name)
-        self._shown.step(name, total)
-        self._worked_from = self._clock()
+        self.journal.step(name)
+        self.shown.step(name, total)
+        self.worked_from = self.clock()
 
     def update(self, done: int, total: int) -> None:
-        self._shown.update(done, total)
-        if self._rest is not None:
-            self._rest(min(self._clock() - self._worked_from, MAX_REST_S))
-            self._worked_from = self._clock()
+        self.shown.update(done, total)
+        if self.rest is not None:
+            self.rest(min(self.clock() - self.worked_from, MAX_REST_S))
+            self.worked_from = self.clock()

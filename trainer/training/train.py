@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -93,15 +93,8 @@ def train(
             training_data.backbone.save(folder)
         _write_photos(folder, training_data)
         with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
-            page = render(
-                folder.name.removeprefix(UNFINISHED),
-                facts,
-                training_data,
-                trained,
-                verdict,
-                champion,
-                decoder=decoder,
-            )
+            name = folder.name.removeprefix(UNFINISHED)
+            page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder)
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
     version = registry.add(facts, _metrics(trained, verdict, champion), write)
@@ -260,16 +253,17 @@ def _facts(training_data: TrainingData, trained: Trained, settings: Settings, no
         seed=settings.head.seed,
         n_photos=len(training_data.dataset.items),
         created_at=now.isoformat(timespec="seconds"),
-        libraries=_libraries(),
+        libraries={"python": platform.python_version()} | library_versions(LIBRARIES),
         settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
         quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
     )
 
 
-def _libraries() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Name -> version of those libraries that are installed."""
+    found = {}
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

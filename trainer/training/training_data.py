@@ -16,7 +16,7 @@ import numpy.typing as npt
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
-from trainer.head.head import Head
+from trainer.head.head import Floats, Head, Indexes
 from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.decode import Decoder
@@ -31,8 +31,6 @@ from trainer.vgg16.load import N_SAMPLES, load_network
 from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
 from trainer.vgg16.weights import Convolution
 
-Floats = npt.NDArray[np.float32]
-Indexes = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -91,7 +89,7 @@ def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         for item in islice(in_turn, n):
             with suppress(ImageError):
-                data = read_photo(item, Path())
+                data = read_photo(item)
                 images.append(decoder.views(data, settings.features.views[:1], side_px=SIDE_PX)[0])
     return np.array(images, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX, 3)
 
@@ -189,7 +187,7 @@ class TrainingData:
                 maps=wanted,
                 decoder=decoder,
                 batch_size=choose_batch_size(settings.features),
-                progress=lambda done, total, _: watcher.update(done, total),
+                progress=watcher.update,
             )
         refused = {photo.sha256: photo.reason for photo in computed.refused}
         kept = tuple(item for item in dataset.items if item.sha256 not in refused)

@@ -24,7 +24,7 @@ import psutil
 from trainer.config import FeatureSettings
 from trainer.errors import ImageError
 from trainer.vgg16.backend import load_keras, on_gpu
-from trainer.vgg16.weights import BLOCK5, CHANNELS, Convolution, fingerprint, load_weights
+from trainer.vgg16.weights import BLOCK5, CHANNELS, Convolution, copied, fingerprint, load_weights
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Pixels = npt.NDArray[np.uint8]
@@ -33,18 +33,12 @@ Maps = npt.NDArray[np.float16]
 
 POLICIES: dict[Precision, str] = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 BGR_MEANS = (103.939, 116.779, 123.68)  # ImageNet's, as in keras.applications.vgg16.preprocess_input
-SMALL_BATCHES = (
-    4,
-    2,
-    1,
-)  # the only compiled shapes besides `batch_size`; 8 costs a CPU memory and is not faster
+SMALL_BATCHES = (4, 2, 1)  # the only compiled shapes besides `batch_size`; 8 costs a CPU memory and is not faster
 SIDE_PX = 224  # the size VGG16 was trained on
 BLOCK4 = "block4_pool"  # the input of block5
 TUNED = "-block5-"  # in the key of a backbone with a fine-tuned block5, before its fingerprint
 LARGEST_HALF = float(np.finfo(np.float16).max)  # VGG16's values reach some thousands
 BYTES_PER_IMAGE = 3 * 224 * 224 * 64 * 4  # two maps of block1, and the same again for temporary data
-
-
 WANTED = (("features",), ("features", "last_map"), ("features", "block4_map"))  # possible outputs of one pass
 
 
@@ -189,11 +183,7 @@ class Backbone:
 
     def block5(self) -> dict[str, Convolution]:
         """A copy of the weights of block5's convolutions."""
-        weights = {}
-        for name in BLOCK5:
-            kernel, bias = self._network.get_layer(name).get_weights()
-            weights[name] = (np.array(kernel), np.array(bias))
-        return weights
+        return {name: copied(self._network.get_layer(name)) for name in BLOCK5}
 
     def extract(
         self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False, with_block4: bool = False

@@ -22,27 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.errors import ImageError
-from trainer.vgg16.backbone import Backbone, Extracted, Extractor, Pixels, Precision, choose_batch_size
+from trainer.vgg16.backbone import Backbone, Extractor, Pixels
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
-from trainer.vgg16.precision import choose_precision
-
-__all__ = [
-    "Backbone",
-    "Computed",
-    "Extracted",
-    "Precision",
-    "Refused",
-    "choose_batch_size",
-    "choose_precision",
-    "compute_features",
-]
 
 logger = logging.getLogger(__name__)
 
 STORE_BYTES = 64 * 1024 * 1024  # or earlier, if this much waits to be stored
 
-Progress = Callable[[int, int, float], None]  # photos done, photos to do, photos per second
+Progress = Callable[[int, int], None]  # photos done, photos to do
 
 
 class Decoder(Protocol):
@@ -131,7 +119,6 @@ def compute_features(
     decoder: Decoder,
     batch_size: int,
     maps: WantedMaps | None = None,
-    data_dir: Path = Path(),
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Computed:
@@ -144,9 +131,8 @@ def compute_features(
         decoder: decodes the photos.
         batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
         maps: block4's maps to compute as well, with the same views as the cache.
-        data_dir: paths that are not absolute start here.
         progress: called after each batch; may sleep, to limit the load.
-        clock: returns seconds; used for rates and for the time between writes.
+        clock: returns seconds; used for the time between writes.
 
     Raises:
         StorageError: the disk is full; rows stored before are kept.
@@ -159,7 +145,7 @@ def compute_features(
         unstored.append(_Unstored(maps.cache, maps.missing_views))
     started = stored = clock()
     n_finished = 0
-    rows = _decode(list(missing.values()), views, decoder, data_dir, backbone.side_px, 2 * batch_size, refused)
+    rows = _decode(list(missing.values()), views, decoder, backbone.side_px, 2 * batch_size, refused)
     while batch := list(islice(rows, batch_size)):
         pixels = np.stack([row.pixels for row in batch])
         computed: list[npt.NDArray[Any]] = []
@@ -179,8 +165,7 @@ def compute_features(
                 one.store()
             stored = now
         if progress is not None:
-            done = len(refused) + n_finished
-            progress(done, len(missing), done / max(now - started, 1e-9))
+            progress(len(refused) + n_finished, len(missing))
     for one in unstored:
         one.store()
     for filled in (cache, *([maps.cache] if maps is not None else [])):
@@ -209,7 +194,6 @@ def _decode(
     photos: Sequence[Stored],
     missing_views: Callable[[str], tuple[str, ...]],
     decoder: Decoder,
-    data_dir: Path,
     side_px: int,
     ahead: int,
     refused: list[Refused],
@@ -221,7 +205,7 @@ def _decode(
 
     def rows_of(photo: Stored) -> list[_Row]:
         views = missing_views(photo.sha256)
-        pixels = decoder.views(read_photo(photo, data_dir), views, side_px=side_px)
+        pixels = decoder.views(read_photo(photo), views, side_px=side_px)
         return [
             _Row(photo.sha256, view, image, ends_photo=view == views[-1])
             for view, image in zip(views, pixels, strict=True)
@@ -245,10 +229,10 @@ def _decode(
                 future.cancel()
 
 
-def read_photo(photo: Stored, data_dir: Path) -> bytes:
+def read_photo(photo: Stored) -> bytes:
     """Read a photo's bytes and check their SHA-256. Raises ImageError."""
     try:
-        data = (data_dir / photo.path).read_bytes()
+        data = photo.path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", reason="missing") from error
     if hashlib.sha256(data).hexdigest() != photo.sha256:

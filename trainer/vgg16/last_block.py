@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from trainer.config import VGG16_LAYERS
 from trainer.vgg16.backbone import POLICIES, Features, Precision, feature_columns, predict_padded
 from trainer.vgg16.backend import load_keras
-from trainer.vgg16.weights import Convolution
+from trainer.vgg16.weights import Convolution, copied
 
 BATCH = 32  # maps in one pass; the speed hardly depends on it
 LAYERS = VGG16_LAYERS[-4:]
@@ -61,7 +59,7 @@ class Block5:
     @property
     def weights(self) -> dict[str, Convolution]:
         """A copy of the weights of all three convolutions."""
-        return self._weights | {name: _copied(layer.get_weights()) for name, layer in self._convolutions.items()}
+        return self._weights | {name: copied(layer) for name, layer in self._convolutions.items()}
 
     def features(self, frozen: Features, maps: Features) -> Features:
         """Compute block5's columns of feature vectors; the other columns are copied from `frozen`.
@@ -82,8 +80,3 @@ def _layer(keras: Any, name: str, policy: str) -> Any:
     if name.endswith("pool"):
         return keras.layers.MaxPooling2D((2, 2), strides=(2, 2), name=name, dtype=policy)
     return keras.layers.Conv2D(512, (3, 3), activation="relu", padding="same", name=name, dtype=policy)
-
-
-def _copied(arrays: Sequence[Any]) -> Convolution:
-    kernel, bias = (np.array(array, dtype=np.float32) for array in arrays)
-    return kernel, bias

@@ -85,6 +85,12 @@ def load_block5(path: Path) -> dict[str, Convolution]:
     return _checked(path, _read_file(path), BLOCK5)
 
 
+def copied(layer: Any) -> Convolution:
+    """A copy of the weights of a Keras convolution."""
+    kernel, bias = (np.array(array, dtype=np.float32) for array in layer.get_weights())
+    return kernel, bias
+
+
 def kernel_shape(name: str) -> tuple[int, int, int, int]:
     """The shape of one convolution's kernel, e.g. (3, 3, 64, 128) for "block2_conv1"."""
     block = name.split("_")[0]

@@ -1,6 +1,5 @@
 """The champion gives the same scores as in training, with exact Grad-CAM heat maps."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
 from trainer.head.head import Head
 from trainer.registry.registry import Registry, VersionFacts
-from trainer.registry.serving import Classifier, describe_champion, grad_cam
+from trainer.registry.serving import Classifier, grad_cam
 from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.backend import load_keras
 
@@ -149,13 +148,6 @@ def test_a_heat_map_without_positive_values_is_all_zero() -> None:
 def test_without_a_version_the_message_says_how_to_get_one(settings: Settings) -> None:
     with pytest.raises(ModelError, match="python -m trainer train"):
         Classifier.load(settings)
-
-
-def test_the_champion_is_described_without_loading_it(settings: Settings, register: Callable[..., str]) -> None:
-    with pytest.raises(ModelError, match="python -m trainer train"):
-        describe_champion(settings)
-    name = register()
-    assert re.search(f"{name}, brazil, china, japan, trained on 10 photos.*random", describe_champion(settings))
 
 
 def test_a_new_champion_on_the_same_backbone_shares_it(settings: Settings, register: Callable[..., str]) -> None:

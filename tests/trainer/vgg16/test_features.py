@@ -24,8 +24,8 @@ from trainer.vgg16 import precision as precision_module
 from trainer.vgg16.backbone import Backbone, choose_batch_size
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.features import Computed, choose_precision, compute_features
-from trainer.vgg16.precision import measure
+from trainer.vgg16.features import Computed, compute_features
+from trainer.vgg16.precision import choose_precision, measure
 from trainer.vgg16.weights import CONVOLUTIONS, Convolution, kernel_shape, load_weights
 
 SIDE_PX = 64
@@ -267,7 +267,7 @@ def test_an_interrupted_run_gives_bit_identical_features(backbone: Backbone, tmp
     whole = open_cache(tmp_path / "whole", backbone)
     compute(photos, backbone, whole)
 
-    def stop(done: int, _: int, __: float) -> None:
+    def stop(done: int, _: int) -> None:
         if done >= 4:
             raise KeyboardInterrupt
 
@@ -311,16 +311,11 @@ def test_progress_ends_at_all_photos(backbone: Backbone, tmp_path: Path) -> None
         save_photos(tmp_path, 5),
         backbone,
         open_cache(tmp_path, backbone),
-        progress=lambda done, total, _: seen.append((done, total)),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert [total for _, total in seen] == [5] * len(seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (5, 5)
-
-
-def test_relative_paths_start_in_the_data_dir(backbone: Backbone, tmp_path: Path) -> None:
-    photos = [Photo(photo.sha256, Path(photo.path.name)) for photo in save_photos(tmp_path, 1)]
-    assert compute(photos, backbone, open_cache(tmp_path, backbone), data_dir=tmp_path).n_photos == 1
 
 
 def test_the_precision_is_measured_once_and_then_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
