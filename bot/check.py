@@ -10,13 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.config import Settings
+from bot.config import LabelText, Settings
 from bot.errors import InstanceError, OutOfScope, Unauthorized
 from bot.instance.client import Client
 from bot.instance.credentials import find_token
 from bot.instance.listener import Listener
 from bot.instance.scopes import try_scopes
 from bot.mentions.etiquette import has_no_bots_tag
+from bot.reply.fonts import writable
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
 from trainer.photos.decode import Decoder
@@ -47,7 +48,7 @@ def offline(settings: Settings) -> Iterator[Result]:
     yield _folder(settings)
     yield _token(settings)
     yield _decoding(settings)
-    yield _champion(settings)
+    yield from _champion(settings)
 
 
 def online(settings: Settings) -> Iterator[Result]:
@@ -125,16 +126,27 @@ def _decoding(settings: Settings) -> Result:
     return Result("ok", "photos: decoded where no file, network or other process can be reached")
 
 
-def _champion(settings: Settings) -> Result:
+def _champion(settings: Settings) -> Iterator[Result]:
     from trainer.registry.serving import champion  # with it come the parts of the trainer, though not TensorFlow
 
     try:
         version = champion(settings)
     except ProjectError as error:
-        return Result("fault", f"model: {error}")
+        yield Result("fault", f"model: {error}")
+        return
     if version is None:
-        return Result("fault", f"model: {settings.data_dir} holds no version yet; run `python -m trainer train`")
-    return Result("ok", f"model: version {version.name} is whole; galleries: {', '.join(version.facts.labels)}")
+        yield Result("fault", f"model: {settings.data_dir} holds no version yet; run `python -m trainer train`")
+        return
+    yield Result("ok", f"model: version {version.name} is whole; galleries: {', '.join(version.facts.labels)}")
+    nameless = [
+        label for label in version.facts.labels if not writable(settings.bot.labels.get(label, LabelText()).en or label)
+    ]
+    if nameless:
+        yield Result(
+            "note",
+            f"pictures: no font here can write {', '.join(nameless)}, so they come without bars; install fonts and "
+            "libfribidi0 (on Debian: fonts-noto-core, fonts-noto-cjk), or give an English name in bot.labels",
+        )
 
 
 def _account(client: Client) -> Result:

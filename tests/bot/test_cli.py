@@ -61,6 +61,15 @@ def version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.photos.predict.ServingLoader", lambda _: world.loader)
 
 
+@pytest.mark.usefixtures("version")
+def test_check_names_labels_that_no_font_can_write(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = SimpleNamespace(labels=("brazil", "🐶", "🐱"))
+    monkeypatch.setattr("trainer.registry.serving.champion", lambda _: SimpleNamespace(name="v1", facts=facts))
+    _, output = run("check", "--offline", DOKOCOS_BOT__LABELS='{"🐱": {"en": "Tired"}}')
+    assert "no font here can write 🐶, so" in output
+    assert "fonts-noto-core" in output
+
+
 def test_help_and_offline_check_load_no_tensorflow(world: World) -> None:
     code = (
         "import sys\nfrom bot.__main__ import app\n"

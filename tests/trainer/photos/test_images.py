@@ -316,3 +316,70 @@ def test_a_damaged_chunk_that_is_not_needed_does_not_refuse_a_png(kind: bytes, c
 def test_a_targa_image_is_called_so(options: dict[str, str]) -> None:
     assert "a Targa image" in refusal(hostile.save(hostile.drawing(), "TGA", **options))
     assert "a Windows cursor" in refusal(b"\0\0\2\0\1\0" + bytes(60))
+
+
+RED, GREEN, BLUE, ALPHA = 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+
+
+def bmp(header_bytes: int, masks: tuple[int, ...], alpha: int) -> bytes:
+    """The drawing as a 32-bit BMP from its top, with a header of 40, 56, 108 or 124 bytes."""
+    pixels = np.asarray(hostile.drawing())
+    height, width, _ = pixels.shape
+    rows = np.dstack([pixels[..., ::-1], np.full((height, width), alpha, np.uint8)]).tobytes()
+    packing = 3 if masks else 0
+    header = struct.pack("<IiiHHIIiiII", header_bytes, width, -height, 1, 32, packing, len(rows), 2835, 2835, 0, 0)
+    in_header = struct.pack("<4I", *(*masks, 0, 0, 0, 0)[:4]) + b"BGRs" + bytes(64)
+    header += in_header[: header_bytes - 40] if header_bytes > 40 else struct.pack(f"<{len(masks)}I", *masks)
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + rows
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+@pytest.mark.parametrize(
+    ("header_bytes", "masks"),
+    [
+        (40, ()),
+        (40, (RED, GREEN, BLUE)),
+        (56, (RED, GREEN, BLUE, ALPHA)),
+        (108, (RED, GREEN, BLUE, ALPHA)),
+        (108, (RED, GREEN, BLUE, 0)),
+        (124, (RED, GREEN, BLUE, ALPHA)),
+    ],
+)
+def test_every_kind_of_32_bit_bmp_is_the_picture(header_bytes: int, masks: tuple[int, ...], alpha: int) -> None:
+    assert np.array_equal(load_rgb(bmp(header_bytes, masks, alpha), LIMITS), np.asarray(hostile.drawing()))
+
+
+def sixteen_bits(mode: str) -> bytes:
+    """The drawing as a PNG of 16 bits with an opaque alpha channel: LA or RGBA."""
+    pixels = np.asarray(hostile.drawing().convert(mode)).astype(">u2") * 257
+    return hostile.png(hostile.SIZE, 16, 4 if mode == "LA" else 6, zlib.compress(hostile._rows(pixels)))
+
+
+def animated(name: str, **options: object) -> bytes:
+    """The drawing, then another frame."""
+    turned = hostile.drawing().rotate(90)
+    return hostile.save(hostile.drawing(), name, save_all=True, append_images=[turned], **options)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        sixteen_bits("RGBA"),
+        animated("AVIF"),
+        animated("HEIF"),
+        animated("PNG", default_image=True),
+        animated("MPO")[:-200],
+        *(
+            hostile.save(hostile.drawing(), name, icc_profile=b"\0\0\2\x30lcms" + bytes(150))
+            for name in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")
+        ),
+    ],
+)
+def test_rarer_variants_are_the_picture(data: bytes) -> None:
+    assert difference(prepare(data, LIMITS, ["whole"])[0], hostile.drawing()) < ALIKE
+
+
+def test_grey_of_16_bits_with_alpha_is_the_picture() -> None:
+    seen = prepare(sixteen_bits("LA"), LIMITS, ["whole"])[0]
+    assert difference(seen, hostile.drawing().convert("L")) < ALIKE
