@@ -51,7 +51,7 @@ def _ctrl_c_is_heard() -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test with the mark `every_profile` on each kind of server."""
-    if metafunc.definition.get_closest_marker("every_profile"):
+    if "profile" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_profile"):
         metafunc.parametrize("profile", PROFILES, indirect=True, ids=lambda profile: profile.name)
 
 

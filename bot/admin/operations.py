@@ -126,14 +126,20 @@ def resolve(
 
     Args:
         accts: user, or user@host.
-        home: the instance's address; its own accounts may be given with or without it.
+        home: the instance's address; its own accounts may be given with or without its host, or the host of our acct.
         known: the result of an earlier call; these are not looked up again.
     """
     ids = {acct.casefold(): account_id for account_id, acct in (known or {}).items()}
-    host = home.split("://", 1)[-1].rstrip("/").casefold()
+    # Some servers give their own accounts a host, and not always that of their address.
+    hosts = {home.split("://", 1)[-1].rstrip("/").casefold(), client.home.me().acct.partition("@")[2].casefold()}
+
+    def local(acct: str) -> str:
+        name, _, host = acct.casefold().partition("@")
+        return name if host in hosts else acct.casefold()
+
     found = {}
     for acct in accts:
-        wanted = acct.strip().removeprefix("@").casefold().removesuffix(f"@{host}")
+        wanted = local(acct.strip().removeprefix("@"))
         if wanted in ids:
             found[ids[wanted]] = (known or {})[ids[wanted]]
             continue
@@ -142,9 +148,7 @@ def resolve(
         except InstanceError as error:
             logger.error("admin not found acct=%s error=%s; bot.admins wants user or user@host", acct, error)
             continue
-        if (
-            account.acct.casefold().removesuffix(f"@{host}") != wanted
-        ):  # a server may return a similar account; that one must not give orders
+        if local(account.acct) != wanted:  # a server may return a similar account; that one must not give orders
             logger.error("admin not found acct=%s; the instance offers %s instead", acct, account.acct)
             continue
         found[account.id] = account.acct

@@ -191,11 +191,13 @@ class Entities:
     def _quote(self, status: Status, viewer: Account | None) -> Json | None:
         """A Quote; inside a quoted status a ShallowQuote. Source: app/serializers/rest/base_quote_serializer.rb"""
         quoted = status.quoted
-        if quoted is None:
+        if quoted is None or not self._host.settings.profile.quotes:
             return None
         shown = None
         if status.quote_state == "accepted":
-            inner = {"state": quoted.quote_state, "quoted_status_id": str(quoted.quoted.id)} if quoted.quoted else None
+            inner = (
+                {"state": quoted.quote_state, "quoted_status_id": self._id(quoted.quoted.id)} if quoted.quoted else None
+            )
             shown = self.status(replace(quoted, quoted=None), viewer) | {"quote": inner}
         return {"state": status.quote_state, "quoted_status": shown}
 

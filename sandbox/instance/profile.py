@@ -73,6 +73,7 @@ class Profile:
     """A server's rules. The defaults are Mastodon's; each line names who does otherwise."""
 
     name: str = "mastodon"
+    version: str = ""  # what others call themselves; empty: the version of `InstanceSettings`
     server_sent_events: bool = True  # not GoToSocial, Pleroma, Akkoma (WebSocket alone), Takahe (neither)
     websocket: bool = True  # not Takahe
     bearer_sockets: bool = True  # not Pleroma, Akkoma: a WebSocket's token is read from Sec-WebSocket-Protocol alone
@@ -82,27 +83,32 @@ class Profile:
     coarse_scopes: bool = False  # Takahe: read, write, follow and push alone; a finer scope grants nothing
     counts_code_points: bool = False  # GoToSocial: code points; links and @user@host count whole
     lists_statuses: bool = True  # GET /api/v1/statuses?id[]=...: Mastodon from 4.3 on alone
+    quotes: bool = True  # Mastodon from 4.5 on; not GoToSocial, Takahe; others show the quoted status itself
     filters_notifications: bool = True  # policies and include_filtered: Mastodon from 4.3 on alone
 
 
 MASTODON = Profile()
 POLLING = Profile(
     name="polling",
+    version="takahe/0.11.0",
     server_sent_events=False,
     websocket=False,
     ids=Mixed(),
     full_names=True,
     coarse_scopes=True,
     lists_statuses=False,
+    quotes=False,
     filters_notifications=False,
 )
 ULIDS = Profile(
     name="ulids",
+    version="0.20.0",
     server_sent_events=False,
     says_wss=True,
     ids=Ulids(),
     counts_code_points=True,
     lists_statuses=False,
+    quotes=False,
     filters_notifications=False,
 )
 PROFILES = (MASTODON, POLLING, ULIDS)

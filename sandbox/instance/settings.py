@@ -67,4 +67,4 @@ class InstanceSettings:
     @property
     def repeats_answer_500(self) -> bool:
         """Whether a repeated Idempotency-Key gets 500 (mastodon#40399)."""
-        return (4, 6, 0) <= self.version_numbers <= (4, 6, 5)
+        return not self.profile.version and (4, 6, 0) <= self.version_numbers <= (4, 6, 5)

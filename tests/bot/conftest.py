@@ -20,8 +20,10 @@ from bot.admin.subprocesses import Subprocesses
 from bot.app import Bot
 from bot.config import ScheduleSettings, Settings
 from bot.instance.client import Client
+from bot.storage.inbox import Entry
 from bot.storage.store import Store
 from sandbox.instance import Account, Instance, Status
+from sandbox.instance.profile import PROFILES
 from sandbox.instance.records import Media
 from tests.fakes import FakeClassifier, FakeDecoder, FakeLoader
 
@@ -184,6 +186,18 @@ class World:
 @pytest.fixture
 def world(instance: Instance, instance_url: str, tmp_path: Path) -> World:
     return World(instance, instance_url, tmp_path)
+
+
+def entry_of(bot: Bot, question: Status) -> Entry | None:
+    """The row of a question in the bot's inbox, whatever its id looks like on the instance."""
+    return next(
+        (
+            entry
+            for entry in bot.store.inbox.entries(limit=1000)
+            if question.id in {profile.ids.read(entry.status_id) for profile in PROFILES}
+        ),
+        None,
+    )
 
 
 def settle(bot: Bot) -> None:

@@ -54,7 +54,7 @@ async def _v1(call: Call) -> Any:
         "short_description": instance.settings.description,
         "description": "",
         "email": "",
-        "version": instance.settings.version,
+        "version": instance.settings.profile.version or instance.settings.version,
         "urls": {"streaming_api": _streaming_url(instance)},
         "stats": {
             "user_count": len(instance.accounts.local()),
@@ -77,7 +77,7 @@ async def _v2(call: Call) -> Any:
     return {
         "domain": instance.settings.domain,
         "title": instance.settings.title,
-        "version": instance.settings.version,
+        "version": instance.settings.profile.version or instance.settings.version,
         "source_url": "https://github.com/mastodon/mastodon",
         "description": instance.settings.description,
         "usage": {"users": {"active_month": len(instance.accounts.local())}},

@@ -13,8 +13,8 @@ from bot.errors import NotFound
 from bot.instance.client import Client
 
 
-def client(**accounts: str) -> Client:
-    """Knows accounts by the name they are looked up by; each has the acct that the server returns."""
+def client(*, me: str = "dokocos", **accounts: str) -> Client:
+    """Knows accounts by the name they are looked up by; each has the acct that the server returns, as the bot's own."""
 
     def lookup(acct: str) -> Account:
         if acct not in accounts:
@@ -22,13 +22,20 @@ def client(**accounts: str) -> Client:
         return Account("1", accounts[acct], bot=False, created_at=None, profile="")
 
     reader: Any = SimpleNamespace(lookup=lookup)
-    return cast("Client", SimpleNamespace(reader=reader))
+    home: Any = SimpleNamespace(me=lambda: Account("9", me, bot=True, created_at=None, profile=""))
+    return cast("Client", SimpleNamespace(reader=reader, home=home))
 
 
 @pytest.mark.parametrize("named", ["person", "@Person", "person@home.example", "@person@home.example"])
 @pytest.mark.parametrize("acct", ["person", "person@home.example"])  # some servers add the host for their own, too
 def test_an_admin_of_the_own_instance_is_found_with_and_without_its_host(named: str, acct: str) -> None:
     assert resolve(client(person=acct), [named], home="https://home.example") == {"1": acct}
+
+
+@pytest.mark.parametrize("named", ["person", "person@names.example", "person@social.names.example"])
+def test_an_admin_is_found_where_names_have_another_host_than_the_address(named: str) -> None:
+    known = client(me="dokocos@names.example", person="person@names.example")
+    assert resolve(known, [named], home="https://social.names.example") == {"1": "person@names.example"}
 
 
 @pytest.mark.parametrize("acct", ["person@other.example", "person2", "person@home.example.evil.example"])

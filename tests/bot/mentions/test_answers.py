@@ -11,12 +11,16 @@ from sandbox.faults import Fault
 from sandbox.instance.records import Media
 from tests.bot.conftest import World, photo, until
 
+pytestmark = pytest.mark.every_profile
+
 
 def test_a_photo_mention_is_answered_in_its_thread(world: World) -> None:
     with world.bot():
         question = world.ask(label="japan")
         reply = world.answer(question)
-    assert reply.text.startswith("@alice This photo looks like the 🇯🇵 Japan gallery.")
+    name, _, text = reply.text.partition(" ")
+    assert name in ("@alice", f"@alice@{world.instance.settings.domain}")
+    assert text.startswith("This photo looks like the 🇯🇵 Japan gallery.")
     assert "🇯🇵 Japan ████" in reply.text
     assert "(version v1)" in reply.text
     assert reply.mentions == (world.alice,)

@@ -13,31 +13,34 @@ from bot.mentions import etiquette
 from bot.storage.inbox import Entry
 from sandbox.faults import Fault
 from sandbox.instance import Status
-from tests.bot.conftest import World, photo, settle, until
+from tests.bot.conftest import World, entry_of, photo, settle, until
 
 
 def refusal(bot: Bot, question: Status) -> str:
     """Waits for the bot's refusal; returns its reason."""
 
     def refused() -> Entry | None:
-        entry = bot.store.inbox.by_status(str(question.id))
+        entry = entry_of(bot, question)
         return entry if entry and entry.state == "refused" else None
 
     entry: Entry = until(refused)
     return entry.reason
 
 
+@pytest.mark.every_profile
 def test_a_mention_without_a_photo_gets_help(world: World) -> None:
     with world.bot():
         assert "Mention me with a cosplay photo" in world.answer(world.ask(label=None)).text
 
 
+@pytest.mark.every_profile
 def test_another_bot_is_not_answered(world: World) -> None:
     robot = world.person("robot", bot=True)
     with world.bot() as bot:
         assert refusal(bot, world.ask(by=robot)) == "from another bot"
 
 
+@pytest.mark.every_profile
 def test_two_bots_do_not_talk_forever(world: World) -> None:
     """A bot that answers every mention and is not marked as a bot gets only a few answers."""
     with world.bot(bot={"max_answers_in_a_row": 3}) as bot:
@@ -76,6 +79,7 @@ def test_a_profile_with_only_a_similar_tag_is_answered(world: World) -> None:
         world.answer(world.ask(by=bold))
 
 
+@pytest.mark.every_profile
 @pytest.mark.parametrize("how", ["muting", "blocking"])
 def test_a_muted_or_blocked_account_is_not_answered(world: World, how: str) -> None:
     question = world.ask()  # before, as the server hides later mentions
@@ -92,6 +96,7 @@ def test_whether_an_account_is_muted_is_cached_for_a_while(world: World) -> None
     assert not world.instance.faults.fired
 
 
+@pytest.mark.every_profile
 def test_an_old_mention_is_not_answered(world: World) -> None:
     now = datetime.now(UTC).timestamp()
     question = world.ask()
@@ -100,6 +105,7 @@ def test_an_old_mention_is_not_answered(world: World) -> None:
         assert refusal(bot, question) == "too old"
 
 
+@pytest.mark.every_profile
 def test_stop_and_start_work(world: World) -> None:
     with world.bot() as bot:
         assert "not answer you any more" in world.answer(world.ask("@dokocos stop", label=None)).text
@@ -116,6 +122,7 @@ def test_stop_and_start_work_in_japanese(world: World) -> None:
         world.answer(world.ask("@dokocos はじめて", label=None, language="ja"))
 
 
+@pytest.mark.every_profile
 def test_confirmations_of_stop_and_start_count_against_the_limit(world: World) -> None:
     with world.bot(bot={"max_answers_per_hour": 2}) as bot:
         world.answer(world.ask("@dokocos stop", label=None))
@@ -124,6 +131,7 @@ def test_confirmations_of_stop_and_start_count_against_the_limit(world: World) -
         assert refusal(bot, world.ask()) == "opted out"
 
 
+@pytest.mark.every_profile
 @pytest.mark.parametrize("word", ["delete", "消して"])
 def test_delete_under_an_answer_removes_it(world: World, word: str) -> None:
     with world.bot() as bot:
@@ -204,6 +212,7 @@ def test_a_photo_added_while_the_help_is_being_written_is_answered(world: World)
         assert "China gallery" in world.other_answer(question, help_).text
 
 
+@pytest.mark.every_profile
 def test_the_limit_is_explained_once_then_mentions_get_no_reply(world: World) -> None:
     with world.bot(bot={"max_answers_per_hour": 2, "concurrent_mentions": 1}) as bot:
         texts = [world.answer(world.ask()).text for _ in range(3)]
@@ -211,6 +220,7 @@ def test_the_limit_is_explained_once_then_mentions_get_no_reply(world: World) ->
     assert ["a lot of photos" in text for text in texts] == [False, False, True]
 
 
+@pytest.mark.every_profile
 def test_a_new_account_has_a_stricter_limit(world: World) -> None:
     newcomer = world.person("newcomer", created_at=datetime.now(UTC))
     with world.bot(bot={"max_answers_per_hour_new": 1}):
@@ -219,12 +229,14 @@ def test_a_new_account_has_a_stricter_limit(world: World) -> None:
         assert "gallery" in world.answer(world.ask()).text
 
 
+@pytest.mark.every_profile
 def test_the_askers_own_photo_in_the_status_above_is_classified(world: World) -> None:
     above = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")])
     with world.bot():
         assert "Brazil gallery" in world.answer(world.ask(label=None, in_reply_to=above)).text
 
 
+@pytest.mark.every_profile
 def test_somebody_elses_photo_is_classified_only_after_they_agreed(world: World) -> None:
     carol = world.person("carol")
     above = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
@@ -241,6 +253,7 @@ def test_somebody_elses_photo_is_classified_only_after_they_agreed(world: World)
         assert "Brazil gallery" in world.answer(third).text
 
 
+@pytest.mark.every_profile
 def test_somebody_elses_yes_does_not_count(world: World) -> None:
     carol, mallory = world.person("carol"), world.person("mallory")
     above = world.instance.post(carol, "my costume", attachments=[world.photo("brazil", of=carol)])
@@ -268,6 +281,7 @@ def test_an_author_who_opted_out_or_is_muted_is_not_asked(world: World) -> None:
             assert refusal(bot, question) == "the photo's author wants no bots"
 
 
+@pytest.mark.every_profile
 def test_an_author_who_agreed_and_then_opted_out_is_left_alone(world: World) -> None:
     carol = world.person("carol")
     above = world.instance.post(carol, "my costume", attachments=[world.photo(of=carol)])
@@ -278,6 +292,7 @@ def test_an_author_who_agreed_and_then_opted_out_is_left_alone(world: World) -> 
         assert refusal(bot, world.ask(label=None, in_reply_to=above)) == "the photo's author wants no bots"
 
 
+@pytest.mark.every_profile
 def test_two_mentions_of_the_same_photo_at_once_ask_its_author_once(world: World) -> None:
     carol, dave = world.person("carol"), world.person("dave")
     above = world.instance.post(carol, "my costume", attachments=[world.photo(of=carol)])
@@ -289,6 +304,7 @@ def test_two_mentions_of_the_same_photo_at_once_ask_its_author_once(world: World
     assert sum(len(world.answers(question)) for question in asked) == 1
 
 
+@pytest.mark.every_profile
 def test_a_conversation_about_an_answered_photo_gets_no_reply(world: World) -> None:
     bob = world.person("bob")
     with world.bot() as bot:
@@ -303,6 +319,7 @@ def test_a_conversation_about_an_answered_photo_gets_no_reply(world: World) -> N
         assert refusal(bot, more) == "only words in a conversation that names us"
 
 
+@pytest.mark.every_profile
 def test_thanks_for_an_answer_get_no_reply(world: World) -> None:
     with world.bot() as bot:
         reply = world.answer(world.ask())
@@ -311,6 +328,7 @@ def test_thanks_for_an_answer_get_no_reply(world: World) -> None:
         )
 
 
+@pytest.mark.every_profile
 def test_a_sensitive_photo_is_answered_behind_its_warning(world: World) -> None:
     with world.bot():
         reply = world.answer(world.ask(sensitive=True, spoiler_text="blood, @carol"))
@@ -337,6 +355,7 @@ def test_audio_gets_a_polite_refusal(world: World) -> None:
         assert "only look at photos" in world.answer(world.ask(attachments=[sound])).text
 
 
+@pytest.mark.every_profile
 def test_up_to_four_photos_get_one_reply(world: World) -> None:
     photos = [world.photo(label) for label in ("japan", "china", "brazil", "unsure")]
     photos[1].data = b"broken"
@@ -364,6 +383,7 @@ def test_a_reply_is_no_wider_than_its_mention_or_config(world: World, asked: str
         assert world.answer(world.ask(visibility=asked)).visibility == expected
 
 
+@pytest.mark.every_profile
 def test_a_reply_is_no_wider_than_the_status_with_the_photo(world: World) -> None:
     world.instance.follow(world.me, world.alice)
     above = world.instance.post(world.alice, "for friends", attachments=[world.photo()], visibility="private")
@@ -389,6 +409,7 @@ def test_who_follows_the_bot_does_not_see_an_answer_to_a_photo_for_followers(wor
     assert world.instance.statuses.can_see(world.alice, reply)
 
 
+@pytest.mark.every_profile
 def test_the_picture_of_an_answer_is_gone_with_it(world: World) -> None:
     with world.bot(bot={"pictures": True}):
         reply = world.answer(world.ask())
@@ -399,6 +420,7 @@ def test_the_picture_of_an_answer_is_gone_with_it(world: World) -> None:
         until(lambda: requests.get(address, timeout=5).status_code == 404)
 
 
+@pytest.mark.every_profile
 def test_many_mentions_of_one_account_at_once_get_one_notice_of_the_limit(world: World) -> None:
     questions = [world.ask() for _ in range(10)]
     with world.bot(bot={"max_answers_per_hour": 2, "max_answers_per_hour_new": 2, "concurrent_mentions": 10}) as bot:
@@ -408,12 +430,16 @@ def test_many_mentions_of_one_account_at_once_get_one_notice_of_the_limit(world:
     assert sum(len(world.answers(question)) for question in questions) == 3
 
 
-def test_a_quoted_photo_of_the_askers_own_is_classified(world: World) -> None:
+@pytest.mark.every_profile
+def test_a_quoted_photo_of_the_askers_own_is_classified_where_there_are_quotes(world: World) -> None:
     mine = world.instance.post(world.alice, "my costume", attachments=[world.photo("brazil")], spoiler_text="feathers")
     with world.bot():
         reply = world.answer(world.ask(label=None, quoting=mine))
-    assert "Brazil gallery" in reply.text
-    assert reply.spoiler_text == "feathers"
+    if world.instance.settings.profile.quotes:
+        assert "Brazil gallery" in reply.text
+        assert reply.spoiler_text == "feathers"
+    else:
+        assert "Mention me with" in reply.text
 
 
 def test_a_photo_in_the_mention_itself_comes_before_a_quoted_one(world: World) -> None:

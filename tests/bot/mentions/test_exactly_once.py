@@ -17,6 +17,7 @@ POSTS = "/api/v1/statuses"
 MEDIA = r"/(system|media_proxy|media)/.*"
 
 
+@pytest.mark.every_profile
 @pytest.mark.parametrize("kind", ["store_then_answer", "store_then_cut"])
 def test_a_post_that_was_stored_though_it_failed_is_not_repeated(world: World, kind: str) -> None:
     world.instance.faults.add(Fault.model_validate({"kind": kind, "path": POSTS, "methods": ("POST",), "times": 1}))
@@ -28,6 +29,7 @@ def test_a_post_that_was_stored_though_it_failed_is_not_repeated(world: World, k
     assert world.instance.faults.fired[kind] == 1
 
 
+@pytest.mark.every_profile
 def test_a_post_that_was_not_stored_is_repeated(world: World) -> None:
     world.instance.faults.add(Fault(kind="cut", path=POSTS, methods=("POST",), times=2))
     with world.bot() as bot:
@@ -72,6 +74,7 @@ def test_a_bot_killed_in_any_state_answers_once_after_its_restart(world: World, 
     assert ("earlier" in answers[0].text) == posted
 
 
+@pytest.mark.every_profile
 def test_a_lost_database_leads_to_no_second_answer(world: World) -> None:
     with world.bot():
         question = world.ask()
@@ -99,6 +102,7 @@ def test_a_damaged_database_is_replaced_and_loses_nothing(world: World) -> None:
     assert len(list(world.data_dir.glob("bot.sqlite3.damaged-*"))) == 1
 
 
+@pytest.mark.every_profile
 def test_what_was_asked_while_the_bot_was_away_is_answered(world: World) -> None:
     before = world.ask()
     with world.bot():
@@ -110,6 +114,7 @@ def test_what_was_asked_while_the_bot_was_away_is_answered(world: World) -> None
     assert len(world.answers(before)) == 1
 
 
+@pytest.mark.every_profile
 def test_a_long_absence_is_read_page_by_page(world: World) -> None:
     with world.bot():
         world.answer(world.ask())
