@@ -2,7 +2,7 @@
 
 The folder has the sub-folders `drawings` and `photos`, each with a sub-folder of pictures for each label. Each draw
 makes other splits of both. Far kinds: drawings are learned and all photos are foreign, and the other way round.
-Neighbouring kinds: one label of a set is not learned, and its pictures are foreign to the rest of the set.
+Neighbouring kinds: one label of a set is learned alone, and each other label of the same set is foreign.
 
 The AUROC is that of the distances of foreign pictures and of the learned labels' holdout. VGG16 has ImageNet's weights,
 unless `--weights` says otherwise.
@@ -101,8 +101,13 @@ def measure(draw: dict[str, Callable[[int], Kind]], *, n_draws: int, say: Callab
         for kind, other in zip(KINDS, reversed(KINDS), strict=True):
             n_pictures[kind] = len(drawn[kind].features)
             far[kind].append(tell(drawn[kind], drawn[other].features))
-            for index, label in enumerate(drawn[kind].labels):
-                near.setdefault(f"{kind}_{label}", []).append(without(drawn[kind], index))
+            for own, label in enumerate(drawn[kind].labels):
+                alone = only(drawn[kind], own)
+                for index, foreign in enumerate(drawn[kind].labels):
+                    if index != own:
+                        told = tell(alone, only(drawn[kind], index).features)
+                        near.setdefault(f"{label}_learned_{foreign}_foreign", []).append(told)
+    neighbours = {name: mean(told.auroc for told in each) for name, each in near.items()}
     flat = [told for each in far.values() for told in each]
     return {
         "draws": n_draws,
@@ -112,8 +117,9 @@ def measure(draw: dict[str, Callable[[int], Kind]], *, n_draws: int, say: Callab
         "far_refused": mean(told.foreign_refused for told in flat),
         "own_refused": mean(told.own_refused for told in flat),
         "own_refused_highest": max(mean(told.own_refused for told in far[kind]) for kind in KINDS),
-        **{f"left_out_{name}_auroc": mean(told.auroc for told in each) for name, each in near.items()},
-        "neighbours_auroc": mean(told.auroc for each in near.values() for told in each),
+        **{f"{name}_auroc": auroc for name, auroc in neighbours.items()},
+        "neighbours_auroc": mean(neighbours.values()),
+        "neighbours_auroc_lowest": min(neighbours.values()),
         "neighbours_refused": mean(told.foreign_refused for each in near.values() for told in each),
     }
 
@@ -131,11 +137,12 @@ def _opened(pictures: Path, weights: str, data_dir: Path, say: Callable[[str], N
     return draw
 
 
-def without(kind: Kind, index: int) -> Told:
-    """One label is not learned, and its pictures are foreign."""
-    own = {split: (rows[indexes != index], indexes[indexes != index]) for split, (rows, indexes) in kind.splits.items()}
-    foreign = np.concatenate([rows[indexes == index] for rows, indexes in kind.splits.values()])
-    return tell(Kind(kind.labels, kind.layers, own), foreign)
+def only(kind: Kind, index: int) -> Kind:
+    """One label of a set."""
+    splits = {
+        split: (rows[indexes == index], indexes[indexes == index]) for split, (rows, indexes) in kind.splits.items()
+    }
+    return Kind(kind.labels, kind.layers, splits)
 
 
 def tell(kind: Kind, foreign: Floats) -> Told:

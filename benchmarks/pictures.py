@@ -65,7 +65,9 @@ def gather_pictures(
         closing(Decoder.in_bulk(settings.images)) as decoder,
     ):
         Scrape(open_site(settings, fetcher), manifest, settings, decoder).run()
-    return settings, read_photos(settings), TrainingData.gather(settings, Silent())
+    data = TrainingData.gather(settings, Silent())
+    used = {item.sha256 for item in data.dataset.items}  # not those that two labels have
+    return settings, [photo for photo in read_photos(settings) if photo.sha256 in used], data
 
 
 def split(photos: Sequence[Photo], draw: int) -> list[Photo]:

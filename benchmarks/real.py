@@ -5,7 +5,8 @@ head is compared with a plain logistic regression on the same features, its stre
 the trainer's baselines. Then one label in turn is made rare, in two ways:
 
 - 12 beside 50: a dozen training pictures and 8 for validation, beside at most 50 of each other label;
-- 2:2:1: half as many for training and validation as of each other label, which have as many as the smallest has.
+- 2:2:1: half as many for training and validation as of each other label, which have as many as the smallest has; its
+  goal is for fifty and more.
 
 VGG16 has ImageNet's weights, unless `--weights` says otherwise.
 """
@@ -17,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import mean
+
+from threadpoolctl import threadpool_limits
 
 from benchmarks import pictures as collection
 from benchmarks.result import Figure, Goal, Result
@@ -57,12 +60,12 @@ def run(
     weights = weights or collection.real_weights()
     gathered = collection.gather_pictures(collection.folder_of(pictures), weights, work_dir / "data", say)
     figures = measure(*gathered, n_draws=N_QUICK if quick else N_DRAWS, say=say)
-    goals = [
-        Goal("points_above_regression", at_least=-1),
-        Goal("12_beside_50_points_below", at_most=15),
-        Goal("2_2_1_points_below", at_most=10),
-        Goal("own_refused", at_most=0.07),
-    ]
+    goals = [Goal("points_above_regression", at_least=-1), Goal("own_refused", at_most=0.07)]
+    if figures["12_beside_50_points_below"] is not None:
+        goals.append(Goal("12_beside_50_points_below", at_most=15))
+    smallest = figures["2_2_1_training_pictures"]
+    if isinstance(smallest, int) and smallest >= FIFTY:
+        goals.append(Goal("2_2_1_points_below", at_most=10))
     return Result({"weights": describe_weights(weights), **figures}, tuple(goals))
 
 
@@ -109,6 +112,7 @@ def measure(
         "precision_when_sure": _mean([one.report.answered_accuracy for one in draws]),
         "labels_with_own_limit": mean(sum(each > min(one.thresholds) for each in one.thresholds) for one in draws),
         **_gaps("12_beside_50", below["12_beside_50"]),
+        "2_2_1_training_pictures": min(learned.values()),
         **_gaps("2_2_1", below["2_2_1"]),
         "own_refused": mean(one.holdout_refused for one in draws),
     }
@@ -172,11 +176,12 @@ def _regression(data: TrainingData, settings: Settings) -> float:
         _features(data, split, view) for split in ("train", "validation", "holdout")
     )
     scaler = StandardScaler().fit(rows)
-    fits = [
-        LogisticRegression(C=1 / (strength * len(rows)), class_weight="balanced", max_iter=2000).fit(
-            scaler.transform(rows), indexes
-        )
-        for strength in STRENGTHS
-    ]
+    with threadpool_limits(1, user_api="blas"):
+        fits = [
+            LogisticRegression(C=1 / (strength * len(rows)), class_weight="balanced", max_iter=2000).fit(
+                scaler.transform(rows), indexes
+            )
+            for strength in STRENGTHS
+        ]
     best = min(fits, key=lambda fit: log_loss(truth, fit.predict_proba(scaler.transform(validation))))
     return balanced_accuracy(held, best.predict(scaler.transform(holdout)))

@@ -218,6 +218,8 @@ def test_real_pictures_are_judged_draw_by_draw(tmp_path: Path) -> None:
         assert isinstance(value, float)
         assert 0 <= value <= 1
     assert figures["12_beside_50_points_below"] is None  # no label has two dozen to learn from
+    assert figures["2_2_1_training_pictures"] == 8
+    assert {goal.figure for goal in result.goals} == {"points_above_regression", "own_refused"}
     assert {goal.figure for goal in result.goals} <= set(figures)
     with pytest.raises(ConfigError, match="--pictures FOLDER"):
         foreign.run(work_dir=tmp_path / "foreign", pictures=tmp_path / "pictures", **options)

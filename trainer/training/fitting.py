@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from trainer.config import Settings
 from trainer.evaluation.evaluate import Report, balanced_accuracy, evaluate
@@ -64,8 +65,16 @@ def fit_and_evaluate(
 ) -> Trained:
     """Fit on the training split, fine-tune if requested, calibrate on validation, evaluate on the holdout.
 
-    Photos are sorted by hash, so the result does not depend on the order of admission.
+    Photos are sorted by hash, so the result does not depend on the order of admission; BLAS uses one thread, so it does
+    not depend on their number.
     """
+    with threadpool_limits(1, user_api="blas"):
+        return _fit_and_evaluate(training_data, settings, watcher, baselines)
+
+
+def _fit_and_evaluate(
+    training_data: TrainingData, settings: Settings, watcher: Watcher, baselines: dict[str, float] | None
+) -> Trained:
     view = settings.features.views[0]
     train_items, validation_items = (_by_hash(training_data.dataset.split(name)) for name in ("train", "validation"))
     holdout_items = training_data.dataset.split("holdout")
