@@ -1,5 +1,7 @@
 """`python -m benchmarks` lists and runs benchmarks, prints a table, and ends with a line of JSON."""
 
+import importlib
+import inspect
 import json
 import re
 import sys
@@ -52,6 +54,20 @@ def test_an_unknown_name_lists_the_known_names() -> None:
     assert outcome.exit_code == 2
     assert "speed: no such benchmark" in outcome.stderr
     assert "features" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("latency", "--weights", "random"), ("promotion", "--pictures", "."), ("repeat", "--pictures", ".")]
+)
+def test_an_option_that_a_benchmark_does_not_take_is_an_error(option: list[str]) -> None:
+    outcome = CliRunner().invoke(harness.app, option, env={"COLUMNS": "200"})
+    assert outcome.exit_code == 2
+    assert f"{option[0]} takes no {option[1]}" in outcome.stderr
+
+
+def test_benchmarks_of_learning_take_weights() -> None:
+    for name in ("real", "foreign", "imbalance", "calibration", "repeat", "retrain", "training"):
+        assert "weights" in inspect.signature(importlib.import_module(harness.BENCHMARKS[name][0]).run).parameters
 
 
 @pytest.mark.parametrize(("rate", "met"), [(0.95, True), (0.5, False)])
