@@ -22,6 +22,7 @@ from bot.mentions.hosts import Hosts
 from bot.mentions.intake import Intake
 from bot.mentions.review import Review
 from bot.mentions.stream import Stream
+from bot.mentions.withdrawal import Withdrawal
 from bot.mentions.worker import Worker
 from bot.monitor.health import Heartbeat
 from bot.monitor.metrics import Metrics
@@ -126,8 +127,17 @@ class Bot:
                 asker = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": 1})))
                 neighbours = Neighbours(asker, now=now)
             hosts = Hosts(self.client.home, frozenset(limits.blocked_domains), neighbours)
+            self.withdrawal = Withdrawal(self.client, self.store, max_age_s=max_age_s, now=now)
             answerer = Answerer(
-                self.client, self.store, photo_reader, writer, limits, handlers=handlers, hosts=hosts, now=now
+                self.client,
+                self.store,
+                photo_reader,
+                writer,
+                limits,
+                handlers=handlers,
+                hosts=hosts,
+                withdrawal=self.withdrawal,
+                now=now,
             )
             self.worker = Worker(
                 inbox, answerer, limits, handlers, self.metrics, self.ending, patience_s=patience_s, now=now
@@ -135,7 +145,7 @@ class Bot:
             self.cleanup = Cleanup(
                 self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=now
             )
-            intake = Intake(inbox, self.worker, self.cleanup, self.metrics, asked_before=asked_before)
+            intake = Intake(inbox, self.worker, self.cleanup, self.withdrawal, self.metrics, asked_before=asked_before)
             delivery = Delivery()
             review = Review(self.client, inbox, intake, max_age_s=max_age_s, now=now)
             self.catch_up = CatchUp(
@@ -174,6 +184,7 @@ class Bot:
                 return
         self.predictor.wait_until_ready()
         self.cleanup.start()
+        self.withdrawal.start()
         self.worker.start()
         self.catch_up.start()
         self.stream.start()
@@ -215,6 +226,7 @@ class Bot:
         clean = self.worker.stop(left())
         self.catch_up.stop(min(1.0, left()))
         self.cleanup.stop(min(1.0, left()))
+        self.withdrawal.stop(min(1.0, left()))
         self.predictor.stop()
         self._stack.close()
         logger.info("stopped clean=%s", clean)

@@ -28,6 +28,7 @@ class Account:
     bot: bool
     created_at: datetime | None
     profile: str  # display name, note and fields, as plain text
+    moved_to: str | None = None  # the id of the account that this one says it has moved to
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Attachment:
 
     kind: str  # image, gifv, video, audio or unknown
     urls: tuple[str, ...]  # of a still picture of it, best first; empty while the server is processing it
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ N_SHOWN = 8  # rows of the inbox, lines of the log, versions
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """An order that waits for a "yes"."""
+    """An order that waits for a "yes" of the admin who gave it."""
 
+    account_id: str
     command: Command
     until: float
 
@@ -65,7 +66,7 @@ class CommandHandlers:
     def __post_init__(self) -> None:
         self.admins = dict(self.admins)
         self._paused = self.records.switch(PAUSED) is not None
-        self._pending: dict[str, _Pending] = {}
+        self._pending: TTLCache[str, _Pending] = TTLCache(maxsize=MAX_ANSWERS, ttl=HOUR_S, timer=self.now)  # by order
         self._answers: TTLCache[str, str] = TTLCache(maxsize=MAX_ANSWERS, ttl=HOUR_S, timer=self.now)
         self._lock = threading.Lock()
 
@@ -73,12 +74,15 @@ class CommandHandlers:
         """Ids of the accounts that are answered now; None: everybody."""
         return list(self.admins) if self._paused else None
 
-    def execute(self, order_id: str, account_id: str, text: str, *, language: str) -> str | None:
+    def execute(
+        self, order_id: str, account_id: str, text: str, *, language: str, below: str | None = None
+    ) -> str | None:
         """Executes a direct mention's order and returns the answer; None if it is not an order.
 
         Args:
             order_id: the mention's id; the same one is executed once, and gets the same answer when repeated.
             account_id: the sender.
+            below: the id of the order whose answer this mention replies to; a "yes" or "no" concerns that order alone.
         """
         with self._lock:
             known = self._answers.get(order_id)
@@ -88,9 +92,9 @@ class CommandHandlers:
         if account_id not in self.admins or command is None:
             return None
         if command.name in ("yes", "no"):
-            answer = self._confirm(account_id, command)
+            answer = self._confirm(account_id, command, below)
         else:
-            answer = self._execute_new(account_id, command, language)
+            answer = self._execute_new(order_id, account_id, command, language)
         if answer is None:
             return None  # a "yes" to something else
         with self._lock:
@@ -112,7 +116,7 @@ class CommandHandlers:
         near = commands.nearest(text)
         return f"Unknown command{f'; did you mean “{near}”?' if near else '.'} “help” lists all commands."
 
-    def _execute_new(self, account_id: str, command: Command, language: str) -> str:
+    def _execute_new(self, order_id: str, account_id: str, command: Command, language: str) -> str:
         """Executes a new order, or asks for confirmation."""
         if command.name == "help":
             return commands.help_text(language, command.argument)
@@ -121,15 +125,19 @@ class CommandHandlers:
         problem = self._refusal(command)
         if problem:
             return problem
-        self._pending[account_id] = _Pending(command, self.now() + CONFIRM_WITHIN_S)
+        with self._lock:
+            self._pending[order_id] = _Pending(account_id, command, self.now() + CONFIRM_WITHIN_S)
         what = f"{command.name} {command.argument or ''}".strip()
-        return f"Do you really want “{what}”? Answer “yes” within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
+        return f"Do you really want “{what}”? Answer “yes” to this within {CONFIRM_WITHIN_S / 60:.0f} minutes, or “no”."
 
-    def _confirm(self, account_id: str, command: Command) -> str | None:
-        """The answer to a "yes" or "no"; None if no order waits for it."""
-        pending = self._pending.pop(account_id, None)
+    def _confirm(self, account_id: str, command: Command, below: str | None) -> str | None:
+        """The answer to a "yes" or "no"; None if no order of this admin waits for one."""
+        with self._lock:
+            waiting = [order_id for order_id, order in self._pending.items() if order.account_id == account_id]
+            pending = self._pending.pop(below) if below in waiting else None
         if pending is None:
-            return None
+            hint = f"Answer “{command.name}” to the question itself; nothing was done."
+            return hint if waiting else None
         if command.name == "no":
             return f"“{pending.command.name}” is cancelled."
         if self.now() > pending.until:

@@ -91,6 +91,7 @@ class Jobs:
     def prune(self, _asked: bool) -> str:
         """Deletes records of mentions and runs that ended long ago."""
         before = self.now() - self.settings.bot.keep_days * DAY_S
+        self.store.consents.prune(before=before)  # first, as `inbox.prune` clears what was deleted out of the file
         return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs deleted"
 
     def watch(self, _asked: bool) -> str:

@@ -60,6 +60,7 @@ def account(raw: Json) -> Account:
         bot=bool(raw.get("bot")),
         created_at=_optional_time(raw.get("created_at")),
         profile="\n".join([_text(raw.get("display_name")), plain_text("\n".join([_text(raw.get("note")), *fields]))]),
+        moved_to=_moved_to(raw.get("moved")),
     )
 
 
@@ -72,7 +73,7 @@ def attachment(raw: Json) -> Attachment:
     kind = str(raw.get("type") or "unknown")
     names = {"image": ("url", "preview_url", "remote_url"), "unknown": ("url", "remote_url", "preview_url")}
     urls = [_text(raw.get(name)) for name in names.get(kind, ("preview_url",))]
-    return Attachment(kind=kind, urls=tuple(dict.fromkeys(filter(None, urls))))
+    return Attachment(kind=kind, urls=tuple(dict.fromkeys(filter(None, urls))), id=str(raw.get("id") or ""))
 
 
 def thread(raw: Json) -> Thread:
@@ -99,6 +100,10 @@ def _quoted(quote: object) -> Status | None:
         return status({**quote["quoted_status"], "quote": None})
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _moved_to(raw: object) -> str | None:
+    return _id(raw.get("id")) if isinstance(raw, Mapping) else None
 
 
 def _id(value: object) -> str | None:

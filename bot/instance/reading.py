@@ -110,6 +110,17 @@ class Reader:
             lambda found: {str(item["id"]) for item in found},
         )
 
+    def statuses(self, status_ids: Sequence[str]) -> list[Status]:
+        """Those of these statuses (at most 20) that exist and are visible to the bot, as they are now."""
+        ids = list(status_ids)
+        return self.calls.read(
+            "call", "several statuses", lambda api: api.statuses(ids), lambda found: [*map(parse.status, found)]
+        )
+
+    def account(self, account_id: str) -> Account:
+        """One account, as it is now."""
+        return self.calls.read("call", f"account {account_id}", lambda api: api.account(account_id), parse.account)
+
     def thread(self, status_id: str) -> Thread:
         """Ancestors and descendants of a status."""
         what = f"the thread of status {status_id}"

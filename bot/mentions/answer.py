@@ -22,9 +22,11 @@ from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, T
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
 from bot.instance.client import Client
 from bot.mentions import etiquette
+from bot.mentions.consent import ConsentKeeper
 from bot.mentions.etiquette import Subject
 from bot.mentions.forms import deliver
 from bot.mentions.hosts import Hosts
+from bot.mentions.withdrawal import Withdrawal
 from bot.photos.photos import PhotoReader
 from bot.reply.card import illustrate
 from bot.reply.writer import Writer
@@ -56,9 +58,11 @@ class Answerer:
     _: KW_ONLY
     handlers: CommandHandlers
     hosts: Hosts
+    withdrawal: Withdrawal
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
+        self.consent = ConsentKeeper(self.client, self.store, self.writer.texts)
         self._consent_lock = threading.Lock()
         self._blocked_or_muted: TTLCache[str, bool] = TTLCache(
             maxsize=MAX_RELATIONS, ttl=RELATIONS_KEPT_S, timer=self.now
@@ -111,15 +115,19 @@ class Answerer:
         if self.hosts.is_blocked(status.account):
             return _refused("from a blocked instance")
         self.client.calls.require("post", "posting")  # checked first: without it all work would be wasted
-        order = self._order(entry, status)
+        order = self._order(entry, status, etiquette.answered_above(status, thread, me=me))
         return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
 
-    def _order(self, entry: Entry, status: Status) -> Outcome | None:
+    def _order(self, entry: Entry, status: Status, asked: Status | None) -> Outcome | None:
         """Executes an admin's direct mention; None if it is not an order."""
         if status.visibility != "direct" or status.account.id not in self.handlers.admins:
             return None
         language = self.writer.language(status)
-        text = self.handlers.execute(entry.notification_id, status.account.id, status.text, language=language)
+        above = self.store.inbox.by_status(asked.id) if asked else None
+        below = above.notification_id if above else None
+        text = self.handlers.execute(
+            entry.notification_id, status.account.id, status.text, language=language, below=below
+        )
         if text is None:
             if not self._looks_like_order(status):
                 return None
@@ -155,20 +163,22 @@ class Answerer:
         if request == "start":
             self.store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
-        if account_id in self.store.opt_outs and not (request == "stop" and entry.look_first):
+        if request == "delete":
+            return self._delete_answer(status, thread, me)
+        if self.consent.is_opted_out(status.account) and not (request == "stop" and entry.look_first):
             return _refused("opted out")
         if request == "stop":
             self.store.opt_outs.add(account_id)
+            self.store.consents.withdraw(account_id)
+            self.withdrawal.soon()
             return self._confirm(entry, status, "opted_out")
-        if request == "delete":
-            return self._delete_answer(status, thread, me)
         return None
 
     def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._notice(entry, status, kind) if self._admit(entry, status) else _refused("over the limit")
 
     def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
-        """Deletes the bot's nearest answer to this account above its mention."""
+        """Deletes the bot's nearest answer to this account above its mention, or those about its own photo."""
         authors = {each.id: each.account.id for each in thread.ancestors}
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
@@ -179,25 +189,45 @@ class Answerer:
                 if answered:
                     self.store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
                 return _refused("asked us to delete an answer")
+            if self._take_back(each, thread, author_id=status.account.id):
+                return _refused("asked us to delete what is about a photo")
         return _refused("asked us to delete, but there is no answer above")
+
+    def _take_back(self, ours: Status, thread: Thread, *, author_id: str) -> bool:
+        """Deletes an answer, and all others about the same photo, if that is this author's; returns whether it is."""
+        shown = self.store.shown.by_reply(ours.id)
+        if shown is not None and shown.author_id == author_id:
+            answers = self.store.shown.of_photo(shown.photo_id)
+            # The one in this thread goes last: it shows a further try what to delete.
+            answers.sort(key=lambda answer: answer.reply_id == ours.id)
+            self.withdrawal.take_back(answers, reason="the photo's author asked to delete it")
+            return True
+        photo = None if shown is not None or self.consent.is_request(ours) else etiquette.shown_by(ours, thread)
+        if photo is None or photo.account.id != author_id:
+            return False
+        self.client.poster.delete(ours.id)  # its record is lost, or from before photos were recorded
+        return True
 
     def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:
         if self._is_blocked_or_muted(status.account.id, entry):
             return _refused("blocked or muted")
         if self.hosts.leaves_alone(status.account):
             return _refused("the instance asks bots to stay away")
+        agreed_to = self.consent.given(status, thread, me=me)
         if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
             return _refused("enough answers in this thread")
-        subject = etiquette.subject(status, thread, me=me, agrees=self._agrees, was_classified=self._was_classified)
+        subject = etiquette.subject(status, thread, me=me, was_classified=self._was_classified)
+        if agreed_to is not None and not status.attachments:
+            subject = Subject("classify", agreed_to)
         if subject.action != "ask" or subject.status is None:
             return self._act(entry, status, subject)
-        author_id = subject.status.account.id
-        if author_id in self.store.opt_outs or self._is_blocked_or_muted(author_id, entry):
+        author = subject.status.account
+        if self.consent.is_opted_out(author) or self._is_blocked_or_muted(author.id, entry):
             return _refused("the photo's author wants no bots")
         if self.hosts.leaves_alone(subject.status.account):
             return _refused("the instance of the photo's author wants no bots")
         with self._consent_lock:  # two mentions of the same photo must not ask its author twice
-            subject = self._consent(subject.status, me)
+            subject = self.consent.find(subject.status, asker_id=status.account.id, me=me)
             if subject.action == "ask":
                 return self._act(entry, status, subject)
         return self._act(entry, status, subject)
@@ -214,17 +244,6 @@ class Answerer:
             return self._classify(entry, status, subject.status)
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
 
-    def _consent(self, photo: Status, me: Account) -> Subject:
-        def is_request(ours: Status) -> bool:
-            answered = self.store.inbox.by_reply(ours.id)
-            return ours.text in requests or (answered is not None and answered.kind == "consent")
-
-        texts = self.writer.texts
-        requests = {" ".join(texts.say(language, "consent").split()) for language in texts.templates}
-
-        below = self.client.reader.thread(photo.id)
-        return etiquette.consent(photo, below, me=me, agrees=self._agrees, is_request=is_request)
-
     def _classify(self, entry: Entry, status: Status, shown: Status) -> Outcome:
         if (status.sensitive or shown.sensitive) and not self.settings.answer_sensitive:
             return self._notice(entry, status, "sensitive")
@@ -233,10 +252,25 @@ class Answerer:
             thumbnails=self._may_upload(),
             last_try=entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES),
         )
+        self._link(entry, status, shown)
         reply = self.writer.answer(findings, to=status, shown=shown)
         predictions = [finding for finding in findings if isinstance(finding, Prediction)]
         unknown = bool(predictions) and not any(prediction.is_known for prediction in predictions)
-        return self._post(entry, status, reply, kind="unknown" if unknown else "answer", findings=findings)
+        outcome = self._post(entry, status, reply, kind="unknown" if unknown else "answer", findings=findings)
+        if outcome.reply_id and shown.account.id != status.account.id and self.consent.is_opted_out(shown.account):
+            self.client.poster.delete(outcome.reply_id)  # meanwhile
+            return _refused("the photo's author wants no bots")
+        return outcome
+
+    def _link(self, entry: Entry, status: Status, shown: Status) -> None:
+        """Records whose photos in which status an answer will be about, so that they can be taken back."""
+        if shown.id != status.id:
+            media_ids = {attachment.id for attachment in shown.attachments[: self.settings.max_images]}
+            self.store.shown.link(
+                entry.notification_id, photo_id=shown.id, author_id=shown.account.id, media_ids=media_ids
+            )
+        elif entry.look_first:  # perhaps it was about another status before it was edited
+            self.store.shown.unlink(entry.notification_id)
 
     def _notice(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._post(entry, status, self.writer.notice(kind, to=status), kind=kind)
@@ -286,9 +320,6 @@ class Answerer:
     def _was_classified(self, status_id: str) -> bool:
         entry = self.store.inbox.by_status(status_id)
         return entry is not None and entry.state == "answered" and entry.kind in ("answer", "unknown")
-
-    def _agrees(self, text: str) -> bool:
-        return self.writer.texts.request(text) == "agree"
 
     @cachedmethod(
         lambda self: self._blocked_or_muted,

@@ -77,9 +77,29 @@ def n_own_answers(thread: Thread, *, me: Account) -> int:
     return sum(each.account.id == me.id for each in thread.ancestors)
 
 
-def subject(
-    status: Status, thread: Thread, *, me: Account, agrees: Callable[[str], bool], was_classified: Callable[[str], bool]
-) -> Subject:
+def above(status: Status, thread: Thread) -> Status | None:
+    """The status that another one replies to, if it is among its ancestors."""
+    return next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
+
+
+def answered_above(status: Status, thread: Thread, *, me: Account) -> Status | None:
+    """The mention whose answer by the bot a status replies to; None if it replies to something else."""
+    ours = above(status, thread)
+    return above(ours, thread) if ours is not None and ours.account.id == me.id else None
+
+
+def shown_by(ours: Status, thread: Thread) -> Status | None:
+    """The status with photos that the bot's reply to a mention is about, if it is not the mention itself."""
+    question = above(ours, thread)
+    if question is None or question.attachments:
+        return None
+    if question.quoted is not None and question.quoted.attachments:
+        return question.quoted
+    photo = above(question, thread)
+    return photo if photo is not None and photo.attachments else None
+
+
+def subject(status: Status, thread: Thread, *, me: Account, was_classified: Callable[[str], bool]) -> Subject:
     """What a mention asks about.
 
     Clients copy mentions into replies, so a reply to a status that mentions the bot mentions it too, unintentionally.
@@ -87,7 +107,6 @@ def subject(
 
     Args:
         thread: the mention's.
-        agrees: whether a status' text says yes.
         was_classified: whether the photos in the status with this id were classified before.
 
     Returns:
@@ -97,15 +116,12 @@ def subject(
         return Subject("classify", status)
     if status.quoted is not None and status.quoted.attachments:
         return _quoted(status.quoted, asker=status.account, me=me)
-    above = [each for ancestor in thread.ancestors for each in (ancestor.quoted, ancestor) if each is not None]
-    own = [each for each in above if each.account.id == status.account.id and each.attachments]
-    parent = next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)
+    own = [each for each in thread.ancestors if each.account.id == status.account.id and each.attachments]
+    parent = above(status, thread)
     if parent is None:
         return Subject("help")
     if parent in own and not (me.id in parent.mentioned_ids and was_classified(parent.id)):
         return Subject("classify", parent)
-    if agrees(status.text) and own:
-        return Subject("classify", own[-1])
     if parent.account.id == me.id:
         return Subject("refuse", reason="only words in answer to us")
     if me.id in parent.mentioned_ids:
@@ -129,17 +145,26 @@ def _quoted(photo: Status, *, asker: Account, me: Account) -> Subject:
 
 
 def consent(
-    photo: Status, below: Thread, *, me: Account, agrees: Callable[[str], bool], is_request: Callable[[Status], bool]
+    photo: Status,
+    below: Thread,
+    *,
+    me: Account,
+    agrees: Callable[[str], bool],
+    is_request: Callable[[Status], bool],
+    yes_id: str | None,
 ) -> Subject:
     """Whether the bot may classify somebody else's photo.
 
     Args:
         below: the thread of the photo's status.
+        agrees: whether a status' text says yes.
         is_request: whether a status of the bot asked for consent.
+        yes_id: the status in which the author agreed, for this asker and this photo; it must still say so.
     """
-    for each in below.descendants:
-        if each.account.id == photo.account.id and me.id in each.mentioned_ids and agrees(each.text):
-            return Subject("classify", photo)
+    if any(
+        each.id == yes_id and each.account.id == photo.account.id and agrees(each.text) for each in below.descendants
+    ):
+        return Subject("classify", photo)
     if any(each.account.id == me.id and is_request(each) for each in below.descendants):
         return Subject("refuse", reason="the photo's author was asked before")
     return Subject("ask", photo)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from bot.entities import Mention, Status
 from bot.mentions.cleanup import Cleanup
+from bot.mentions.withdrawal import Withdrawal
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Inbox
 
@@ -33,6 +34,7 @@ class Intake:
     inbox: Inbox
     worker: Worker
     cleanup: Cleanup
+    withdrawal: Withdrawal
     counter: MentionCounter
     _: KW_ONLY
     asked_before: float
@@ -54,7 +56,9 @@ class Intake:
     def edited(self, status: Status) -> None:
         """Handles an edited status."""
         self.cleanup.edited(status)
+        self.withdrawal.changed(status.id)
 
     def deleted(self, status_id: str) -> None:
         """Handles a deleted status."""
         self.cleanup.deleted(status_id)
+        self.withdrawal.changed(status_id)

@@ -6,6 +6,7 @@ The format version is SQLite's `user_version`; each migration below takes a file
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -90,6 +91,27 @@ MIGRATIONS = (
         base_url TEXT NOT NULL,
         account_id TEXT NOT NULL
     ) STRICT;
+    """,
+    """
+    CREATE TABLE shown (                 -- answers about photos in another status than the question
+        notification_id TEXT PRIMARY KEY,
+        photo_id TEXT NOT NULL,          -- the status with the photos
+        author_id TEXT NOT NULL,         -- whose photos they are
+        media TEXT NOT NULL              -- ids of the photos, separated by spaces
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX shown_by_photo ON shown (photo_id);
+    CREATE TRIGGER shown_is_pruned AFTER DELETE ON inbox BEGIN
+        DELETE FROM shown WHERE notification_id = OLD.notification_id;
+    END;
+    CREATE TABLE consents (
+        photo_id TEXT NOT NULL,
+        asker_id TEXT NOT NULL,
+        author_id TEXT NOT NULL,
+        yes_id TEXT NOT NULL,            -- the status in which the author agreed
+        agreed_at REAL NOT NULL,
+        PRIMARY KEY (photo_id, asker_id)
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE opt_outs ADD COLUMN moved_to TEXT;  -- the account that was opted out because this one moved there
     """,
 )
 
@@ -189,6 +211,9 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: format {version}, this dokocos knows {len(MIGRATIONS)}; update dokocos, or restore a backup"
         )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        # SQLite keeps comments and spaces of statements. Without them the schema fits into the file's first page, and
+        # damage elsewhere leaves the opt-outs readable.
+        script = " ".join(re.sub("--.*", "", script).split())
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 
@@ -200,7 +225,7 @@ def _replace_damaged(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connec
     logger.error("database damaged file=%s error=%s renamed_to=%s; the last days are read again", path, cause, aside)
     connection = _connect(path)
     opt_outs = _salvage_opt_outs(aside)
-    connection.executemany("INSERT OR IGNORE INTO opt_outs VALUES (?, ?)", opt_outs)
+    connection.executemany("INSERT OR IGNORE INTO opt_outs (account_id, since) VALUES (?, ?)", opt_outs)
     logger.warning("opt-outs saved from the damaged database n=%d", len(opt_outs))
     return connection
 

@@ -1,4 +1,4 @@
-"""The bot's database by tables: inbox, cursor and opt-outs."""
+"""The bot's database by tables: inbox, cursor, opt-outs, consents, and the photos that answers show."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bot.storage.consents import Consents
 from bot.storage.cursor import Cursor
 from bot.storage.database import Database
 from bot.storage.inbox import Inbox
 from bot.storage.opt_outs import OptOuts
+from bot.storage.shown import ShownPhotos
 from trainer.errors import ConfigError
 
 DATABASE = "bot.sqlite3"
@@ -30,6 +32,8 @@ class Store:
         self.inbox = Inbox(self._database, now=now)
         self.cursor = Cursor(self._database, now=now)
         self.opt_outs = OptOuts(self._database, now=now)
+        self.consents = Consents(self._database, now=now)
+        self.shown = ShownPhotos(self._database)
 
     def close(self) -> None:
         """Closes the file; later calls fail."""

@@ -44,6 +44,11 @@ class Entities:
         return f"{account.acct}@{self._host.settings.domain}" if is_full else account.acct
 
     def account(self, account: Account) -> Json:
+        moved = {} if account.moved_to is None else {"moved": self._account(account.moved_to)}
+        return self._account(account) | moved
+
+    def _account(self, account: Account) -> Json:
+        """An Account without the one that it has moved to, as that one is shown."""
         missing = f"{self._host.base_url}/avatars/original/missing.png"
         return {
             "id": self._host.shown_id(account.id),

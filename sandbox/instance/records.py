@@ -34,6 +34,7 @@ class Account:
     created_at: datetime
     token: str = field(default="", repr=False)  # access token with all user scopes; "" for a remote account
     suspended: bool = False
+    moved_to: Account | None = None
     following: set[int] = field(default_factory=set)
     blocking: set[int] = field(default_factory=set)
     muting: set[int] = field(default_factory=set)

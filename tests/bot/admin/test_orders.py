@@ -13,6 +13,7 @@ import pytest
 from bot.errors import Transient
 from bot.storage.inbox import Outcome
 from bot.storage.records import Records
+from sandbox.faults import Fault
 from sandbox.instance import Account, Status
 from tests.bot.conftest import World, settle, until
 from tests.fake_trainer import add_photos, add_version, plan
@@ -166,7 +167,7 @@ def test_a_promotion_waits_for_a_yes(world: World, versions: list[str]) -> None:
     with world.bot(bot=ADMIN):
         assert "There is no version 2020-01-01-1" in told(world, "promote 2020-01-01-1")
         asked = world.answer(order(world, f"promote {versions[0]}"))
-        assert "Answer “yes” within 10 minutes" in asked.text
+        assert "Answer “yes” to this within 10 minutes" in asked.text
         assert Registry(world.data_dir).champion_name() == versions[1]
         assert f"{versions[0]} is the champion now" in told(world, "yes", in_reply_to=asked)
         assert Registry(world.data_dir).champion_name() == versions[0]
@@ -186,6 +187,42 @@ def test_another_admins_yes_does_not_confirm_an_order(world: World, versions: li
     with world.bot(bot={"admins": ["alice", "bob"]}):
         asked = world.answer(order(world, "rollback"))
         order(world, "yes", by=bob, in_reply_to=asked)
+        assert "is the champion again" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[0]
+
+
+@pytest.mark.parametrize("place", ["nothing", "another answer", "another order", "somebody else's post"])
+def test_a_yes_below_anything_but_the_question_confirms_nothing(world: World, versions: list[str], place: str) -> None:
+    bob = world.person("bob")
+    with world.bot(bot=ADMIN):
+        other = world.answer(order(world, "jobs"))
+        asked = world.answer(order(world, "rollback"))
+        parents = {
+            "nothing": None,
+            "another answer": other,
+            "another order": world.instance.status(asked.in_reply_to_id or 0),
+            "somebody else's post": world.instance.post(bob, "@alice shall we?", visibility="direct"),
+        }
+        assert "Answer “yes” to the question itself" in told(world, "yes", in_reply_to=parents[place])
+        assert Registry(world.data_dir).champion_name() == versions[1]
+        assert "is the champion again" in told(world, "yes", in_reply_to=asked)
+        assert "Nothing waits for a yes" in told(world, "yes", in_reply_to=asked)
+    assert Registry(world.data_dir).champion_name() == versions[0]
+
+
+def test_each_yes_confirms_the_order_that_it_is_below(world: World, versions: list[str]) -> None:
+    with world.bot(bot=ADMIN):
+        first = world.answer(order(world, f"promote {versions[0]}"))
+        second = world.answer(order(world, "rollback"))
+        assert "“rollback” is cancelled" in told(world, "no", in_reply_to=second)
+        assert f"{versions[0]} is the champion now" in told(world, "yes", in_reply_to=first)
+
+
+def test_a_yes_counts_while_the_record_of_its_question_is_still_written(world: World, versions: list[str]) -> None:
+    slow = Fault(kind="store_then_delay", path="/api/v1/statuses", methods=("POST",), times=1, seconds=1.0)
+    with world.bot(bot=ADMIN, mastodon={"request_timeout_s": 10.0}):
+        world.instance.faults.add(slow)
+        asked = world.answer(order(world, "rollback"))  # the bot has no response yet
         assert "is the champion again" in told(world, "yes", in_reply_to=asked)
     assert Registry(world.data_dir).champion_name() == versions[0]
 
