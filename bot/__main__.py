@@ -42,6 +42,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="Another file than
 @app.callback()
 def before_all(context: typer.Context, config: Config = None) -> None:
     """Accepts --config before the command as well as after it."""
+    os.umask(0o077)  # what is written, logs of children included, is for this user alone
     context.default_map = {command: {"config": config} for command in COMMANDS}
 
 

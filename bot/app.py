@@ -103,7 +103,8 @@ class Bot:
             schedule, handlers = self.operations.schedule, self.operations.handlers
             self.metrics = Metrics(self.operations.status_reader, self.operations.records, now=now)
 
-            fetcher = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})))
+            web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
+            fetcher = stack.enter_context(Fetcher(web, private=True))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
             photo_reader = PhotoReader(
                 fetcher,

@@ -88,6 +88,7 @@ def set_up(settings: LogSettings, *, secrets: Collection[str] = ()) -> LastLines
     root.setLevel(settings.level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings name whole addresses
     logging.getLogger("apscheduler.executors").setLevel(logging.ERROR)  # `bot.admin.schedule` logs those warnings
     return last_lines
 

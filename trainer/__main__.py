@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 from contextlib import closing
@@ -44,6 +45,7 @@ def console(*, stderr: bool = False) -> Console:
 @app.callback()
 def before_all(context: typer.Context, config: Config = None) -> None:
     """Accept --config before the command as well as after it."""
+    os.umask(0o077)  # what is written is for this user alone
     context.default_map = {command: {"config": config} for command in COMMANDS}
 
 

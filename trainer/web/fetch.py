@@ -82,6 +82,25 @@ def invalid_url(url: str, error: ValueError) -> FetchError:
     return FetchError(f"{safe_url(url)}: not a valid URL: {quoted(str(error))}")
 
 
+def without_address(error: FetchError, url: str) -> FetchError:
+    """The same error in words of ours, with nothing of the URL but its host, and nothing that a server said."""
+    try:
+        host = (urlsplit(url).hostname or "")[:100]
+    except ValueError:
+        host = ""
+    kind, _, _ = innermost(error).partition(":")
+    if error.too_large:
+        what = "too large"
+    elif error.status is not None:
+        what = f"HTTP {error.status}"
+    else:
+        what = "not fetched" if kind == FetchError.__name__ else kind
+    shown = "".join(char for char in host if char.isalnum() or char in ".-:") or "(not a URL)"
+    return FetchError(
+        f"{shown}: {what}", retry_after_s=error.retry_after_s, status=error.status, too_large=error.too_large
+    )
+
+
 class Fetcher:
     """Fetches URLs with GET; thread-safe. Use it as a context manager, or call `close`."""
 
@@ -89,10 +108,13 @@ class Fetcher:
         self,
         web: WebSettings,
         *,
+        private: bool = False,
         sleep: Callable[[float], object] = time.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """With `private`, neither errors nor log lines hold more of an address than its host."""
         self._web = web
+        self._private = private
         self._sleep = sleep
         self._now = now
         self._jitter = random.SystemRandom()
@@ -133,10 +155,11 @@ class Fetcher:
         while True:
             try:
                 return self._follow(url, max_bytes, allowed_hosts, deadline_s or self._web.total_timeout_s)
-            except FetchError as error:
+            except FetchError as full_error:
+                error = without_address(full_error, url) if self._private else full_error
                 asked_s = error.retry_after_s
                 if asked_s is None or asked_s > MAX_PAUSE_S or attempt >= self._web.max_attempts:
-                    raise
+                    raise error from (None if self._private else full_error.__cause__)
                 pause_s = max(asked_s, self._web.backoff_s * 2 ** (attempt - 1)) * self._jitter.uniform(1.0, 1.25)
                 logger.warning("retrying attempt=%d pause_s=%.1f error=%s", attempt, pause_s, error)
             self._sleep(pause_s)
