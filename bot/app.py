@@ -128,7 +128,7 @@ class Bot:
                 asker = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": 1})))
                 neighbours = Neighbours(asker, now=now)
             hosts = Hosts(self.client.home, frozenset(limits.blocked_domains), neighbours)
-            self.withdrawal = Withdrawal(self.client, self.store, max_age_s=max_age_s, now=now)
+            self.withdrawal = Withdrawal(self.client, self.store, texts, max_age_s=max_age_s, now=now)
             answerer = Answerer(
                 self.client,
                 self.store,

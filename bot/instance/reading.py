@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,11 +112,16 @@ class Reader:
         )
 
     def statuses(self, status_ids: Sequence[str]) -> list[Status]:
-        """Those of these statuses (at most 20) that exist and are visible to the bot, as they are now."""
-        ids = list(status_ids)
-        return self.calls.read(
-            "call", "several statuses", lambda api: api.statuses(ids), lambda found: [*map(parse.status, found)]
-        )
+        """Those of these statuses (at most 20) that exist, are visible to the bot and can be read, as they are now."""
+
+        def readable(found: Sequence[parse.Json]) -> list[Status]:
+            statuses = []
+            for item in found:
+                with suppress(KeyError, TypeError, ValueError, AttributeError):
+                    statuses.append(parse.status(item))
+            return statuses
+
+        return self.calls.read("call", "several statuses", lambda api: api.statuses(list(status_ids)), readable)
 
     def account(self, account_id: str) -> Account:
         """One account, as it is now."""

@@ -183,29 +183,38 @@ class Answerer:
         for each in reversed(thread.ancestors):
             if each.account.id != me.id:
                 continue
+            if self._take_back(each, thread, author_id=status.account.id):
+                return _refused("asked us to delete what is about a photo")
             answered = self.store.inbox.by_reply(each.id)  # None if pruned, or if the database was lost
             if status.account.id == (answered.account_id if answered else authors.get(each.in_reply_to_id or "")):
                 self.client.poster.delete(each.id)
                 if answered:
                     self.store.inbox.finish(answered.notification_id, _refused("answer deleted when asked to"))
                 return _refused("asked us to delete an answer")
-            if self._take_back(each, thread, author_id=status.account.id):
-                return _refused("asked us to delete what is about a photo")
         return _refused("asked us to delete, but there is no answer above")
 
     def _take_back(self, ours: Status, thread: Thread, *, author_id: str) -> bool:
-        """Deletes an answer, and all others about the same photo, if that is this author's; returns whether it is."""
+        """Deletes all answers about a photo, if one given to others is `ours` and the photo this author's.
+
+        Returns:
+            Whether it did; the author's consent is gone too.
+        """
         shown = self.store.shown.by_reply(ours.id)
-        if shown is not None and shown.author_id == author_id:
-            answers = self.store.shown.of_photo(shown.photo_id)
-            # The one in this thread goes last: it shows a further try what to delete.
-            answers.sort(key=lambda answer: answer.reply_id == ours.id)
-            self.withdrawal.take_back(answers, reason="the photo's author asked to delete it")
+        if shown is None:  # its record is lost, or from before photos were recorded
+            photo = None if self.consent.is_request(ours) else etiquette.shown_by(ours, thread)
+            question = etiquette.above(ours, thread)
+            if photo is None or question is None or not photo.account.id == author_id != question.account.id:
+                return False
+            self.store.consents.withdraw(author_id, photo_id=photo.id)
+            self.client.poster.delete(ours.id)
             return True
-        photo = None if shown is not None or self.consent.is_request(ours) else etiquette.shown_by(ours, thread)
-        if photo is None or photo.account.id != author_id:
+        answers = self.store.shown.of_photo(shown.photo_id)
+        if shown.author_id != author_id or all(answer.asker_id == author_id for answer in answers):
             return False
-        self.client.poster.delete(ours.id)  # its record is lost, or from before photos were recorded
+        self.store.consents.withdraw(author_id, photo_id=shown.photo_id)
+        # The one in this thread goes last: it shows a further try what to delete.
+        answers.sort(key=lambda answer: answer.reply_id == ours.id)
+        self.withdrawal.take_back(answers, reason="the photo's author asked to delete it")
         return True
 
     def _answer_question(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome:

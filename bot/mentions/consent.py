@@ -45,20 +45,29 @@ class ConsentKeeper:
         if question is None or photo is None or photo.account.id != status.account.id or not self.is_request(request):
             return None
         self.store.consents.add(
-            photo_id=photo.id, asker_id=question.account.id, author_id=status.account.id, yes_id=status.id
+            photo_id=photo.id,
+            asker_id=question.account.id,
+            author_id=status.account.id,
+            yes_id=status.id,
+            media_ids=etiquette.media_ids(photo),
         )
         logger.info("consent photo=%s asker=%s yes=%s", photo.id, question.account.id, status.id)
         return photo
 
     def find(self, photo: Status, *, asker_id: str, me: Account) -> Subject:
-        """Whether the bot may classify somebody else's photo for this asker, has to ask, or has asked before."""
+        """Whether the bot may classify somebody else's photo for this asker, has to ask, or has asked before.
+
+        Consent is for the photos that were in the status then.
+        """
+        given = self.store.consents.find(photo_id=photo.id, asker_id=asker_id)
+        is_for_these = given is not None and etiquette.media_ids(photo) <= given.media_ids
         return etiquette.consent(
             photo,
             self.client.reader.thread(photo.id),
             me=me,
             agrees=self.agrees,
             is_request=self.is_request,
-            yes_id=self.store.consents.find(photo_id=photo.id, asker_id=asker_id),
+            yes_id=given.yes_id if given and is_for_these else None,
         )
 
     def agrees(self, text: str) -> bool:

@@ -77,6 +77,11 @@ def n_own_answers(thread: Thread, *, me: Account) -> int:
     return sum(each.account.id == me.id for each in thread.ancestors)
 
 
+def media_ids(status: Status) -> frozenset[str]:
+    """The ids of a status' attachments."""
+    return frozenset(attachment.id for attachment in status.attachments)
+
+
 def above(status: Status, thread: Thread) -> Status | None:
     """The status that another one replies to, if it is among its ancestors."""
     return next((each for each in thread.ancestors if each.id == status.in_reply_to_id), None)

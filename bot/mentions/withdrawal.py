@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from bot.entities import Status
 from bot.errors import NoSuchPage, NotFound, Refused, Transient
 from bot.instance.client import Client
+from bot.mentions import etiquette
+from bot.reply.texts import Texts
 from bot.storage.inbox import Outcome
 from bot.storage.shown import Shown
 from bot.storage.store import Store
@@ -40,9 +42,12 @@ class Withdrawal:
         now: seconds since the epoch.
     """
 
-    def __init__(self, client: Client, store: Store, *, max_age_s: float, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, client: Client, store: Store, texts: Texts, *, max_age_s: float, now: Callable[[], float] = time.time
+    ) -> None:
         self._client = client
         self._store = store
+        self._texts = texts
         self._max_age_s = max_age_s
         self._now = now
         self._n_looks = 0
@@ -84,7 +89,7 @@ class Withdrawal:
         return len(answers)
 
     def look(self) -> int:
-        """Takes back answers whose photo's author has opted out, or whose photo is gone; returns how many.
+        """Takes back answers whose photo's author has opted out, or whose photo or consent is gone; returns how many.
 
         Raises:
             InstanceError: a call failed; the next look goes on.
@@ -92,17 +97,31 @@ class Withdrawal:
         n_taken = self.take_back(self._store.shown.of_opted_out(), reason=OPTED_OUT)
         is_full, self._n_looks = self._n_looks % FULL_EVERY == 0, self._n_looks + 1
         since = 0.0 if is_full else self._now() - self._max_age_s
-        by_photo: dict[str, list[Shown]] = defaultdict(list)
+        by_status: dict[str, list[Shown]] = defaultdict(list)
         for answer in self._store.shown.newest(MAX_ALL if is_full else MAX_RECENT, since=since):
-            by_photo[answer.photo_id].append(answer)
-        for photo_id, status in self._current(list(by_photo)):
-            held = {attachment.id for attachment in status.attachments} if status else set()
-            gone = [answer for answer in by_photo[photo_id] if not answer.media_ids <= held]
-            reason = "the photo was deleted" if status is None else "the photo was edited out"
-            n_taken += self.take_back(gone, reason=reason)
+            for status_id in (answer.photo_id, answer.yes_id):
+                if status_id is not None:
+                    by_status[status_id].append(answer)
+        taken: set[str] = set()
+        for status_id, status in self._current(list(by_status)):
+            for answer in by_status[status_id]:
+                reason = self._reason(answer, status_id, status)
+                if reason and answer.reply_id not in taken:
+                    n_taken += self.take_back([answer], reason=reason)
+                    taken.add(answer.reply_id)
         if self._follow_moves():
             n_taken += self.take_back(self._store.shown.of_opted_out(), reason=OPTED_OUT)
         return n_taken
+
+    def _reason(self, answer: Shown, status_id: str, status: Status | None) -> str:
+        """Why an answer is taken back, from the status with its photos or with the consent as it is now; "" if not."""
+        if status_id == answer.yes_id:
+            return "" if status and self._texts.request(status.text) == "agree" else "the consent was taken back"
+        if status is None:
+            return "the photo was deleted"
+        if etiquette.wants_no_bots(status.account):
+            return OPTED_OUT
+        return "" if answer.media_ids <= etiquette.media_ids(status) else "the photo was edited out"
 
     def _run(self) -> None:
         while not self._stopping:
@@ -136,9 +155,10 @@ class Withdrawal:
             yield status_id, self._client.reader.status(status_id)
         except NotFound:
             yield status_id, None
-        except NoSuchPage as error:
+        except Transient as error:  # else one status that cannot be read would stop all
             if error.outage:
                 raise Transient(str(error), outage=True) from error
+            logger.debug("unclear whether gone status=%s error=%s", status_id, error)
 
     def _follow_moves(self) -> bool:
         """Opts out the accounts that a few of the opted-out ones have moved to; whether there are any.

@@ -108,6 +108,7 @@ MIGRATIONS = (
         asker_id TEXT NOT NULL,
         author_id TEXT NOT NULL,
         yes_id TEXT NOT NULL,            -- the status in which the author agreed
+        media TEXT NOT NULL,             -- ids of the photos at that time, separated by spaces
         agreed_at REAL NOT NULL,
         PRIMARY KEY (photo_id, asker_id)
     ) STRICT, WITHOUT ROWID;

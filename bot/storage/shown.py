@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from bot.storage.database import Database
 
 _ANSWERS = (
-    "SELECT shown.notification_id, inbox.reply_id, shown.photo_id, shown.author_id, shown.media FROM shown"
-    " JOIN inbox USING (notification_id) WHERE inbox.state = 'answered' AND inbox.reply_id IS NOT NULL AND "
+    "SELECT notification_id, reply_id, account_id, shown.photo_id, shown.author_id, shown.media, yes_id FROM shown"
+    " JOIN inbox USING (notification_id)"
+    " LEFT JOIN consents ON consents.photo_id = shown.photo_id AND consents.asker_id = inbox.account_id"
+    " WHERE inbox.state = 'answered' AND inbox.reply_id IS NOT NULL AND "
 )
 
 
@@ -20,16 +22,20 @@ class Shown:
 
     Attributes:
         reply_id: the answer.
+        asker_id: to whom it was given.
         photo_id: the status with the photos.
         author_id: the account that posted them.
         media_ids: of the photos.
+        yes_id: the status in which the author agreed that this asker gets it; None if it needs no consent.
     """
 
     notification_id: str
     reply_id: str
+    asker_id: str
     photo_id: str
     author_id: str
     media_ids: frozenset[str]
+    yes_id: str | None
 
 
 @dataclass(eq=False)
@@ -77,4 +83,5 @@ class ShownPhotos:
 
 
 def _shown(row: sqlite3.Row) -> Shown:
-    return Shown(row[0], row[1], row[2], row[3], frozenset(row[4].split(" ")))
+    notification_id, reply_id, asker_id, photo_id, author_id, media, yes_id = row
+    return Shown(notification_id, reply_id, asker_id, photo_id, author_id, frozenset(media.split(" ")), yes_id)

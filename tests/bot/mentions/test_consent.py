@@ -71,7 +71,7 @@ def test_consent_is_for_the_asker_and_the_photo_alone_and_its_time_is_kept(
         assert refusal(bot, ask(world, above, dave)) == ASKED_BEFORE
         assert "somebody else's" in world.answer(ask(world, other)).text
         with sqlite3.connect(world.data_dir / "bot.sqlite3") as db:
-            ((photo_id, asker_id, author_id, _, at),) = db.execute("SELECT * FROM consents").fetchall()
+            ((photo_id, asker_id, author_id, _, _, at),) = db.execute("SELECT * FROM consents").fetchall()
         assert (photo_id, asker_id, author_id) == (str(above.id), str(world.alice.id), str(carol.id))
         assert at > above.created_at.timestamp()
         bot.store.consents.prune(before=at + 1)
@@ -88,6 +88,14 @@ def test_a_yes_that_is_gone_counts_no_more(world: World, carol: Account, above: 
             world.instance.delete(yes)
         else:
             world.instance.edit(yes, "@dokocos no")
+        assert refusal(bot, ask(world, above)) == ASKED_BEFORE
+
+
+def test_consent_is_not_for_photos_that_came_later(world: World, carol: Account, above: Status) -> None:
+    with world.bot() as bot:
+        agree(world, world.answer(ask(world, above)), carol)
+        above.media.append(world.photo("japan", of=carol))
+        world.instance.edit(above, "one more")
         assert refusal(bot, ask(world, above)) == ASKED_BEFORE
 
 
@@ -112,15 +120,19 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_looks_often")
 @pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("how", ["delete", "stop", "post deleted", "photo edited out", "photo exchanged"])
+@pytest.mark.parametrize(
+    "how", ["delete", "delete below her own", "stop", "post deleted", "photo edited out", "photo exchanged", "#nobot"]
+)
 def test_who_is_shown_can_take_every_answer_about_a_photo_away(
     world: World, carol: Account, above: Status, how: str, streaming: bool
 ) -> None:
     with world.bot(mastodon={"streaming": streaming}) as bot:
         answers = two_answers(world, bot, carol, above)
         own = world.answer(world.ask(by=carol))
-        if how == "delete":
-            world.ask("@dokocos delete", label=None, by=carol, in_reply_to=answers[1])
+        if how.startswith("delete"):
+            world.ask("@dokocos delete", label=None, by=carol, in_reply_to=answers[how == "delete"])
+        elif how == "#nobot":
+            carol.note = "#nobot"
         elif how == "stop":
             world.ask("@dokocos stop", label=None, by=carol)
         elif how == "post deleted":
@@ -132,6 +144,28 @@ def test_who_is_shown_can_take_every_answer_about_a_photo_away(
         assert held(world, [own]) == [own]
         until(lambda: "answered" not in {entry.state for entry in bot.store.inbox.entries() if entry.reply_id in
                                          {str(each.id) for each in answers}})  # fmt: skip
+
+
+@pytest.mark.usefixtures("_looks_often")
+@pytest.mark.parametrize("how", ["deleted", "edited"])
+def test_an_answer_goes_with_the_yes_that_it_needed(world: World, carol: Account, above: Status, how: str) -> None:
+    with world.bot() as bot:
+        _, answer = two_answers(world, bot, carol, above)
+        yes = next(each for each in world.instance.statuses_of(carol) if "yes" in each.text)
+        if how == "deleted":
+            world.instance.delete(yes)
+        else:
+            world.instance.edit(yes, "@dokocos no")
+        until(lambda: not held(world, [answer]))
+
+
+@pytest.mark.usefixtures("_looks_often")
+def test_delete_takes_the_consent_back_too(world: World, carol: Account, above: Status) -> None:
+    with world.bot() as bot:
+        _, answer = two_answers(world, bot, carol, above)
+        world.ask("@dokocos delete", label=None, by=carol, in_reply_to=answer)
+        until(lambda: not held(world, [answer]))
+        assert refusal(bot, ask(world, above)) == ASKED_BEFORE
 
 
 @pytest.mark.usefixtures("_looks_often")
