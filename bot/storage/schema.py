@@ -226,15 +226,15 @@ def _replace_damaged(path: Path, cause: sqlite3.DatabaseError) -> sqlite3.Connec
     logger.error("database damaged file=%s error=%s renamed_to=%s; the last days are read again", path, cause, aside)
     connection = _connect(path)
     opt_outs = _salvage_opt_outs(aside)
-    connection.executemany("INSERT OR IGNORE INTO opt_outs (account_id, since) VALUES (?, ?)", opt_outs)
+    connection.executemany("INSERT OR IGNORE INTO opt_outs VALUES (?, ?, ?)", opt_outs)
     logger.warning("opt-outs saved from the damaged database n=%d", len(opt_outs))
     return connection
 
 
-def _salvage_opt_outs(path: Path) -> list[tuple[str, float]]:
-    """Reads as many opt-outs as possible from a damaged file."""
-    rows: list[tuple[str, float]] = []
+def _salvage_opt_outs(path: Path) -> list[tuple[str, float, str | None]]:
+    """Reads as many opt-outs as possible from a damaged file, of any format."""
+    rows: list[tuple[str, float, str | None]] = []
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as damaged:
-        for account_id, since in damaged.execute("SELECT account_id, since FROM opt_outs"):
-            rows.append((str(account_id), float(since)))
+        for account_id, since, *moved_to in damaged.execute("SELECT * FROM opt_outs"):
+            rows.append((str(account_id), float(since), moved_to[0] if moved_to else None))
     return rows

@@ -295,6 +295,8 @@ def test_a_damaged_file_is_renamed_and_its_readable_opt_outs_are_kept(tmp_path: 
     path = tmp_path / "bot.sqlite3"
     store = Store(path)
     store.opt_outs.add("77")
+    assert store.opt_outs.moved("77", to="78")
+    store.opt_outs.remove("78")  # it said "start"
     for number in range(500):
         store.inbox.put(mention(number), look_first=False)
     store.close()
@@ -311,6 +313,7 @@ def test_a_damaged_file_is_renamed_and_its_readable_opt_outs_are_kept(tmp_path: 
     assert store.inbox.counts() == {}
     assert store.inbox.put(mention(1), look_first=True)
     assert ("77" in store.opt_outs) == (damage == "middle")
+    assert not store.opt_outs.moved("77", to="78")  # for the second time
     store.close()
     assert [file.name.split("-")[0] for file in tmp_path.glob("*.damaged-*")] == ["bot.sqlite3.damaged"]
 
