@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from bot.entities import Account, Status, Thread
+from bot.errors import NotFound
 from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.etiquette import Subject
@@ -57,18 +58,20 @@ class ConsentKeeper:
     def find(self, photo: Status, *, asker_id: str, me: Account) -> Subject:
         """Whether the bot may classify somebody else's photo for this asker, has to ask, or has asked before.
 
-        Consent is for the photos that were in the status then.
+        Consent is for the photos that were in the status then, and as long as the author's "yes" stands.
         """
         given = self.store.consents.find(photo_id=photo.id, asker_id=asker_id)
-        is_for_these = given is not None and etiquette.media_ids(photo) <= given.media_ids
-        return etiquette.consent(
-            photo,
-            self.client.reader.thread(photo.id),
-            me=me,
-            agrees=self.agrees,
-            is_request=self.is_request,
-            yes_id=given.yes_id if given and is_for_these else None,
-        )
+        if given and etiquette.media_ids(photo) <= given.media_ids and self._stands(given.yes_id, photo.account.id):
+            return Subject("classify", photo)
+        return etiquette.consent(photo, self.client.reader.thread(photo.id), me=me, is_request=self.is_request)
+
+    def _stands(self, yes_id: str, author_id: str) -> bool:
+        """Whether the author still says yes in that status."""
+        try:
+            yes = self.client.reader.status(yes_id)
+        except NotFound:
+            return False
+        return yes.account.id == author_id and self.agrees(yes.text)
 
     def agrees(self, text: str) -> bool:
         """Whether a text says yes and nothing else."""

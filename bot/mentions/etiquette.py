@@ -149,27 +149,13 @@ def _quoted(photo: Status, *, asker: Account, me: Account) -> Subject:
     return Subject("ask", photo)
 
 
-def consent(
-    photo: Status,
-    below: Thread,
-    *,
-    me: Account,
-    agrees: Callable[[str], bool],
-    is_request: Callable[[Status], bool],
-    yes_id: str | None,
-) -> Subject:
-    """Whether the bot may classify somebody else's photo.
+def consent(photo: Status, below: Thread, *, me: Account, is_request: Callable[[Status], bool]) -> Subject:
+    """What to do about somebody else's photo that nobody has agreed to: ask, unless that was done.
 
     Args:
         below: the thread of the photo's status.
-        agrees: whether a status' text says yes.
         is_request: whether a status of the bot asked for consent.
-        yes_id: the status in which the author agreed, for this asker and this photo; it must still say so.
     """
-    if any(
-        each.id == yes_id and each.account.id == photo.account.id and agrees(each.text) for each in below.descendants
-    ):
-        return Subject("classify", photo)
     if any(each.account.id == me.id and is_request(each) for each in below.descendants):
         return Subject("refuse", reason="the photo's author was asked before")
     return Subject("ask", photo)

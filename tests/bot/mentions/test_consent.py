@@ -147,6 +147,21 @@ def test_who_is_shown_can_take_every_answer_about_a_photo_away(
 
 
 @pytest.mark.usefixtures("_looks_often")
+@pytest.mark.parametrize("how", ["delete", "stop", "post deleted"])
+def test_answers_about_a_quoted_photo_are_taken_away_too(world: World, carol: Account, above: Status, how: str) -> None:
+    with world.bot() as bot:
+        answers = [agree(world, world.answer(world.ask(label=None, quoting=above)), carol)]
+        answers.append(world.answer(world.ask(label=None, quoting=above)))
+        assert "Brazil gallery" in answers[1].text
+        settle(bot)
+        if how == "post deleted":
+            world.instance.delete(above)
+        else:
+            world.ask(f"@dokocos {how}", label=None, by=carol, in_reply_to=answers[1])
+        until(lambda: not held(world, answers))
+
+
+@pytest.mark.usefixtures("_looks_often")
 @pytest.mark.parametrize("how", ["deleted", "edited"])
 def test_an_answer_goes_with_the_yes_that_it_needed(world: World, carol: Account, above: Status, how: str) -> None:
     with world.bot() as bot:
