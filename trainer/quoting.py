@@ -9,7 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import regex
+
 MAX_QUOTED = 200
+MAX_MARKS = 8  # combining marks on one letter; Tibetan, Thai and Vietnamese need up to five
+_FLAG = "\U0001f3f4[\U000e0020-\U000e007f]{1,8}"  # e.g. of Scotland
+_INVISIBLE = regex.compile(rf"({_FLAG})|[[\p{{Cf}}\p{{Cs}}\u034f\u115f\u1160\u3164\uffa0]--[\u200c\u200d]]", regex.V1)
+_MARKS = regex.compile(rf"(\p{{M}}{{{MAX_MARKS}}})\p{{M}}+")
 # Their look-alikes in a quoted text, so that it cannot end its own quotation.
 _QUOTES = str.maketrans("“”", "''")
 
@@ -23,6 +29,14 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def visible(text: str) -> str:
+    """The text without characters that cannot be seen, e.g. direction marks, and with few marks on each letter.
+
+    Joiners stay, as emoji, Persian and Indic scripts need them; so do the tags of flags. White space stays.
+    """
+    return _MARKS.sub(r"\1", _INVISIBLE.sub(r"\1", text))
 
 
 def escaped_lines(lines: Iterable[str]) -> str:

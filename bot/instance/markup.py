@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from trainer.quoting import visible
+
 # @user or @user@host in a status' text that is not a link. Names and hosts end where letters of another script begin:
 # Japanese is written without a space after them.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_/])@[A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -35,11 +37,11 @@ class _Text(HTMLParser):
 
 
 def plain_text(html: str) -> str:
-    """The text of HTML, one line for each paragraph or break, without links that are mentions."""
+    """The text of HTML as it is seen, one line for each paragraph or break, without links that are mentions."""
     parser = _Text()
     parser.feed(html)
     parser.close()
-    return "".join(parser.parts).strip()
+    return visible("".join(parser.parts)).strip()
 
 
 def without_mentions(text: str) -> str:

@@ -6,14 +6,20 @@ required.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from bot.entities import VISIBILITIES, Account, Attachment, Mention, Status, Thread, Visibility
 from bot.instance.markup import plain_text, without_mentions
+from trainer.quoting import visible
 
 Json = Mapping[str, Any]
+
+# Names may have letters of any script on some servers; a host may have a port.
+_ACCT = re.compile(r"[\w.-]+(@[\w.-]+(:\d{1,5})?)?")
+MAX_ACCT = 320
 
 
 def mention(raw: Json) -> Mention | None:
@@ -52,16 +58,29 @@ def status(raw: Json) -> Status:
 
 
 def account(raw: Json) -> Account:
-    """Parses an account; display name, note and fields become one plain text."""
+    """Parses an account; display name, note and fields become one plain text.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has no id, or no name that can be mentioned.
+    """
     fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
+    note = _text(raw.get("note"))
     return Account(
         id=str(raw["id"]),
-        acct=str(raw.get("acct") or raw["username"]),
+        acct=_acct(raw),
         bot=bool(raw.get("bot")),
         created_at=_optional_time(raw.get("created_at")),
-        profile="\n".join([_text(raw.get("display_name")), plain_text("\n".join([_text(raw.get("note")), *fields]))]),
+        profile="\n".join([visible(_text(raw.get("display_name"))), plain_text("\n".join([note, *fields]))]),
         moved_to=_moved_to(raw.get("moved")),
     )
+
+
+def _acct(raw: Json) -> str:
+    """user, or user@host. Raises ValueError for what an answer could not name without naming others, or nobody."""
+    acct = str(raw.get("acct") or raw["username"])
+    if len(acct) > MAX_ACCT or not _ACCT.fullmatch(acct):
+        raise ValueError(f"no name of an account: {acct[:MAX_ACCT]!r}")
+    return acct
 
 
 def attachment(raw: Json) -> Attachment:
@@ -77,11 +96,18 @@ def attachment(raw: Json) -> Attachment:
 
 
 def thread(raw: Json) -> Thread:
-    """Parses a status' context, without statuses whose author is gone."""
+    """Parses a status' context, without statuses whose author is gone, or has no name that can be mentioned."""
     return Thread(
-        ancestors=tuple(status(item) for item in raw.get("ancestors") or () if item.get("account")),
-        descendants=tuple(status(item) for item in raw.get("descendants") or () if item.get("account")),
+        ancestors=tuple(status(item) for item in raw.get("ancestors") or () if _has_author(item)),
+        descendants=tuple(status(item) for item in raw.get("descendants") or () if _has_author(item)),
     )
+
+
+def _has_author(raw: Json) -> bool:
+    try:
+        return bool(raw.get("account") and _acct(raw["account"]))
+    except ValueError:
+        return False
 
 
 def _text(value: object) -> str:

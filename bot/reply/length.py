@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import regex
 
+BYTES_PER_CHARACTER = 16  # on average; a flag has 8, a family of emoji 25
 _URL = re.compile(r"https?://\S+")
 _REMOTE_MENTION = re.compile(r"(@\w+)@[\w.-]+\w")
 _CLUSTER = regex.compile(r"\X")
@@ -27,12 +28,16 @@ def length(text: str, *, characters_per_url: int = 23, strictly: bool = False) -
 
 
 def cut(text: str, limit: int, *, strictly: bool = False) -> str:
-    """The text if it fits, else its beginning with an ellipsis; never cuts a cluster."""
+    """The text if it fits, else its beginning with an ellipsis; never cuts a cluster.
+
+    It has `BYTES_PER_CHARACTER * limit` bytes at most: one cluster alone may have any number of them.
+    """
     # Reads no further than needed: `\X` counts all flags before each flag again.
-    used = at = end = 0  # end: of what leaves room for the ellipsis
+    used = at = end = n_bytes = 0  # end: of what leaves room for the ellipsis
     for cluster in clusters(text):
         used += len(cluster) if strictly else 1
-        if used > limit:
+        n_bytes += len(cluster.encode(errors="surrogatepass"))
+        if used > limit or n_bytes > BYTES_PER_CHARACTER * limit:
             return text[:end] + "…"[:limit]
         at += len(cluster)
         end = at if used < limit else end

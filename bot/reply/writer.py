@@ -15,6 +15,7 @@ from bot.config import LabelText
 from bot.entities import VISIBILITIES, Finding, Prediction, Reply, Status, Unseen, Visibility
 from bot.reply.length import cut, length
 from bot.reply.texts import Texts
+from trainer.quoting import visible
 
 BAR_LENGTH = 10
 MAX_BARS = 4
@@ -195,8 +196,8 @@ def percent(score: float) -> int:
 
 
 def harmless(words: str) -> str:
-    """Makes others' text one line that cannot mention, tag or link."""
-    visible = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in words)
+    """Makes others' text one line that cannot mention, tag, link or turn the direction of what follows."""
+    shown = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp") else letter for letter in visible(words))
     for mark, look_alike in _HARMLESS.items():
-        visible = visible.replace(mark, look_alike)
-    return " ".join(visible.split())
+        shown = shown.replace(mark, look_alike)
+    return " ".join(shown.split())

@@ -61,6 +61,7 @@ def test_no_answer_raises_anything_but_our_own_error(
             continue
         assert said.isprintable()
         assert "s3cret" not in said
+    client.calls.api().session.close()
 
 
 @given(st.dictionaries(st.sampled_from(HEADERS), any_value), st.sampled_from([200, 429]))

@@ -57,3 +57,31 @@ def test_an_unknown_visibility_is_answered_narrowly_and_is_no_command(visibility
 def test_an_optional_time_that_cannot_be_read_counts_as_missing(value: object) -> None:
     account = {"id": 1, "username": "alice", "created_at": value}
     assert parse.status(STATUS | {"account": account}).account.created_at is None
+
+
+@pytest.mark.parametrize("acct", ["alice", "Alice_1", "a.b-c@x.example", "rin@例え.jp", "りん@x.example:3000"])
+def test_a_name_that_mentions_one_account_is_taken(acct: str) -> None:
+    assert parse.account({"id": 1, "acct": acct}).acct == acct
+
+
+@pytest.mark.parametrize(
+    "acct",
+    [
+        "bob @alice", "bob@x.example @alice", "bob@alice@x.example", "@bob", "bob\n", "bob@", "a b", "bob\u3000@alice",
+        "bob\u202e", "bob\u200b", "\ud800", "bob/x", "#tag", "https://x.example", "b" * 400, "bob\x00", "bob:80",
+        "bob@x.example:123456", "e\u0301" * 10, ["bob"], {"a": 1},
+    ],
+)  # fmt: skip
+def test_a_name_that_would_mention_others_or_nobody_is_refused(acct: object) -> None:
+    odd = STATUS | {"account": {"id": 2, "acct": acct}}
+    with pytest.raises(ValueError, match="no name of an account"):
+        parse.status(odd)
+    thread = parse.thread({"ancestors": [odd, STATUS], "descendants": [odd]})
+    assert [len(thread.ancestors), len(thread.descendants)] == [1, 0]
+
+
+def test_words_are_read_as_they_are_seen() -> None:
+    account = {"id": 1, "acct": "alice", "display_name": "#no\u200bbot", "note": "<p>#\u2060nobot\u202e</p>"}
+    status = parse.status(STATUS | {"content": "<p>st\u200bop\u202e</p>", "account": account})
+    assert status.text == "stop"
+    assert status.account.profile == "#nobot\n#nobot"

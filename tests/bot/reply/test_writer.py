@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot.config import BotSettings, LabelText
 from bot.entities import VISIBILITIES, Account, Finding, Prediction, Status, Unseen
-from bot.reply.length import clusters, cut, length
+from bot.reply.length import BYTES_PER_CHARACTER, clusters, cut, length
 from bot.reply.texts import load_texts
 from bot.reply.writer import Writer, harmless, narrower
 
@@ -204,3 +204,39 @@ def test_a_long_text_is_cut_without_being_read_to_its_end() -> None:
 def test_labels_in_config_cannot_mention_anybody() -> None:
     writer = Writer(TEXTS, {"japan": LabelText(en="@admin #tag https://x.example")}, widest="public")
     assert PINGS.findall(writer.answer([prediction(("japan", 1.0))], to=status()).text) == ["@a"]
+
+
+SCOTLAND = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("a\u202eb\u2066c\u200bd\ufeff\u200e\u061c", "abcd"),
+        ("\ud800x\udfff", "x"),
+        ("\u115f\u3164\uffa0\u034fx", "x"),
+        ("\U000e0041x\U000e0020", "x"),
+        ("👩\u200d👩\u200d👧 می\u200cخواهم क्\u200dष ❤\ufe0f", "👩\u200d👩\u200d👧 می\u200cخواهم क्\u200dष ❤\ufe0f"),
+        (SCOTLAND, SCOTLAND),
+        ("ที่ ệ བྷྲཱུྃ", "ที่ ệ བྷྲཱུྃ"),
+        ("e" + "\u0301" * 100_000, "e" + "\u0301" * 8),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_seen_in_others_texts_is_left_out(words: str, shown: str) -> None:
+    assert harmless(words) == shown
+
+
+@given(st.text(st.characters()))
+def test_no_text_of_others_turns_the_direction_or_breaks_the_request(words: str) -> None:
+    shown = harmless(words)
+    shown.encode()  # no lone surrogate
+    assert not set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u200b\ufeff") & set(shown)
+
+
+@pytest.mark.parametrize("cluster", ["e" + "\u0301" * 100_000, "👩" + "\u200d👩" * 50_000, "\u1100" * 100_000])
+def test_one_letter_of_any_length_is_cut_by_its_bytes(cluster: str) -> None:
+    assert length(cluster) == 1
+    assert len(cut(f"ab{cluster}cd", 40).encode()) <= 40 * BYTES_PER_CHARACTER
+    assert cut(f"ab{cluster}cd", 40) == "ab…"
+    warning = WRITER.answer([prediction(("a", 0.9), ("b", 0.1))], to=status(spoiler_text=cluster)).spoiler_text
+    assert len(warning.encode()) <= 250 * BYTES_PER_CHARACTER
