@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +40,27 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file for reading. Raises OSError, also for a link, a pipe or a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its other end
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, *, max_bytes: int) -> bytes:
+    """Read a regular file of at most `max_bytes`. Raises OSError, also for a larger one, or a link."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, more than {max_bytes:,}")
+        data = file.read(size)
+        if len(data) != size or file.read(1):
+            raise OSError(errno.EIO, "it changes while it is read")
+        return data
 
 
 def rewrite_lines(path: Path, change: Callable[[str], str]) -> None:

@@ -7,14 +7,16 @@ serving needs no Keras for it, and the file is plain arrays: it outlives any ver
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.arrays import read_arrays
 from trainer.errors import ModelError
-from trainer.files import write_file
+from trainer.files import read_file, write_file
 from trainer.head.calibration import Calibration
 
 Floats = npt.NDArray[np.float32]
@@ -22,6 +24,7 @@ Indexes = npt.NDArray[np.int64]
 Layer = tuple[Floats, Floats]  # kernel (n_in, n_out) and bias (n_out,)
 
 FILE_NAME = "head.npz"
+MAX_BYTES = 256 * 1024 * 1024  # a hidden layer of 1024 units on all of VGG16 takes 18 MB
 CHUNK = 4096  # rows looked at at a time; bounds the memory
 
 
@@ -120,18 +123,48 @@ class Head:
         """
         file = folder / FILE_NAME
         try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                n_layers = sum(name.startswith("kernel_") for name in arrays.files)
-                return cls(
-                    labels=tuple(str(label) for label in arrays["labels"]),
-                    mean=arrays["mean"],
-                    scale=arrays["scale"],
-                    layers=tuple((arrays[f"kernel_{n}"], arrays[f"bias_{n}"]) for n in range(n_layers)),
-                    temperature=float(arrays["temperature"]),
-                    doubt=float(arrays["doubt"]) if "doubt" in arrays else 0.0,  # heads were written without, once
-                )
-        except Exception as error:  # zipfile and NumPy raise whatever they like about a damaged file
+            data = read_file(file, max_bytes=MAX_BYTES)
+        except OSError as error:
             raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train again") from error
+        return cls.parse(data, file)
+
+    @classmethod
+    def parse(cls, data: bytes, file: Path) -> Head:
+        """A head from the content of head.npz.
+
+        Args:
+            file: where it was read, for messages.
+
+        Raises:
+            ModelError: it is damaged, or no head that can compute scores.
+        """
+        try:
+            arrays = read_arrays(data, max_bytes=MAX_BYTES)
+            n_layers = sum(name.startswith("kernel_") for name in arrays)
+            head = cls(
+                labels=tuple(str(label) for label in arrays["labels"]),
+                mean=arrays["mean"],
+                scale=arrays["scale"],
+                layers=tuple((arrays[f"kernel_{n}"], arrays[f"bias_{n}"]) for n in range(n_layers)),
+                temperature=float(arrays["temperature"]),
+                doubt=float(arrays["doubt"]) if "doubt" in arrays else 0.0,  # heads were written without, once
+            )
+            head._check()
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ModelError(f"{file}: cannot be read as a head ({error}); roll back, or train again") from error
+        return head
+
+    def _check(self) -> None:
+        """Raise ValueError if the parts do not fit together, or cannot give scores of 0..1."""
+        shapes = [(kernel.shape, bias.shape) for kernel, bias in self.layers]
+        widths = [self.n_features, *(kernel.shape[1] for kernel, _ in self.layers)]
+        fitting = [((n_in, n_out), (n_out,)) for n_in, n_out in pairwise(widths)]
+        if self.mean.ndim != 1 or self.scale.shape != self.mean.shape or shapes != fitting:
+            raise ValueError(f"mean {self.mean.shape}, scale {self.scale.shape} and layers {shapes} do not fit")
+        if not 1 <= len(self.layers) <= 2 or len(set(self.labels)) != widths[-1]:
+            raise ValueError(f"{len(self.layers)} layers, {len(set(self.labels))} labels for {widths[-1]} scores")
+        if not (self.temperature > 0 and 0 <= self.doubt <= 1 and (self.scale > 0).all()):
+            raise ValueError("temperature, doubt or scale are out of range")
 
     def standardise(self, features: Floats) -> Floats:
         """(n, d) -> (n, d): each feature with mean 0 and deviation 1 on the training photos."""

@@ -12,7 +12,6 @@ Source of the rank: Vovk et al., "Algorithmic Learning in a Random World" (2005)
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from trainer.arrays import read_arrays
 from trainer.errors import ModelError
-from trainer.files import write_file
+from trainer.files import read_file, write_file
 from trainer.head.head import Floats
 from trainer.vgg16.backbone import feature_columns
 
@@ -30,6 +30,7 @@ FILE_NAME = "novelty.npz"
 N_NEAREST = 2
 REFUSED = 0.05  # expected share of unseen photos of the same kind; of the validation photos, at most this share
 MAX_REFERENCES = 20_000  # 20 MB with 512 features each; more photos are sampled evenly
+MAX_BYTES = 256 * 1024 * 1024  # of the arrays; more than `MAX_REFERENCES` rows of all layers take
 CHUNK = 256  # rows compared at a time, to limit memory
 
 
@@ -96,13 +97,32 @@ class Novelty:
             ModelError: it cannot be read.
         """
         file = folder / FILE_NAME
-        if not file.exists():
-            return None
         try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                first, last = (int(column) for column in arrays["columns"])
-                return cls(arrays["references"].astype(np.float32), (first, last), float(arrays["limit"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            data = read_file(file, max_bytes=MAX_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ModelError(f"{file}: cannot be read ({error}); roll back, or train again") from error
+        return cls.parse(data, file)
+
+    @classmethod
+    def parse(cls, data: bytes, file: Path) -> Self:
+        """The content of novelty.npz.
+
+        Args:
+            file: where it was read, for messages.
+
+        Raises:
+            ModelError: it is damaged, or has other content.
+        """
+        try:
+            arrays = read_arrays(data, max_bytes=MAX_BYTES)
+            first, last = (int(column) for column in arrays["columns"])
+            references = arrays["references"].astype(np.float32)
+            if not len(references) or references.shape[1:] != (last - first,) or first < 0:
+                raise ValueError(f"references {references.shape} for columns {first} to {last}")
+            return cls(references, (first, last), float(arrays["limit"]))
+        except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{file}: cannot be read ({error}); roll back, or train again") from error
 
 

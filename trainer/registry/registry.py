@@ -7,26 +7,27 @@ is missing or damaged, the previous one serves instead, and this is logged as an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
+import math
 import re
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.errors import ModelError, StorageError
-from trainer.files import UNFINISHED_FILE, storage_error, sync_folder, write_file
+from trainer.files import storage_error, sync_folder, write_file
+from trainer.head import head, novelty
+from trainer.head.head import Head
+from trainer.head.novelty import Novelty
 from trainer.lock import only_one
+from trainer.registry.content import Sums, check_files, files_of, read_checked, sha256_of, sync_file
 from trainer.registry.rewrite import SUMS
 from trainer.vgg16.backbone import Precision
-from trainer.vgg16.weights import Convolution, load_block5
+from trainer.vgg16.weights import Convolution, parse_block5
 
 logger = logging.getLogger(__name__)
 
@@ -102,16 +103,32 @@ class Version:
     Attributes:
         name: like "2026-11-23-1"; `version_order` sorts names by time.
         metrics: the report as JSON values.
+        sums: name of a file -> the hashes it may have.
     """
 
     name: str
     folder: Path
     facts: VersionFacts
     metrics: Json
+    sums: Sums = field(repr=False, compare=False)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, as it was when the version was loaded. Raises ModelError."""
+        return read_checked(self.folder, name, self.sums)
 
     def block5(self) -> dict[str, Convolution] | None:
         """The fine-tuned weights of block5; None if it was not fine-tuned. Raises ModelError."""
-        return load_block5(self.folder / BLOCK5) if self.facts.tuned else None
+        return parse_block5(self.read(BLOCK5), self.folder / BLOCK5) if self.facts.tuned else None
+
+    def head(self) -> Head:
+        """The head. Raises ModelError."""
+        return Head.parse(self.read(head.FILE_NAME), self.folder / head.FILE_NAME)
+
+    def novelty(self) -> Novelty | None:
+        """What tells known photos; None for a version from before. Raises ModelError."""
+        if novelty.FILE_NAME not in self.sums:
+            return None
+        return Novelty.parse(self.read(novelty.FILE_NAME), self.folder / novelty.FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +179,17 @@ class Registry:
         if not NAME.fullmatch(name) or not folder.is_dir():
             known = ", ".join(self.names()) or "none yet; run `python -m trainer train`"
             raise ModelError(f"{name}: no such version; there are: {known}")
-        _check_sums(folder)
+        sums = check_files(folder)
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+            facts = json.loads(read_checked(folder, FACTS, sums))
+            metrics = json.loads(read_checked(folder, METRICS, sums))
             facts = _upgraded(facts, VERSION_MIGRATIONS, folder / FACTS)
             facts |= {name: tuple(facts[name]) for name in ("labels", "layers", "thresholds")}
-            return Version(name=name, folder=folder, facts=VersionFacts(**facts), metrics=metrics)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            found = VersionFacts(**facts)
+            if not all(map(math.isfinite, (found.threshold, found.temperature, *found.thresholds))):
+                raise ValueError("a threshold or the temperature is not finite")
+            return Version(name=name, folder=folder, facts=found, metrics=metrics, sums=sums)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
 
     def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
@@ -193,10 +213,10 @@ class Registry:
                 write(temporary)
                 _write_json(temporary / FACTS, {"format": len(VERSION_MIGRATIONS) + 1, **asdict(facts)})
                 _write_json(temporary / METRICS, metrics)
-                lines = [f"{_sha256(path)}  {path.relative_to(temporary)}\n" for path in _files(temporary)]
+                lines = [f"{sha256_of(path)}  {path.relative_to(temporary)}\n" for path in files_of(temporary)]
                 write_file(temporary / SUMS, lambda file: file.write("".join(lines).encode()))
-                for path in _files(temporary):
-                    _sync_file(path)
+                for path in files_of(temporary):
+                    sync_file(path)
                 temporary.replace(self.folder / name)
                 sync_folder(self.folder)
             except OSError as error:
@@ -333,50 +353,6 @@ def _upgraded(content: Json, migrations: Sequence[Callable[[Json], Json]], file:
     for upgrade in migrations[number - 1 :]:
         content = upgrade(content)
     return content
-
-
-def _check_sums(folder: Path) -> None:
-    """Raise ModelError if a file in the folder does not match SHA256SUMS."""
-    advice = "promote another version (`python -m trainer models` lists them), or train again"
-    try:
-        while True:
-            sums = (folder / SUMS).read_text(encoding="utf-8")
-            fault = _find_fault(folder, sums.splitlines())
-            if fault is None:
-                return
-            if (folder / SUMS).read_text(encoding="utf-8") == sums:
-                raise ModelError(f"{fault}; {advice}")  # else `rewrite` was at work
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{folder / SUMS}: cannot be read ({error}); {advice}") from error
-
-
-def _find_fault(folder: Path, lines: Sequence[str]) -> str | None:
-    """What is wrong with a version's files; None if nothing is. While a file is changed it may have either hash."""
-    recorded: defaultdict[str, set[str]] = defaultdict(set)
-    for digest, _, name in (line.partition("  ") for line in lines):
-        recorded[name].add(digest)
-    found = {str(path.relative_to(folder)): path for path in _files(folder)}
-    for name in sorted(recorded.keys() | found.keys() - {SUMS}):
-        if name not in found:
-            return f"{folder / name}: is missing"
-        if name not in recorded or _sha256(found[name]) not in recorded[name]:
-            return f"{folder / name}: does not match its SHA-256 in {SUMS}"
-    return None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """A version's files, without those that `write_file` has not finished."""
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not fnmatch(path.name, UNFINISHED_FILE))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _write_json(path: Path, content: Json) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from trainer.vgg16 import int8
 from trainer.vgg16.backbone import Backbone, Extractor, Pixels, Precision
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.int8 import Int8Backbone
-from trainer.vgg16.weights import load_block5
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,14 @@ class Holdings:
     n_new: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Tuned:
+    """A version's fine-tuned weights, not read yet; equal to those of the same file."""
+
+    path: Path
+    version: Version = field(compare=False)
+
+
 class Classifier:
     """One version in memory; not thread-safe."""
 
@@ -91,13 +98,13 @@ class Classifier:
         found = _find(settings, version)
         facts = found.facts
         if facts.quantised is None:
-            block5 = found.folder / BLOCK5 if facts.tuned else None
+            block5 = _Tuned(found.folder / BLOCK5, found) if facts.tuned else None
             backbone = _load_backbone(
                 facts.weights, facts.weights_seed, facts.layers, facts.precision, facts.fingerprint, block5
             )
         else:
-            backbone = Int8Backbone(found.folder / int8.FILE_NAME)
-        classifier = cls(found, backbone=backbone, head=Head.load(found.folder), novelty=Novelty.load(found.folder))
+            backbone = Int8Backbone(found.folder / int8.FILE_NAME, found.read(int8.FILE_NAME))
+        classifier = cls(found, backbone=backbone, head=found.head(), novelty=found.novelty())
         classifier._check_fit()
         classifier._warm_up()
         logger.info("version loaded name=%s took_s=%.1f", found.name, time.monotonic() - started)
@@ -209,19 +216,19 @@ def _load_backbone(
     layers: tuple[str, ...],
     precision: Precision,
     fingerprint: str,
-    block5: Path | None,
+    block5: _Tuned | None,
 ) -> Extractor:
     """Load the backbone that a version was trained on.
 
     Args:
-        block5: the version's file with fine-tuned weights; None means VGG16's own.
+        block5: the version with fine-tuned weights; None means VGG16's own.
 
     Raises:
         ModelError: its weights are not available, or they have changed.
     """
     load_keras(small_batches=True)
     settings = FeatureSettings(weights=weights, weights_seed=weights_seed, layers=layers)
-    tuned = load_block5(block5) if block5 else None
+    tuned = block5.version.block5() if block5 else None
     backbone = Backbone.load(settings, precision=precision, block5=tuned)
     if backbone.fingerprint != fingerprint:
         raise ModelError(

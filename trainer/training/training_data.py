@@ -16,8 +16,7 @@ import numpy.typing as npt
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
-from trainer.head.head import Floats, Head, Indexes
-from trainer.head.novelty import Novelty
+from trainer.head.head import Floats, Indexes
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
@@ -246,7 +245,7 @@ def training_data_for(
     """
     facts = version.facts
     if facts.quantised is not None:
-        quantised = Int8Backbone(version.folder / int8.FILE_NAME)
+        quantised = Int8Backbone(version.folder / int8.FILE_NAME, version.read(int8.FILE_NAME))
         return TrainingData.build(dataset, quantised, [facts.view], settings, watcher)
     backbone = Backbone.load(
         FeatureSettings(weights=facts.weights, weights_seed=facts.weights_seed, layers=facts.layers),
@@ -267,8 +266,8 @@ def compute_scores(version: Version, training_data: TrainingData) -> tuple[Float
         scores (n, k), and whether each photo is known (n,); None for a version that cannot tell.
     """
     features = training_data.features(training_data.dataset.items, views=[version.facts.view])[:, 0]
-    novelty = Novelty.load(version.folder)
-    return Head.load(version.folder).scores(features), None if novelty is None else novelty.is_known(features)
+    novelty = version.novelty()
+    return version.head().scores(features), None if novelty is None else novelty.is_known(features)
 
 
 def drop_tuned_features(settings: Settings) -> None:

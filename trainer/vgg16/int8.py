@@ -14,12 +14,12 @@ import json
 import os
 import zipfile
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer.arrays import read_arrays
 from trainer.errors import ModelError
 from trainer.files import write_file
 from trainer.vgg16.backbone import Extracted, Pixels, Precision, check_images, feature_columns
@@ -27,6 +27,7 @@ from trainer.vgg16.backbone import Extracted, Pixels, Precision, check_images, f
 FILE_NAME = "vgg16-int8.npz"  # in a version's folder
 # What is not quantised (means, the last sums) is computed in float32; pinned threads would disturb other processes.
 CONFIGURATION = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+MAX_BYTES = 64 * 1024 * 1024  # four times what a network takes
 SMALL_BATCH = 4  # images in one pass if no batch size is given; limits the memory
 
 
@@ -36,18 +37,21 @@ class Int8Backbone:
     precision: Precision = "int8"
     tuned = None  # a fine-tuned block5 is not quantised
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         """Read a network's file and compile it.
+
+        Args:
+            data: the file's content, if it has been read already.
 
         Raises:
             ModelError: the file is missing or damaged, or OpenVINO is not installed or cannot run it.
         """
         core = _load_openvino().Core()
         try:
-            data = path.read_bytes()
-            with np.load(BytesIO(data), allow_pickle=False) as arrays:
-                facts = json.loads(arrays["facts"].tobytes())
-                model = core.read_model(arrays["graph"].tobytes(), arrays["constants"].tobytes())
+            data = path.read_bytes() if data is None else data
+            arrays = read_arrays(data, max_bytes=MAX_BYTES)
+            facts = json.loads(arrays["facts"].tobytes())
+            model = core.read_model(arrays["graph"].tobytes(), arrays["constants"].tobytes())
             self.path = path
             self.sha256 = hashlib.sha256(data).hexdigest()
             self.fingerprint: str = facts["fingerprint"]

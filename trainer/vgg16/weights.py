@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.arrays import read_arrays
 from trainer.config import VGG16_LAYERS, FeatureSettings
 from trainer.errors import ModelError
 from trainer.files import write_file
@@ -25,6 +26,8 @@ Convolution = tuple[Array, Array]  # kernel (3, 3, channels in, channels out) an
 CONVOLUTIONS = tuple(name for name in VGG16_LAYERS if "conv" in name)
 BLOCK5 = CONVOLUTIONS[-3:]
 CHANNELS = {"block1": 64, "block2": 128, "block3": 256, "block4": 512, "block5": 512}
+MAX_BLOCK5_BYTES = 64 * 1024 * 1024  # twice what they take
+MAX_WEIGHTS_BYTES = 1024 * 1024 * 1024  # twice what VGG16 takes with its top
 FILE_NAME = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE_NAME}"
 MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.py  # pragma: allowlist secret
@@ -76,13 +79,19 @@ def save_weights(path: Path, weights: Mapping[str, Convolution]) -> None:
     write_file(path, lambda file: np.savez(file, **arrays))
 
 
-def load_block5(path: Path) -> dict[str, Convolution]:
-    """Load the weights of block5's three convolutions from a file of `save_weights`.
+def parse_block5(data: bytes, path: Path) -> dict[str, Convolution]:
+    """The weights of block5's three convolutions, from the content of a file of `save_weights`.
+
+    Args:
+        path: the file, for messages.
 
     Raises:
-        ModelError: the file is missing, damaged, or has other content.
+        ModelError: it is damaged, or has other content.
     """
-    return _checked(path, _read_file(path), BLOCK5)
+    try:
+        return _checked(path, read_arrays(data, max_bytes=MAX_BLOCK5_BYTES), BLOCK5)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; roll back, or train again") from error
 
 
 def copied(layer: Any) -> Convolution:
@@ -125,8 +134,7 @@ def _read_file(path: Path) -> dict[str, Array]:
     """Read arrays by name; from .h5 files only those of 1 or 4 dimensions, without the large top layers."""
     try:
         if path.name.endswith(".npz"):
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+            return read_arrays(path.read_bytes(), max_bytes=MAX_WEIGHTS_BYTES)
         return _read_h5(path)
     except FileNotFoundError as error:
         raise ModelError(

@@ -362,3 +362,38 @@ def test_progress_counts_strengths_and_then_epochs() -> None:
     n_steps = fitted.linear.n_steps
     assert {total for _, total in seen} == {n_steps + 3}
     assert [done for done, _ in seen] == [*range(1, len(seen) - 2), n_steps + 1, n_steps + 2, n_steps + 3]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": np.full(6, np.nan, np.float32)},
+        {"kernel_0": np.full((6, 3), np.inf, np.float32)},
+        {"temperature": np.float64("nan")},
+        {"temperature": np.float64(0)},
+        {"doubt": np.float64(1.5)},
+        {"scale": np.zeros(6, np.float32)},
+        {"scale": np.ones(5, np.float32)},
+        {"bias_0": np.zeros(4, np.float32)},
+        {"kernel_0": np.zeros((5, 3), np.float32)},
+        {"labels": np.array(["a", "b"])},
+        {"labels": np.array(["a", "a", "b"])},
+        {"mean": np.zeros((6, 1), np.float32)},
+        {"kernel_1": np.zeros((4, 4), np.float32), "bias_1": np.zeros(4, np.float32)},
+        {"kernel_5": np.zeros((4, 4), np.float32)},
+    ],
+)
+def test_a_head_that_cannot_give_scores_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    random_head(3, hidden_units=0).save(tmp_path)
+    with np.load(tmp_path / FILE_NAME) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / FILE_NAME, **(arrays | changes))
+    with pytest.raises(ModelError, match="roll back, or train again"):
+        Head.load(tmp_path)
+
+
+def test_a_link_in_the_heads_place_is_refused(tmp_path: Path) -> None:
+    random_head(3, hidden_units=0).save(tmp_path / "a")
+    (tmp_path / FILE_NAME).symlink_to(tmp_path / "a" / FILE_NAME)
+    with pytest.raises(ModelError, match="cannot be read"):
+        Head.load(tmp_path)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.errors import ModelError, StorageError
+from trainer.registry import content
 from trainer.registry import registry as registry_module
 from trainer.registry.registry import FACTS, UNFINISHED, Period, Registry, VersionFacts, version_order
 from trainer.registry.rewrite import SUMS
@@ -317,4 +318,83 @@ def test_a_version_of_a_newer_format_is_refused_with_a_reason(
     assert json.loads((tmp_path / "versions" / name / FACTS).read_text())["format"] == len(newer) + 1
     monkeypatch.undo()
     with pytest.raises(ModelError, match="made by a newer dokocos"):
+        registry.load(name)
+
+
+def test_a_version_folder_that_is_a_link_is_refused(registry: Registry, tmp_path: Path) -> None:
+    first, second = add(registry, 2)
+    registry.promote(first, reason="test")
+    registry.promote(second, reason="test")
+    (registry.folder / second).rename(tmp_path / "elsewhere")
+    (registry.folder / second).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="is a link"):
+        registry.load(second)
+    champion = registry.champion()
+    assert champion is not None
+    assert champion.name == first
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "pipe", "more"])
+def test_a_file_that_is_a_link_a_pipe_or_not_recorded_is_refused(kind: str, registry: Registry, tmp_path: Path) -> None:
+    (name,) = add(registry)
+    file = registry.folder / name / "head.npz"
+    (tmp_path / "same.npz").write_bytes(file.read_bytes())
+    (tmp_path / "inside").mkdir()
+    if kind != "more":
+        file.unlink()
+    if kind == "link":
+        file.symlink_to(tmp_path / "same.npz")
+    elif kind == "dangling":
+        file.symlink_to(tmp_path / "none")
+    elif kind == "folder":
+        file.symlink_to(tmp_path / "inside")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        (file.parent / "more").symlink_to(tmp_path / "inside")
+    with pytest.raises(ModelError, match="is a link, or no file"):
+        registry.load(name)
+
+
+def test_a_file_that_is_swapped_after_its_check_is_not_used(registry: Registry) -> None:
+    (name,) = add(registry)
+    version = registry.load(name)
+    assert version.read("head.npz") == b"arrays"
+    (version.folder / "head.npz").write_bytes(b"others")
+    with pytest.raises(ModelError, match="has changed since it was checked"):
+        version.read("head.npz")
+    (version.folder / "head.npz").unlink()
+    (version.folder / "head.npz").symlink_to("photos.txt")
+    with pytest.raises(ModelError, match="cannot be read"):
+        version.read("head.npz")
+    (version.folder / "another").write_bytes(b"arrays")  # the same content under another name
+    with pytest.raises(ModelError, match="has changed since it was checked"):
+        version.read("another")
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("fact", ["threshold", "temperature"])
+def test_facts_that_are_not_finite_are_refused(word: str, fact: str, registry: Registry) -> None:
+    (name,) = add(registry)
+    folder = registry.folder / name
+    old = (folder / FACTS).read_bytes()
+    value = {"threshold": b"0.6", "temperature": b"1.2"}[fact]
+    new = old.replace(f'"{fact}": '.encode() + value, f'"{fact}": {word}'.encode())
+    assert new != old
+    (folder / FACTS).write_bytes(new)
+    sums = (folder / SUMS).read_text()
+    (folder / SUMS).write_text(sums.replace(hashlib.sha256(old).hexdigest(), hashlib.sha256(new).hexdigest()))
+    with pytest.raises(ModelError, match="not finite"):
+        registry.load(name)
+
+
+def test_a_sum_file_or_a_folder_of_any_size_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = add(registry)
+    version = registry.load(name)
+    monkeypatch.setattr(content, "MAX_FILE_BYTES", 3)
+    with pytest.raises(ModelError, match="6 bytes, more than 3"):
+        version.read("head.npz")
+    with (registry.folder / name / SUMS).open("ab") as file:
+        file.truncate(10**12)  # takes no room
+    with pytest.raises(ModelError, match="more than"):
         registry.load(name)
