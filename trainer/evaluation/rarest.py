@@ -19,7 +19,7 @@ class Rarest:
         n_photos: its training photos.
         n_next: training photos of the next rarest label.
         recall: on the holdout, 0..1.
-        others: mean recall of the other labels.
+        others: mean recall of the labels with more photos.
     """
 
     label: str
@@ -41,14 +41,16 @@ class Rarest:
 
 
 def rarest(report: Report, n_photos: Mapping[str, int]) -> Rarest | None:
-    """The rarest label; None if no label is rarer than the others, or the holdout has none of it.
+    """The rarest label, of several the worst one; None if no label is rarer than others, or the holdout has none of it.
 
     Args:
         n_photos: training photos by label.
     """
-    (n_fewest, label), (n_next, _), *_ = sorted((n, label) for label, n in n_photos.items())
+    n_fewest = min(n_photos.values())
     recalls = {each.label: each.recall.value for each in report.classes if each.recall.value is not None}
-    others = [recall for name, recall in recalls.items() if name != label]
-    if n_fewest == n_next or label not in recalls or not others:
+    fewest = [(recall, label) for label, recall in recalls.items() if n_photos[label] == n_fewest]
+    others = [recall for label, recall in recalls.items() if n_photos[label] > n_fewest]
+    if not fewest or not others:
         return None
-    return Rarest(label, n_fewest, n_next, recalls[label], mean(others))
+    recall, label = min(fewest)
+    return Rarest(label, n_fewest, min(n for n in n_photos.values() if n > n_fewest), recall, mean(others))

@@ -147,6 +147,12 @@ def _metrics() -> dict[str, Any]:
     return {"report": report(0.7).as_json(), "verdict": {"promoted": True, "reasons": ["it is the first version"]}}
 
 
+def test_the_report_of_a_training_says_how_a_rare_label_does() -> None:
+    words = "The rarest label, china (12 training photos), lies 45 points below the others."
+    assert words in training_message("v2", 30, {**_metrics(), "rarest": words}, None).text
+    assert "rarest" not in training_message("v2", 30, {**_metrics(), "rarest": None}, None).text
+
+
 def test_the_confusion_matrix_has_an_alt_text() -> None:
     news = training_message("v2", 30, _metrics(), ("v1", {"report": report(0.5).as_json()}))
     assert news.picture is not None

@@ -42,5 +42,14 @@ def test_a_rare_label_as_good_as_the_others_gets_no_advice() -> None:
     assert found.describe() == "The rarest label, brazil (12 training photos), lies 10 points above the others."
 
 
+def test_of_two_labels_with_as_few_photos_the_worse_is_reported() -> None:
+    found = rarest(report({"brazil": 0.6, "china": 0.3, "japan": 0.9}), {"brazil": 12, "china": 12, "japan": 60})
+    assert found is not None
+    assert found.describe() == (
+        "The rarest label, china (12 training photos), lies 60 points below the others. "
+        "48 more photos of it, as many as the next label has, would help most."
+    )
+
+
 def test_without_a_rarer_label_there_is_no_report() -> None:
-    assert rarest(report(dict.fromkeys(LABELS, 0.8)), {"brazil": 50, "china": 50, "japan": 60}) is None
+    assert rarest(report(dict.fromkeys(LABELS, 0.8)), dict.fromkeys(LABELS, 50)) is None
