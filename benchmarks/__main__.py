@@ -34,6 +34,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "busy": ("benchmarks.busy", "answer times with and without a training at the same time"),
     "burst": ("benchmarks.burst", "100 mentions at once, compared with the batched rate of the same network"),
     "chaos": ("benchmarks.chaos", "1,000 mentions with faults everywhere: lost, answered twice, not cleaned up"),
+    "fair": ("benchmarks.fair", "attacks by one account or host: how long others wait, and how memory grows"),
     "soak": ("benchmarks.soak", "memory, files, threads and database over 10,000 mentions"),
     "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: losses and messages"),
     "hostile": ("benchmarks.hostile", "broken and malicious files: result, peak memory, slowest"),

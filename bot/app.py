@@ -106,7 +106,7 @@ class Bot:
             web = settings.web.model_copy(update={"max_attempts": FETCH_ATTEMPTS})
             fetcher = stack.enter_context(Fetcher(web, private=True))
             self.predictor = Predictor(loader, batch_size=limits.batch_size)
-            photo_reader = PhotoReader(
+            self.photo_reader = PhotoReader(
                 fetcher,
                 decoder,
                 self.predictor,
@@ -132,7 +132,7 @@ class Bot:
             answerer = Answerer(
                 self.client,
                 self.store,
-                photo_reader,
+                self.photo_reader,
                 writer,
                 limits,
                 handlers=handlers,
@@ -146,7 +146,7 @@ class Bot:
             self.cleanup = Cleanup(
                 self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=now
             )
-            intake = Intake(inbox, self.worker, self.cleanup, self.withdrawal, self.metrics, asked_before=asked_before)
+            intake = Intake(self.worker, self.cleanup, self.withdrawal, self.metrics, asked_before=asked_before)
             delivery = Delivery()
             review = Review(self.client, inbox, intake, max_age_s=max_age_s, now=now)
             self.catch_up = CatchUp(

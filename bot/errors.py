@@ -15,12 +15,14 @@ class RateLimited(InstanceError):  # noqa: N818 - the names below say what happe
     Attributes:
         until: when the server accepts calls again; seconds since the epoch by this machine's clock.
         family: the calls this applies to: "call", "page", "post", "upload", "delete" or "stream".
+        host: whose accounts this applies to, as they used up their share; None: to all.
     """
 
-    def __init__(self, message: str, *, until: float, family: str) -> None:
+    def __init__(self, message: str, *, until: float, family: str, host: str | None = None) -> None:
         super().__init__(message)
         self.until = until
         self.family = family
+        self.host = host
 
 
 class Unauthorized(InstanceError):  # noqa: N818

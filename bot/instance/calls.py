@@ -30,6 +30,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimi
 from bot.instance import parse
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import Transport, redirect_origin
+from bot.shares import asker
 from trainer.quoting import escaped, quoted
 from trainer.web.connections import innermost
 
@@ -122,10 +123,15 @@ class Calls:
         return Transient(f"{failure}, though the token is valid", outage=False)
 
     def require(self, family: Family, what: str) -> None:
-        """Raises RateLimited if the limit of this family of calls is used up."""
+        """Raises RateLimited if the limit of this family of calls is used up, or the share of the asker's host."""
         blocked = self.limits.blocked_until(family)
         if blocked is not None:
             raise RateLimited(f"{what}: the server's rate limit is used up", until=blocked, family=family)
+        host = _host()
+        blocked = None if host is None else self.limits.share_used_until(family, host)
+        if blocked is not None:
+            said = f"{what}: the rest of the server's rate limit is kept for other hosts"
+            raise RateLimited(said, until=blocked, family=family, host=host)
 
     def api(self) -> Mastodon:
         """The `Mastodon` object of this thread."""
@@ -151,7 +157,8 @@ class Calls:
         self._local.answer = response
         with suppress(KeyError, TypeError, ValueError, OverflowError):
             self._server_clock = (parsedate_to_datetime(response.headers["Date"]).timestamp(), time.monotonic())
-        self.limits.note(getattr(self._local, "family", "call"), response.headers, status=response.status_code)
+        family: Family = getattr(self._local, "family", "call")
+        self.limits.note(family, response.headers, status=response.status_code, host=_host())
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
             del response.headers[name]
 
@@ -197,6 +204,12 @@ class Calls:
         if not _is_json(answer):
             return NoSuchPage(message, outage=True, status=status)
         return NotFound(message) if status in (404, 410) else Refused(message, status=status)
+
+
+def _host() -> str | None:
+    """The host of whom the calling thread works for; None: for the bot itself."""
+    who = asker()
+    return None if who is None else who.host
 
 
 def _is_json(answer: requests.Response | None) -> bool:

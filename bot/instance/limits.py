@@ -1,4 +1,7 @@
-"""Rate limits by the server's newest headers, for each family of calls; the bot does not count by itself.
+"""Rate limits by the server's newest headers, for each family of calls, and each host's share of them.
+
+How many calls remain is the server's word. The bot itself counts only for whose mentions they were made: the accounts
+of one host may use no more of a window than remains for all others, so half of it at first.
 
 Source: https://docs.joinmastodon.org/api/rate-limits/
 """
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,11 +18,13 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Family = Literal["call", "page", "post", "upload", "delete", "stream"]
+ALL: Family = "call"  # its limit counts calls of every family
 # The wait after a 429 without an end time (such as a proxy's); doubles for each further one in a row.
 DEFAULT_WAIT_S = 5.0
 MAX_DEFAULT_WAIT_S = 60.0
 # Mastodon's longest window. A server that gives a later end is wrong; the bot tries again after this time.
 MAX_WINDOW_S = 3 * 3600.0
+SAME_WINDOW_S = 60.0  # an end that is later by more belongs to the next window: clocks and headers are not exact
 MAX_DIGITS = 18  # of a count; Python takes no number of thousands of digits
 _EPOCH_S = 1_000_000_000  # a smaller number is not a time, but seconds from now
 
@@ -40,22 +45,35 @@ class Limits:
         self._lock = threading.Lock()
         self._windows: dict[Family, Window] = {}
         self._n_without_window: Counter[Family] = Counter()
+        self._used: defaultdict[Family, Counter[str]] = defaultdict(Counter)  # calls in this window, by host
 
-    def note(self, family: Family, headers: Mapping[str, str], *, status: int) -> None:
-        """Reads one response's headers; after a 429 without usable ones nothing remains for `_default_wait` seconds."""
+    def note(self, family: Family, headers: Mapping[str, str], *, status: int, host: str | None = None) -> None:
+        """Reads one response's headers; after a 429 without usable ones nothing remains for `_default_wait` seconds.
+
+        Args:
+            host: for whose accounts the call was made; None: for the bot itself.
+        """
         until = self._reset(headers)
-        if status < 400:
-            with self._lock:
-                self._n_without_window.pop(family, None)
         left = headers.get("X-RateLimit-Remaining", "")
+        window = None
         if status == 429:
             window = Window(0, until if until is not None else self._now() + self._default_wait(family, headers))
         elif until is not None and left.isdecimal():
             window = Window(int(left[:MAX_DIGITS]), until)
-        else:
-            return
         with self._lock:
-            self._windows[family] = window
+            if status < 400:
+                self._n_without_window.pop(family, None)
+            if window is not None:
+                self._enter(family, window)
+            if host is not None:
+                for each in self._windows.keys() & {family, ALL}:
+                    self._used[each][host] += 1
+
+    def _enter(self, family: Family, window: Window) -> None:
+        last = self._windows.get(family)
+        if last is None or last.until <= self._now() or last.until + SAME_WINDOW_S < window.until:
+            self._used[family].clear()
+        self._windows[family] = window
 
     def remaining(self, family: Family) -> int | None:
         """How many more calls of this family the server accepts; None if unknown."""
@@ -66,8 +84,18 @@ class Limits:
     def blocked_until(self, family: Family) -> float | None:
         """Until when calls of this family are refused; None if they are not."""
         with self._lock:
-            window = self._windows.get(family)
-        return window.until if window and window.remaining <= 0 and window.until > self._now() else None
+            return self._end(family, needed=1)
+
+    def share_used_until(self, family: Family, host: str) -> float | None:
+        """Until when a host has used up its share of this family of calls, or of all; None if it has not."""
+        with self._lock:
+            ends = [self._end(each, needed=1 + self._used[each][host]) for each in (family, ALL)]
+        return max((end for end in ends if end is not None), default=None)
+
+    def _end(self, family: Family, *, needed: int) -> float | None:
+        """When the window ends, if fewer calls than needed remain; None if enough do, or if it has ended."""
+        window = self._windows.get(family)
+        return window.until if window and window.remaining < needed and window.until > self._now() else None
 
     def _default_wait(self, family: Family, headers: Mapping[str, str]) -> float:
         """Seconds to wait after a 429 without an end time."""

@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 NOT_EVENTS = ("html", "json")  # in the content type of a response that is not a stream, whatever its status
 
+BLOCK_BYTES = 64 * 1024
+# An event is one line. The catch-up reads what is longer.
+MAX_LINE_BYTES = 8 * 1024 * 1024
+
 
 class Events(Protocol):
     """Handles the stream's events: `bot.mentions.stream.Stream`."""
@@ -88,7 +92,8 @@ class Listener(StreamListener):  # type: ignore[misc]
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if not line:
-                self._dispatch_to_handler(event, "\n".join(data))
+                if data:
+                    self._dispatch_to_handler(event, "\n".join(data))
                 event = ""
                 data.clear()
             elif name == "event":
@@ -119,12 +124,12 @@ def _message(text: str | bytes) -> dict[str, Any]:
 
 
 def _lines(response: requests.Response) -> Iterator[str]:
-    """Yields the lines of a stream as they arrive; a line ends with LF or CRLF."""
-    line = bytearray()
-    for piece in response.iter_content(chunk_size=1):
-        for byte in piece:
-            if byte != ord("\n"):
-                line.append(byte)
-                continue
+    """Yields the lines of a stream as they arrive; a line ends with LF or CRLF. Drops lines that are too long."""
+    rest = b""
+    while block := response.raw.read1(BLOCK_BYTES, decode_content=True):
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
             yield line.decode(errors="replace").removesuffix("\r").removeprefix("\ufeff")
-            line.clear()
+        if len(rest) > MAX_LINE_BYTES:
+            logger.warning("a stream event of more than %d bytes is passed over", MAX_LINE_BYTES)
+            rest = b""

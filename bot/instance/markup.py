@@ -10,6 +10,8 @@ from trainer.quoting import visible
 # @user or @user@host in a status' text that is not a link. Names and hosts end where letters of another script begin:
 # Japanese is written without a space after them.
 _MENTION = re.compile(r"(?<![A-Za-z0-9_/])@[A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]*[A-Za-z0-9])?")
+# The parser takes seconds for many tags of which none ends.
+_MAX_OPEN_END = 500
 _BREAKS = frozenset({"br", "p", "li", "div"})
 
 
@@ -38,8 +40,10 @@ class _Text(HTMLParser):
 
 def plain_text(html: str) -> str:
     """The text of HTML as it is seen, one line for each paragraph or break, without links that are mentions."""
+    ended = html.rfind(">") + 1
+    text, _, unfinished = html[ended:].partition("<")
     parser = _Text()
-    parser.feed(html)
+    parser.feed(html if len(unfinished) <= _MAX_OPEN_END else html[:ended] + text)
     parser.close()
     return visible("".join(parser.parts)).strip()
 

@@ -1,7 +1,7 @@
 """Parses the API's JSON, as Mastodon.py returns it, into the bot's entities.
 
 Servers omit fields, add others, and send null where a value is promised. Only ids, the account and the time are
-required.
+required. Texts and lists are cut, as a stranger may have written them of any length, and mentions wait in memory.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Json = Mapping[str, Any]
 # Names may have letters of any script on some servers; a host may have a port.
 _ACCT = re.compile(r"[\w.-]+(@[\w.-]+(:\d{1,5})?)?")
 MAX_ACCT = 320
+MAX_HTML = 20_000  # characters of markup that are read
+MAX_TEXT = 5_000  # characters of its text that are kept; a status of Mastodon has 500
+MAX_ITEMS = 100  # attachments, accounts mentioned, fields of a profile
 
 
 def mention(raw: Json) -> Mention | None:
@@ -44,13 +47,13 @@ def status(raw: Json) -> Status:
         account=account(raw["account"]),
         created_at=_time(raw["created_at"]),
         visibility=_visibility(raw.get("visibility")),
-        text=without_mentions(plain_text(_text(raw.get("content")))),
+        text=without_mentions(_plain(raw.get("content"))),
         language=_text(raw.get("language")) or None,
-        spoiler_text=_text(raw.get("spoiler_text")),
+        spoiler_text=_text(raw.get("spoiler_text"))[:MAX_TEXT],
         sensitive=bool(raw.get("sensitive")),
-        attachments=tuple(attachment(item) for item in raw.get("media_attachments") or ()),
+        attachments=tuple(attachment(item) for item in (raw.get("media_attachments") or ())[:MAX_ITEMS]),
         in_reply_to_id=_id(raw.get("in_reply_to_id")),
-        mentioned_ids=frozenset(str(item["id"]) for item in raw.get("mentions") or () if item.get("id")),
+        mentioned_ids=frozenset(str(item["id"]) for item in (raw.get("mentions") or ())[:MAX_ITEMS] if item.get("id")),
         is_boost=bool(raw.get("reblog")),
         edited_at=_optional_time(raw.get("edited_at")),
         quoted=_quoted(raw.get("quote")),
@@ -63,14 +66,14 @@ def account(raw: Json) -> Account:
     Raises:
         KeyError, TypeError, ValueError: it has no id, or no name that can be mentioned.
     """
-    fields = [f"{field.get('name') or ''} {field.get('value') or ''}" for field in raw.get("fields") or ()]
-    note = _text(raw.get("note"))
+    fields = (raw.get("fields") or ())[:MAX_ITEMS]
+    notes = [raw.get("note") or "", *(f"{field.get('name') or ''} {field.get('value') or ''}" for field in fields)]
     return Account(
         id=str(raw["id"]),
         acct=_acct(raw),
         bot=bool(raw.get("bot")),
         created_at=_optional_time(raw.get("created_at")),
-        profile="\n".join([visible(_text(raw.get("display_name"))), plain_text("\n".join([note, *fields]))]),
+        profile="\n".join([visible(_text(raw.get("display_name"))[:MAX_TEXT]), _plain("\n".join(notes))]),
         moved_to=_moved_to(raw.get("moved")),
     )
 
@@ -113,6 +116,11 @@ def _has_author(raw: Json) -> bool:
 def _text(value: object) -> str:
     """A text that may be missing; a value of another type counts as missing."""
     return value if isinstance(value, str) else ""
+
+
+def _plain(html: object) -> str:
+    """The plain text of markup; the beginning of it, if it is very long."""
+    return plain_text(_text(html)[:MAX_HTML])[:MAX_TEXT]
 
 
 def _quoted(quote: object) -> Status | None:

@@ -39,6 +39,8 @@ NO_THREAD = Thread((), ())
 RELATIONS_KEPT_S = 3600.0
 MAX_RELATIONS = 1000  # cached
 PHOTO_TRIES = 7  # then a photo that cannot be fetched counts as gone: ten minutes with the default pauses
+# An account may still delete its answers when it has used up its limit of them.
+DELETES_PER_ANSWER = 2
 UPLOAD_TIMEOUT_S = 10.0  # an answer without a picture is better than a late one
 
 
@@ -102,8 +104,8 @@ class Answerer:
 
     def _answer(self, entry: Entry, status: Status) -> Outcome:
         me = self.client.home.me()
-        thread = self.client.reader.thread(status.id) if entry.look_first or status.in_reply_to_id else NO_THREAD
-        earlier = etiquette.own_answer(status, thread, me=me) if entry.look_first else None
+        thread = self.client.reader.thread(status.id) if entry.look_first else None
+        earlier = None if thread is None else etiquette.own_answer(status, thread, me=me)
         if earlier is not None:
             logger.info("already answered notification=%s reply=%s", entry.notification_id, earlier.id)
             return Outcome("answered", reason="found in the thread", kind=entry.kind, reply_id=earlier.id)
@@ -115,14 +117,25 @@ class Answerer:
         if self.hosts.is_blocked(status.account):
             return _refused("from a blocked instance")
         self.client.calls.require("post", "posting")  # checked first: without it all work would be wasted
-        order = self._order(entry, status, etiquette.answered_above(status, thread, me=me))
-        return order or self._request(entry, status, thread, me) or self._answer_question(entry, status, thread, me)
+        done = self._order(entry, status, me) or self._opt(entry, status)
+        if done:
+            return done
+        is_delete = self.writer.texts.request(status.text) == "delete"
+        if not self._admit(entry, status, factor=DELETES_PER_ANSWER if is_delete else 1):
+            return self._over_limit(entry, status)
+        if thread is None:
+            thread = self.client.reader.thread(status.id) if status.in_reply_to_id else NO_THREAD
+        if is_delete:
+            return self._delete_answer(status, thread, me)
+        return self._answer_question(entry, status, thread, me)
 
-    def _order(self, entry: Entry, status: Status, asked: Status | None) -> Outcome | None:
+    def _order(self, entry: Entry, status: Status, me: Account) -> Outcome | None:
         """Executes an admin's direct mention; None if it is not an order."""
         if status.visibility != "direct" or status.account.id not in self.handlers.admins:
             return None
         language = self.writer.language(status)
+        thread = self.client.reader.thread(status.id) if status.in_reply_to_id else NO_THREAD
+        asked = etiquette.answered_above(status, thread, me=me)
         above = self.store.inbox.by_status(asked.id) if asked else None
         below = above.notification_id if above else None
         text = self.handlers.execute(
@@ -156,16 +169,15 @@ class Answerer:
         except InstanceError as error:
             logger.warning("long answer not completed notification=%s error=%s", entry.notification_id, error)
 
-    def _request(self, entry: Entry, status: Status, thread: Thread, me: Account) -> Outcome | None:
-        """Handles "stop", "start" and "delete"; None if the mention is none of them."""
+    def _opt(self, entry: Entry, status: Status) -> Outcome | None:
+        """Handles "stop" and "start", and accounts that opted out, which may still delete; None for all others."""
         request = self.writer.texts.request(status.text)
         account_id = status.account.id
         if request == "start":
             self.store.opt_outs.remove(account_id)
             return self._confirm(entry, status, "opted_in")
-        if request == "delete":
-            return self._delete_answer(status, thread, me)
-        if self.consent.is_opted_out(status.account) and not (request == "stop" and entry.look_first):
+        may_ask = request == "delete" or (request == "stop" and entry.look_first)
+        if self.consent.is_opted_out(status.account) and not may_ask:
             return _refused("opted out")
         if request == "stop":
             self.store.opt_outs.add(account_id)
@@ -176,6 +188,15 @@ class Answerer:
 
     def _confirm(self, entry: Entry, status: Status, kind: str) -> Outcome:
         return self._notice(entry, status, kind) if self._admit(entry, status) else _refused("over the limit")
+
+    def _over_limit(self, entry: Entry, status: Status) -> Outcome:
+        """Says once an hour that the limit is reached, if the mention surely asks: no call is made to find out."""
+        asks = bool(status.attachments) or not status.in_reply_to_id
+        if not asks or self._is_blocked_or_muted(status.account.id, entry):
+            return _refused("over the limit")
+        if not self.store.inbox.claim_notice(entry.notification_id, account_id=entry.account_id, kind="limit"):
+            return _refused("over the limit")
+        return self._notice(entry, status, "limit")
 
     def _delete_answer(self, status: Status, thread: Thread, me: Account) -> Outcome:
         """Deletes the bot's nearest answer to this account above its mention, or those about its own photo."""
@@ -242,13 +263,9 @@ class Answerer:
         return self._act(entry, status, subject)
 
     def _act(self, entry: Entry, status: Status, subject: Subject) -> Outcome:
-        """Takes the subject's action, within the account's limit."""
+        """Takes the subject's action."""
         if subject.action == "refuse":
             return _refused(subject.reason)
-        if not self._admit(entry, status):
-            if self.store.inbox.claim_notice(entry.notification_id, account_id=entry.account_id, kind="limit"):
-                return self._notice(entry, status, "limit")
-            return _refused("over the limit")
         if subject.action == "classify" and subject.status:
             return self._classify(entry, status, subject.status)
         return self._notice(entry, status, "consent" if subject.action == "ask" else "help")
@@ -321,10 +338,11 @@ class Answerer:
         left = self.client.calls.limits.remaining("upload")
         return self.settings.pictures and (left is None or left > self.settings.spare_uploads)
 
-    def _admit(self, entry: Entry, status: Status) -> bool:
+    def _admit(self, entry: Entry, status: Status, *, factor: int = 1) -> bool:
+        """Counts a mention against its account's limit, before anything is asked or fetched; silences count as well."""
         new = etiquette.is_new(status.account, now=datetime.fromtimestamp(self.client.calls.server_time(), UTC))
         limit = self.settings.max_answers_per_hour_new if new else self.settings.max_answers_per_hour
-        return self.store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=limit)
+        return self.store.inbox.admit(entry.notification_id, account_id=entry.account_id, limit=factor * limit)
 
     def _was_classified(self, status_id: str) -> bool:
         entry = self.store.inbox.by_status(status_id)

@@ -10,7 +10,6 @@ from bot.entities import Mention, Status
 from bot.mentions.cleanup import Cleanup
 from bot.mentions.withdrawal import Withdrawal
 from bot.mentions.worker import Worker
-from bot.storage.inbox import Inbox
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,6 @@ class Intake:
             older mention and lost the record (power cut, restored backup), so its thread is checked first.
     """
 
-    inbox: Inbox
     worker: Worker
     cleanup: Cleanup
     withdrawal: Withdrawal
@@ -42,7 +40,7 @@ class Intake:
     def received(self, mention: Mention) -> None:
         """Puts a mention into the inbox; does nothing if it is there already."""
         look_first = mention.status.created_at.timestamp() <= self.asked_before
-        if self.inbox.put(mention, look_first=look_first):
+        if self.worker.receive(mention, look_first=look_first):
             self.counter.received()
             logger.info(
                 "received notification=%s status=%s visibility=%s attachments=%d",
@@ -51,7 +49,6 @@ class Intake:
                 mention.status.visibility,
                 len(mention.status.attachments),
             )
-            self.worker.hand_over(mention)
 
     def edited(self, status: Status) -> None:
         """Handles an edited status."""

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -21,6 +21,8 @@ from bot.config import BotSettings
 from bot.ending import Ending
 from bot.entities import Mention
 from bot.errors import NotFound, RateLimited, Refused, Transient, Unauthorized
+from bot.mentions.hands import CROWD, SLOW_AFTER_S, Hands
+from bot.shares import Asker, asking
 from bot.storage.inbox import MAX_WAIT_S, Entry, Inbox, Outcome
 from bot.storage.schema import DamagedError
 from trainer.errors import ModelError, ProjectError, StorageError
@@ -47,6 +49,10 @@ class Answerer(Protocol):
 
 class Gate(Protocol):
     """Says whose mentions are answered: `bot.admin.handlers.CommandHandlers`."""
+
+    @property
+    def admins(self) -> Container[str]:
+        """Ids of the accounts that may give orders."""
 
     def serves_only(self) -> Collection[str] | None:
         """Ids of the accounts that are answered now, while the others wait; None: everybody."""
@@ -89,12 +95,14 @@ class Worker:
         self._patience_s = patience_s
         self._now = now
         self._known: FIFOCache[str, Mention] = FIFOCache(MAX_KNOWN)
-        self._in_progress: set[str] = set()
+        self._hands = Hands(settings.concurrent_mentions)
         self._blocked_until = 0.0
         self._n_outages = 0
         self._stopping = False
-        self._wake = threading.Condition()
-        self._pool = ThreadPoolExecutor(settings.concurrent_mentions, thread_name_prefix="mention")
+        self._guard = threading.Condition()  # of what is in progress, and of outages
+        self._receiving = threading.Lock()  # a mention is put into the inbox and cached in one step
+        self._asked = threading.Event()  # to read the inbox
+        self._pool = ThreadPoolExecutor(settings.concurrent_mentions * CROWD, thread_name_prefix="mention")
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         inbox.changed = self.wake
 
@@ -108,36 +116,48 @@ class Worker:
     def stop(self, timeout_s: float) -> bool:
         """Takes no more mentions and waits for those in progress; True if all ended in time."""
         deadline = time.monotonic() + timeout_s
-        with self._wake:
+        with self._guard:
             self._stopping = True
-            self._wake.notify_all()
-            done = self._wake.wait_for(lambda: not self._in_progress, timeout_s)
+            self._asked.set()
+            done = self._guard.wait_for(lambda: not self._hands.in_progress, timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
         return done
 
-    def hand_over(self, mention: Mention) -> None:
-        """Caches a mention that was just put into the inbox, so it need not be fetched, and wakes the worker."""
-        with self._wake:
-            self._known[mention.notification_id] = mention
-            self._wake.notify_all()
+    def receive(self, mention: Mention, *, look_first: bool) -> bool:
+        """Puts a mention into the inbox, and caches its content; returns False if it is there already.
+
+        Args:
+            look_first: an earlier run may have answered it.
+        """
+        with self._receiving:
+            is_new = self._inbox.put(mention, look_first=look_first)
+            if is_new:
+                self._known[mention.notification_id] = mention
+        if is_new:
+            self.wake()
+        return is_new
 
     def forget(self, notification_id: str) -> None:
         """Drops a mention from the cache, as it has changed; it is fetched again when needed."""
-        with self._wake:
+        with self._receiving:
             self._known.pop(notification_id, None)
 
     def wake(self) -> None:
         """Makes the worker read the inbox now."""
-        with self._wake:
-            self._wake.notify_all()
+        self._asked.set()
 
     def is_idle(self) -> bool:
         """Whether no mention is in progress or due."""
-        with self._wake:
+        with self._guard:
             due = self._inbox.next_due(only=self._gate.serves_only())
-            return not self._in_progress and (due is None or due > self._now())
+            return not self._hands.in_progress and (due is None or due > self._now())
+
+    def blocked_hosts(self) -> set[str]:
+        """The hosts that used up their share of the server's limits."""
+        with self._guard:
+            return self._hands.blocked(self._now())
 
     @property
     def is_alive(self) -> bool:
@@ -146,7 +166,8 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            with self._wake:
+            self._asked.clear()
+            with self._guard:
                 if self._stopping:
                     return
                 try:
@@ -160,42 +181,47 @@ class Worker:
                 except Exception:
                     logger.exception("the inbox cannot be read")
                     pause = CHECK_EVERY_S
-                self._wake.wait(min(pause, CHECK_EVERY_S))
+            self._asked.wait(min(pause, CHECK_EVERY_S))
 
     def _start_due(self) -> float:
         """Starts due mentions up to the concurrency limit; returns the seconds until there may be more to do."""
         now, only = self._now(), self._gate.serves_only()
         if self._blocked_until > now + MAX_WAIT_S:
             self._blocked_until = now  # the clock was set back
-        self._inbox.requeue(self._in_progress)
+        self._hands.admins = self._gate.admins
+        self._inbox.requeue(self._hands.in_progress)
         if now < self._blocked_until:
             return self._blocked_until - now
         # In an outage only one is tried, to see whether the server is back.
-        n_slots = 1 if self._n_outages >= OUTAGES_TO_BLOCK else self._settings.concurrent_mentions
-        if len(self._in_progress) < n_slots:
-            for entry in self._inbox.take(n_slots - len(self._in_progress), only=only):
-                self._in_progress.add(entry.notification_id)
-                self._pool.submit(self._process, entry)
-        due = self._inbox.next_due(only=only)
-        if due is None or len(self._in_progress) >= n_slots:
-            return CHECK_EVERY_S
-        return max(0.0, due - now)
+        n_hands = 1 if self._n_outages >= OUTAGES_TO_BLOCK else self._settings.concurrent_mentions
+        while self._hands.is_free(n_hands):
+            taken = self._inbox.take(1, only=only, rank=self._hands.ranking(now))
+            if not taken:
+                break
+            for entry in taken:
+                self._pool.submit(self._process, entry, self._hands.begin(entry))
+        # What is due and was not taken waits for others: one that ends wakes this thread, one that is slow does not.
+        pause = SLOW_AFTER_S if self._hands.in_progress else CHECK_EVERY_S
+        due = self._inbox.next_due(only=only, after=now)
+        return pause if due is None else min(pause, due - now)
 
-    def _process(self, entry: Entry) -> None:
+    def _process(self, entry: Entry, asker: Asker) -> None:
         """Answers one mention on one thread; raises nothing."""
         started = time.monotonic()
         try:
-            self._attempt(entry, started)
+            with asking(asker):
+                self._attempt(entry, started)
         except Exception:
             # The row keeps its state; `requeue` puts it back once no thread works on it.
             logger.exception("outcome not recorded notification=%s", entry.notification_id)
         finally:
-            with self._wake:
-                self._in_progress.discard(entry.notification_id)
-                self._wake.notify_all()
+            with self._guard:
+                del self._hands.in_progress[entry.notification_id]
+                self._guard.notify_all()
+            self.wake()
 
     def _attempt(self, entry: Entry, started: float) -> None:
-        with self._wake:
+        with self._receiving:
             known = self._known.get(entry.notification_id)
         if entry.attempts > self._settings.max_attempts:  # the last attempts never returned: the process died
             reason = f"the bot died while answering, in try {entry.attempts - 1} and before"
@@ -205,7 +231,7 @@ class Worker:
             outcome = self._answerer.answer(entry, known)
         except RateLimited as error:
             if error.family in NEEDED_BY_ALL:
-                self._block(error.until)
+                self._block(error.until, host=error.host)
             self._defer(entry, error, until=error.until, charged=False)
         except Unauthorized as error:
             self._defer(entry, error, until=self._now(), charged=False)
@@ -270,16 +296,20 @@ class Worker:
             reason,
         )
 
-    def _block(self, until: float) -> None:
-        with self._wake:
-            self._blocked_until = max(self._blocked_until, until)
+    def _block(self, until: float, *, host: str | None = None) -> None:
+        """Takes no mentions until then; with `host`, none of its accounts."""
+        with self._guard:
+            if host is None:
+                self._blocked_until = max(self._blocked_until, until)
+            else:
+                self._hands.blocked_until[host] = until
 
     def _note_outage(self) -> None:
         """Blocks all mentions after some failures in a row, longer each time that the next single try fails too.
 
         Failures while blocked do not count: those mentions were in progress when the server went down.
         """
-        with self._wake:
+        with self._guard:
             now = self._now()
             if now < self._blocked_until:
                 return

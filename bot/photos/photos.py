@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bot.entities import Attachment, Finding, Prediction, Unseen
+from bot.entities import Attachment, Finding, Unseen
 from bot.errors import Transient
 from bot.photos.predict import Photo, Predictor, ViewChangedError
 from bot.reply.picture import PHOTO_BOX
+from bot.shares import Shares, waiting
 from trainer.errors import FetchError, ImageError, ProjectError
+from trainer.photos.decode import N_CHILDREN
 from trainer.photos.images import is_image
 from trainer.web.fetch import Fetched, Fetcher
 
@@ -33,9 +35,12 @@ class Decoder(Protocol):
         """The whole photo, (h, w, 3) uint8, with its aspect ratio. Raises ImageError."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class PhotoReader:
-    """Fetches, decodes and classifies photos; safe to use from several threads."""
+    """Fetches, decodes and classifies photos one after another; safe to use from several threads.
+
+    Several threads share the bytes in memory, the decoders and the batches of the classifier (`bot.shares`).
+    """
 
     fetcher: Fetcher
     decoder: Decoder
@@ -43,10 +48,16 @@ class PhotoReader:
     max_bytes: int
     refuse_unknown: bool = True
 
+    def __post_init__(self) -> None:
+        largest, batch = self.max_bytes, self.predictor.batch_size
+        self._bytes = Shares(4 * largest, per_account=largest, per_host=2 * largest)
+        self._decoders = Shares(N_CHILDREN, per_account=1, per_host=N_CHILDREN)
+        self._places = Shares(4 * batch, per_account=max(1, batch // 2), per_host=2 * batch)
+
     def classify(
         self, attachments: Sequence[Attachment], *, thumbnails: bool = False, last_try: bool = False
     ) -> list[Finding]:
-        """Classifies attachments; returns one finding for each, in order.
+        """Classifies attachments, one at a time; returns one finding for each, in order.
 
         Args:
             thumbnails: add a thumbnail to each prediction.
@@ -55,23 +66,35 @@ class PhotoReader:
         Raises:
             Transient: a file cannot be fetched now, or the server is still processing it.
         """
-        files = [(attachment.kind, self._fetch(attachment, last_try=last_try)) for attachment in attachments]
-        while True:
-            try:
-                return self._predict(files, thumbnails=thumbnails)
-            except ViewChangedError:
-                logger.info("the champion changed meanwhile; preparing the photos again")
+        with waiting():
+            return [self._look_at(each, thumbnails=thumbnails, last_try=last_try) for each in attachments]
 
-    def _fetch(self, attachment: Attachment, *, last_try: bool) -> bytes | Unseen:
+    def _look_at(self, attachment: Attachment, *, thumbnails: bool, last_try: bool) -> Finding:
+        with ExitStack() as room:  # for the file's bytes, until it is decoded
+            file = self._fetch(attachment, room, last_try=last_try)
+            if isinstance(file, Unseen):
+                return file
+            while True:
+                try:
+                    return self._classify(attachment.kind, file, thumbnails=thumbnails)
+                except ViewChangedError:
+                    logger.info("the champion changed meanwhile; preparing the photo again")
+
+    def _fetch(self, attachment: Attachment, room: ExitStack, *, last_try: bool) -> bytes | Unseen:
         if not attachment.urls:
             if attachment.kind == "image" and not last_try:
                 raise Transient("an attachment is still being processed by its server", outage=False)
             return Unseen("no_preview")
+
+        def make_room(n_bytes: int) -> None:
+            room.close()  # of an earlier try
+            room.enter_context(self._bytes.held(n_bytes))
+
         passing: FetchError | None = None
         too_large = False
         for url in attachment.urls:
             try:
-                found = self.fetcher.get(url, max_bytes=self.max_bytes)
+                found = self.fetcher.get(url, max_bytes=self.max_bytes, make_room=make_room)
                 if not _is_page(found):
                     return found.body
                 # A web page in the photo's place is a proxy's or a login's; the photo may be there another time.
@@ -85,36 +108,26 @@ class PhotoReader:
             raise Transient(str(passing), outage=False) from passing
         return Unseen("too_large" if too_large else "gone")
 
-    def _predict(self, files: Sequence[tuple[str, bytes | Unseen]], *, thumbnails: bool) -> list[Finding]:
+    def _classify(self, kind: str, file: bytes, *, thumbnails: bool) -> Finding:
+        """Decodes and classifies a file. Raises ViewChangedError if the champion changed meanwhile."""
         view = self.predictor.wait_until_ready().view
-        started = [self._start(kind, file, view) for kind, file in files]
-        # Made while the predictor works.
-        made = [
-            self._thumbnail(file) if thumbnails and isinstance(file, bytes) and isinstance(start, Future) else None
-            for (_, file), start in zip(files, started, strict=True)
-        ]
-        return [
-            start if isinstance(start, Unseen) else self._finished(start.result(PREDICT_TIMEOUT_S), thumbnail)
-            for start, thumbnail in zip(started, made, strict=True)
-        ]
-
-    def _finished(self, prediction: Prediction, thumbnail: Photo | None) -> Prediction:
-        return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
-
-    def _start(self, kind: str, file: bytes | Unseen, view: str) -> Unseen | Future[Prediction]:
-        """Decodes a file and submits it to the predictor."""
-        if isinstance(file, Unseen):
-            return file
         try:
-            return self.predictor.submit(self.decoder.prepare(file, view), view=view)
+            with self._decoders.held():
+                photo = self.decoder.prepare(file, view)
         except ImageError as error:
             logger.info("not decoded reason=%s error=%s", error.reason, error)
             # The preview of audio or video may be any file; its owner did not choose it.
             return Unseen(error.reason if kind in STILL else "no_preview")
+        with self._places.held():
+            predicted = self.predictor.submit(photo, view=view)
+            thumbnail = self._thumbnail(file) if thumbnails else None  # made while the predictor works
+            prediction = predicted.result(PREDICT_TIMEOUT_S)
+        return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
 
     def _thumbnail(self, file: bytes) -> Photo | None:
         try:
-            return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
+            with self._decoders.held():
+                return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
         except ProjectError as error:  # the answer then has no picture
             logger.info("no thumbnail error=%s", error)
             return None

@@ -116,7 +116,7 @@ class Predictor:
 
     def __init__(self, loader: Loader, *, batch_size: int, watch_every_s: float = WATCH_EVERY_S) -> None:
         self._loader = loader
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._watch_every_s = watch_every_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -205,7 +205,7 @@ class Predictor:
     def _next_batch(self) -> list[_Job]:
         """Waits for a photo, then takes the other waiting ones too."""
         jobs: list[_Job | None] = [self._jobs.get()]
-        while len(jobs) < self._batch_size:
+        while len(jobs) < self.batch_size:
             try:
                 jobs.append(self._jobs.get_nowait())
             except queue.Empty:

@@ -26,10 +26,14 @@ HOUR_S = 3600.0
 MAX_WAIT_S = 6 * HOUR_S
 _NEWEST = "mentioned_at DESC, rowid DESC"
 _AMONG = "(? OR account_id IN (SELECT value FROM json_each(?)))"
+# Of each account the mention that is due longest: SQLite takes the other columns from the row of the minimum.
 _DUE = (
-    "SELECT notification_id FROM inbox WHERE state IN ('new', 'deferred') AND (next_try_at <= ? OR next_try_at > ?)"  # noqa: S608
-    f" AND {_AMONG} ORDER BY next_try_at, received_at LIMIT ?"
+    "SELECT notification_id, account_id, acct, min(next_try_at) AS due_at FROM inbox"  # noqa: S608
+    f" WHERE state IN ('new', 'deferred') AND (next_try_at <= ? OR next_try_at > ?) AND {_AMONG}"
+    " GROUP BY account_id ORDER BY due_at, received_at"
 )
+# The rank of an account, by its id and acct: the lowest is served first, and one without a rank is not served now.
+Rank = Callable[[str, str], tuple[int, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +132,37 @@ class Inbox:
             )
             return cursor.rowcount > 0
 
-    def take(self, limit: int, *, only: Collection[str] | None = None) -> list[Entry]:
-        """Marks up to `limit` due mentions as "working" and returns them, longest waiting first.
+    def take(self, limit: int, *, only: Collection[str] | None = None, rank: Rank = lambda *_: ()) -> list[Entry]:
+        """Marks up to `limit` due mentions as "working" and returns them, those of one rank longest waiting first.
 
         Args:
             only: ids of the accounts whose mentions are taken; None: all.
+            rank: whose mention is taken first.
         """
         now = self.now()
+        taken: list[Entry] = []
         with self.database.transaction() as db:
-            rows = db.execute(
-                "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"  # noqa: S608
-                f" WHERE notification_id IN ({_DUE}) RETURNING *",
-                (now, now + MAX_WAIT_S, *_among(only), limit),
-            ).fetchall()
-        return sorted(map(_entry, rows), key=lambda entry: entry.received_at)
+            while len(taken) < limit:
+                due = db.execute(_DUE, (now, now + MAX_WAIT_S, *_among(only))).fetchall()
+                ranked = [(place, row) for row in due if (place := rank(row["account_id"], row["acct"])) is not None]
+                if not ranked:
+                    break
+                _, first = min(ranked, key=lambda each: each[0])
+                row = db.execute(
+                    "UPDATE inbox SET state = 'working', attempts = attempts + 1, tries = tries + 1"
+                    " WHERE notification_id = ? RETURNING *",
+                    (first["notification_id"],),
+                ).fetchone()
+                taken.append(_entry(row))
+        return taken
 
-    def next_due(self, *, only: Collection[str] | None = None) -> float | None:
-        """When the next waiting mention is due; None if none waits. `only` as in `take`."""
+    def next_due(self, *, only: Collection[str] | None = None, after: float = -1.0) -> float | None:
+        """When the next waiting mention is due that is so after this time; None if none is. `only` as in `take`."""
         with self.database.transaction() as db:
             row = db.execute(
-                f"SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred') AND {_AMONG}",  # noqa: S608
-                _among(only),
+                "SELECT min(next_try_at) FROM inbox WHERE state IN ('new', 'deferred') AND next_try_at > ?"  # noqa: S608
+                f" AND {_AMONG}",
+                (after, *_among(only)),
             ).fetchone()
         return None if row[0] is None else float(row[0])
 

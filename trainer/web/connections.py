@@ -68,7 +68,7 @@ class GuardedAdapter(HTTPAdapter):
     Call `send` with a `urllib3.Timeout` with a total, which limits the whole request.
     """
 
-    def __init__(self, *, allow_private: bool, n_connections: int = 16) -> None:
+    def __init__(self, *, allow_private: bool, n_connections: int = 64) -> None:
         super().__init__(pool_connections=n_connections, pool_maxsize=n_connections, max_retries=0)
         self.poolmanager.pool_classes_by_scheme = _pool_classes(allow_private=allow_private)
 

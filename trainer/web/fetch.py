@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import email.utils
 import http
+import io
 import logging
 import os
 import random
@@ -42,6 +43,7 @@ PASSING = frozenset({408, 425, 429})
 # For a longer wait, `get` raises at once: the caller decides, from `FetchError.retry_after_s`.
 MAX_PAUSE_S = 300.0
 READ_BYTES = 64 * 1024
+SMALL_BYTES = 2 * 1024 * 1024  # a body of so many, or one that never comes to so many, needs no room made for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Fetcher:
         max_bytes: int,
         allowed_hosts: Collection[str] | None = None,
         deadline_s: float | None = None,
+        make_room: Callable[[int], object] = lambda _: None,
     ) -> Fetched:
         """Fetch a URL, with up to `web.max_attempts` attempts.
 
@@ -147,6 +150,7 @@ class Fetcher:
             max_bytes: of the body, both compressed and decompressed.
             allowed_hosts: "host" or "host:port", checked on each redirect; None or empty allows any.
             deadline_s: seconds for one attempt, including redirects; None means `web.total_timeout_s`.
+            make_room: called when a body has more than `SMALL_BYTES`, with the bytes that it may have; may wait.
 
         Raises:
             FetchError: all attempts failed; `retry_after_s` is None if a retry is no use.
@@ -154,7 +158,7 @@ class Fetcher:
         attempt = 1
         while True:
             try:
-                return self._follow(url, max_bytes, allowed_hosts, deadline_s or self._web.total_timeout_s)
+                return self._follow(url, max_bytes, allowed_hosts, deadline_s or self._web.total_timeout_s, make_room)
             except FetchError as full_error:
                 error = without_address(full_error, url) if self._private else full_error
                 asked_s = error.retry_after_s
@@ -165,7 +169,14 @@ class Fetcher:
             self._sleep(pause_s)
             attempt += 1
 
-    def _follow(self, url: str, max_bytes: int, allowed_hosts: Collection[str] | None, total_s: float) -> Fetched:
+    def _follow(
+        self,
+        url: str,
+        max_bytes: int,
+        allowed_hosts: Collection[str] | None,
+        total_s: float,
+        make_room: Callable[[int], object],
+    ) -> Fetched:
         deadline = time.monotonic() + total_s
         for _ in range(self._web.max_redirects + 1):
             request = self._prepare(url, allowed_hosts)
@@ -176,7 +187,7 @@ class Fetcher:
                     target = response.headers.get("Location") if response.status_code in REDIRECTS else None
                     if target is None:
                         self._check_status(response, url)
-                        body = _read(response, url, max_bytes)
+                        body = _read(response, url, max_bytes, make_room)
                         headers = {name.lower(): value for name, value in response.headers.items()}
                         return Fetched(url=url, status=response.status_code, headers=headers, body=body)
             except ValueError as error:  # includes those of requests and urllib3 about URLs
@@ -255,18 +266,23 @@ def _join(url: str, location: str) -> str:
     return target
 
 
-def _read(response: requests.Response, url: str, max_bytes: int) -> bytes:
+def _read(response: requests.Response, url: str, max_bytes: int, make_room: Callable[[int], object]) -> bytes:
     """Read the body in pieces of any size: waiting for full chunks could exceed the deadline."""
     too_large = FetchError(f"{safe_url(url)}: more than {max_bytes:,} bytes; not fetched", too_large=True)
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise too_large
-    body = bytearray()
+    is_known = length.isdecimal() and "Content-Encoding" not in response.headers
+    is_small = True
+    body = io.BytesIO()  # hands its bytes on without a copy
     while chunk := response.raw.read1(READ_BYTES, decode_content=True):
-        body += chunk
-        if len(body) > max_bytes:
+        body.write(chunk)
+        if body.tell() > max_bytes:
             raise too_large
-    return bytes(body)
+        if is_small and body.tell() > SMALL_BYTES:
+            is_small = False
+            make_room(int(length) if is_known else max_bytes)
+    return body.getvalue()
 
 
 def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,7 +12,8 @@ from bot.entities import Mention
 from bot.storage.inbox import Outcome
 from sandbox.faults import Fault
 from sandbox.instance import InstanceSettings
-from tests.bot.conftest import World, settle, until
+from tests.bot.conftest import PATIENCE_S, World, settle, until
+from tests.fakes import FakeScored, Pixels
 from trainer.errors import StorageError
 
 POSTS = "/api/v1/statuses"
@@ -300,16 +303,23 @@ def test_a_media_server_that_stays_down_leads_to_a_polite_answer(world: World) -
         assert "could not fetch" in world.answer(world.ask()).text
 
 
-def test_a_burst_is_answered_in_batches(world: World) -> None:
-    world.decoder.gate.clear()
-    with world.bot(bot={"concurrent_mentions": 16, "max_answers_per_hour": 100}) as bot:
-        questions = [world.ask() for _ in range(32)]
-        until(lambda: bot.store.inbox.counts().get("working") == 16)
-        world.decoder.gate.set()
+def test_a_burst_is_answered_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go, predict = threading.Event(), world.classifier.predict
+
+    def predict_later(photos: Pixels) -> Sequence[FakeScored]:
+        may_go.wait(PATIENCE_S)
+        return predict(photos)
+
+    monkeypatch.setattr(world.classifier, "predict", predict_later)
+    people = [world.person(f"asker{number}@host{number % 4}.example") for number in range(32)]
+    with world.bot(bot={"concurrent_mentions": 16}) as bot:
+        questions = [world.ask(by=who) for who in people]
+        until(lambda: bot.predictor._jobs.qsize() >= 8)
+        may_go.set()
         for question in questions:
             world.answer(question)
     assert all(len(world.answers(question)) == 1 for question in questions)
-    assert max(world.classifier.batches) > 1
+    assert max(world.classifier.batches) == 8
 
 
 def test_a_second_bot_on_the_same_inbox_is_refused(world: World) -> None:
