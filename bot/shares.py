@@ -31,7 +31,7 @@ class Asker:
     """Who a thread works for, while it answers one mention.
 
     Attributes:
-        waits_since: since when it waits for photos, by the monotonic clock; None: it does not.
+        waits_since: since when it waits for photos or another server, by the monotonic clock; None: it does not.
     """
 
     account_id: str
@@ -59,7 +59,7 @@ def asking(who: Asker) -> Iterator[None]:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Within the context, the calling thread's mention waits for its photos."""
+    """Within the context, the calling thread's mention waits for its photos, or for another server."""
     who = asker()
     if who is not None:
         who.waits_since = time.monotonic()

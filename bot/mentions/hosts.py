@@ -11,6 +11,7 @@ from bot.entities import Account
 from bot.instance.home import Home
 from bot.instance.neighbours import Neighbours
 from bot.mentions.etiquette import has_no_bots_tag
+from bot.shares import waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Hosts:
         host = self._host(account)
         if host == self._own_host():
             return self.home.instance().description
-        return "" if self.neighbours is None else self.neighbours.description(host)
+        with waiting():
+            return "" if self.neighbours is None else self.neighbours.description(host)
 
     def _host(self, account: Account) -> str:
         given = account.acct.rpartition("@")[2] if "@" in account.acct else ""

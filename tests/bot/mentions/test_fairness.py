@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ def test_mentions_that_end_in_silence_count_and_cost_no_call_above_the_limit(wor
     with world.bot(bot={"max_answers_per_hour": 3}) as bot:
         world.answer(world.ask(label=None, in_reply_to=above))
         settle(bot)
+        time.sleep(2.0)  # the threads of mentions from before the start are looked into
         world.instance.faults.add(CONTEXTS)
         questions = [world.ask(label=None, by=mallory, in_reply_to=above) for _ in range(20)]
         until(lambda: states(bot, mallory)["refused"] == 20)
