@@ -55,12 +55,6 @@ class Listener(StreamListener):  # type: ignore[misc]
             "delete": lambda data: events.deleted(data.strip().strip('"')),
         }
 
-    def require_events(self, response: requests.Response) -> None:
-        """Raises MastodonNetworkError if a response is not an event stream."""
-        kind = response.headers.get("Content-Type", "")
-        if any(never in kind for never in NOT_EVENTS):
-            raise MastodonNetworkError(f"not an event stream but {kind}")
-
     def handle_messages(self, messages: Iterable[str | bytes]) -> None:
         """Reads the messages of an open WebSocket until it ends.
 
@@ -112,6 +106,12 @@ class Listener(StreamListener):  # type: ignore[misc]
         except Exception:
             # The catch-up finds what is lost here.
             logger.exception("a stream event could not be handled")
+
+
+def is_event_stream(response: requests.Response) -> bool:
+    """Whether a response may be an event stream; not every server says so."""
+    kind = response.headers.get("Content-Type", "")
+    return not any(never in kind for never in NOT_EVENTS)
 
 
 def _message(text: str | bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, RateLimited, Transie
 from bot.instance import websocket
 from bot.instance.calls import Calls
 from bot.instance.home import Home
-from bot.instance.listener import Listener
+from bot.instance.listener import Listener, is_event_stream
 from bot.instance.transport import STREAMS
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class EventStream:
         self._lock = threading.Lock()
         self._hang_up: Callable[[], None] | None = None
         self._is_closed = False
+        self._avoided: Way | None = None
         self._was_open = False  # during this call of `read`
         self.way: Way | None = None
 
@@ -77,8 +78,8 @@ class EventStream:
             except RateLimited:
                 raise
             except InstanceError as error:
-                is_down = isinstance(error, Transient) and error.outage and way.address == own
-                if self._was_open or is_down:
+                is_down = type(error) is Transient and error.outage  # a page of any kind is no such sign
+                if self._was_open or (is_down and way.address == own):
                     raise
                 logger.debug("no stream by %s at %s: %s", way.speech, way.address, error)
                 failures[way] = error
@@ -86,9 +87,15 @@ class EventStream:
                 return
         raise min(failures.items(), key=lambda failed: _rank(*failed, known=known, own=own))[1]
 
-    def drop(self) -> None:
-        """Ends the stream that another thread is reading; it may be opened again."""
+    def drop(self, *, avoid: bool) -> None:
+        """Ends the stream that another thread is reading; it may be opened again.
+
+        Args:
+            avoid: by another way, if there is one.
+        """
         with self._lock:
+            if avoid:
+                self.way, self._avoided = None, self.way
             self._hang_up_now()
 
     def close(self) -> None:
@@ -117,7 +124,7 @@ class EventStream:
         own = self._calls.settings.base_url
         addresses = dict.fromkeys([*_addresses(described, secure=urlsplit(own).scheme == "https"), own])
         ways = [Way(speech, address) for speech in SPEECHES for address in addresses]
-        return sorted(ways, key=lambda way: way != self.way)
+        return sorted(ways, key=lambda way: (way == self._avoided, way != self.way))
 
     def _read(self, way: Way, listener: Listener) -> None:
         try:
@@ -127,6 +134,8 @@ class EventStream:
                 self._read_events(way, listener)
             else:
                 self._read_messages(way, listener)
+        except InstanceError:
+            raise
         except Exception as error:
             raise self._calls.instance_error(error, "stream", "the stream") from error
         finally:
@@ -142,9 +151,11 @@ class EventStream:
             timeout=(settings.request_timeout_s, settings.stream_timeout_s),
         )
         with closing(answer):
-            if answer.status_code != 200:
+            if answer.status_code >= 400:
                 raise MastodonNetworkError(f"no stream but {answer.reason}")
-            listener.require_events(answer)
+            if answer.status_code != 200 or not is_event_stream(answer):  # some have a page for every address
+                what = f"the stream: HTTP {answer.status_code}, not an event stream"
+                raise NoSuchPage(what, outage=False, status=answer.status_code)
             self._is_open(way, answer.raw.shutdown)
             listener.handle_stream(answer)
 

@@ -109,9 +109,9 @@ class Stream:
             self._delivery.ended()
 
     def _reopen(self, again: bool) -> None:
-        """Closes the stream, which brings nothing, to open it again: at once, or with the pauses of a failing one."""
+        """Closes the stream, which brings nothing, to open it again: at once, or later and by another way."""
         self._deaf = again
-        self._client.stream.drop()
+        self._client.stream.drop(avoid=again)
 
     def _is_token_good(self, refusal: Unauthorized) -> str | None:
         """Tells a revoked token from a missing scope; returns the reason, or None if the token is revoked."""

@@ -37,7 +37,8 @@ class Event:
 class Subscription:
     """An open stream; its events are queued in the server's event loop."""
 
-    def __init__(self, token: Token, channels: frozenset[str]) -> None:
+    def __init__(self, token: Token, channels: frozenset[str], kind: str) -> None:
+        self.kind = kind  # events or websocket
         self.token = token
         self.channels = channels
         self._loop = asyncio.get_running_loop()
@@ -59,7 +60,7 @@ class Hub:
         self._lock = threading.Lock()
         self._subscriptions: list[Subscription] = []
         self.addresses: list[str] = []  # at which streams were asked for
-        self.is_silent = False  # True: nothing is sent, as by a proxy that holds everything back
+        self.silent: set[str] = set()  # kinds of streams that bring nothing, as behind a proxy that holds all back
 
     def subscribe(self, subscription: Subscription) -> None:
         with self._lock:
@@ -88,7 +89,7 @@ class Hub:
 
     def publish(self, account: Account, channel: str, event: str, payload: Any) -> None:
         """Send an event to an account's streams with `channel`; a str payload is sent unchanged, others as JSON."""
-        listening = [each for each in self._of(account) if channel in each.channels and not self.is_silent]
+        listening = [each for each in self._of(account) if channel in each.channels and each.kind not in self.silent]
         if not listening:
             return
         data = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
@@ -214,7 +215,7 @@ class Streaming:
         channels = {TIMELINE} if name == "user" else set()
         if covers(self._tokens.granted(token), "read:notifications"):
             channels.add(NOTIFICATIONS)
-        return Subscription(token, frozenset(channels))
+        return Subscription(token, frozenset(channels), "events" if asked.scope["type"] == "http" else "websocket")
 
 
 async def _send_messages(socket: WebSocket, subscription: Subscription) -> None:

@@ -207,3 +207,22 @@ def test_a_websocket_that_answers_no_ping_is_given_up() -> None:
 def test_a_handshake_that_never_ends_is_given_up() -> None:
     with serving({"/": lambda exchange: exchange.server.over.wait(30.0)}) as server, pytest.raises(TimeoutError):
         open_socket(server, open_timeout_s=0.3, silence_s=20.0)
+
+
+@pytest.mark.parametrize("profile", [ULIDS], indirect=True)
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"kind": "html"},
+        {"kind": "redirect", "location": "https://login.example/"},
+        {"kind": "answer", "status": 405},
+        {"kind": "answer", "status": 404, "html": True},
+    ],
+)
+def test_a_server_that_has_a_page_for_every_address_is_streamed_all_the_same(
+    world: World, page: dict[str, Any]
+) -> None:
+    world.instance.faults.add(Fault.model_validate({"path": "/api/v1/streaming/user"} | page))
+    with world.bot(**PATIENT) as bot:
+        until(lambda: bot.stream.is_open)
+        world.answer(world.ask())

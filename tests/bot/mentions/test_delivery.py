@@ -36,7 +36,7 @@ def test_a_stream_that_never_brings_anything_is_opened_again_ever_more_rarely(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.mentions.delivery.GRACE_S", 0.05)
-    world.instance.hub.is_silent = True
+    world.instance.hub.silent |= {"events", "websocket"}
     with world.bot(mastodon={"catch_up_every_s": 0.3, "max_reconnect_pause_s": 60.0}) as bot:
         for _ in range(2):
             until(lambda: is_watched(bot))
@@ -141,3 +141,19 @@ def test_without_a_stream_nothing_is_missing() -> None:
     case.clock.now += GRACE_S
     case.look("1")
     assert (case.reopened, case.pause()) == ([], 15.0)
+
+
+def test_where_a_proxy_holds_events_back_a_websocket_is_opened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.mentions.delivery.GRACE_S", 0.05)
+    world.instance.hub.silent.add("events")
+    with world.bot(mastodon={"catch_up_every_s": 0.3}) as bot:
+        while bot.stream.n_connections < 3:
+            until(lambda: is_watched(bot))
+            world.answer(world.ask())
+            until(lambda: bot.catch_up._delivery.is_trusted or not is_watched(bot))
+        assert bot.client.stream.way is not None
+        assert bot.client.stream.way.speech == "WebSocket"
+        until(lambda: is_watched(bot))
+        world.answer(world.ask())
+        until(lambda: bot.catch_up._delivery.is_trusted)
+        assert bot.stream.n_connections == 3
