@@ -178,9 +178,9 @@ class Inbox:
             if look_first:
                 db.execute("UPDATE inbox SET look_first = 1 WHERE state IN ('new', 'working', 'posting', 'deferred')")
             return db.execute(
-                "UPDATE inbox SET next_try_at = ?1 + CASE state WHEN 'posting' THEN ?2 ELSE 0 END,"
+                "UPDATE inbox SET next_try_at = ? + CASE state WHEN 'posting' THEN ? ELSE 0 END,"
                 " state = 'deferred', reason = 'interrupted'"
-                " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?3))",
+                " WHERE state IN ('working', 'posting') AND notification_id NOT IN (SELECT value FROM json_each(?))",
                 (self.now(), under_way_s, json.dumps(list(in_progress))),
             ).rowcount
 
@@ -214,8 +214,8 @@ class Inbox:
         with self.database.transaction() as db:
             n_rows = db.execute(
                 "UPDATE inbox SET state = 'deferred', next_try_at = 0, attempts = 0, tries = 0, finished_at = NULL"
-                " WHERE state = 'failed' AND (?1 IS NULL OR notification_id = ?1)",
-                (notification_id,),
+                " WHERE state = 'failed' AND (:id IS NULL OR notification_id = :id)",
+                {"id": notification_id},
             ).rowcount
         self.changed()
         return n_rows
@@ -305,11 +305,12 @@ class Inbox:
 
         However many of them are answered at once, one has it.
         """
+        now = self.now()
         with self.database.transaction() as db:
             row = db.execute(
-                "SELECT 1 FROM inbox WHERE account_id = ?1 AND kind = ?2 AND notification_id != ?5 AND"
-                " (finished_at BETWEEN ?3 - ?4 AND ?3 OR state IN ('working', 'posting', 'deferred'))",
-                (account_id, kind, self.now(), HOUR_S, notification_id),
+                "SELECT 1 FROM inbox WHERE account_id = ? AND kind = ? AND notification_id != ? AND"
+                " (finished_at BETWEEN ? AND ? OR state IN ('working', 'posting', 'deferred'))",
+                (account_id, kind, notification_id, now - HOUR_S, now),
             ).fetchone()
             if row is None:
                 db.execute("UPDATE inbox SET kind = ? WHERE notification_id = ?", (kind, notification_id))

@@ -108,8 +108,9 @@ class Records:
         """Runs that ended or are running, newest first."""
         with self._database.transaction() as db:
             rows = db.execute(
-                "SELECT * FROM runs WHERE outcome != 'planned' AND (?1 IS NULL OR job = ?1) ORDER BY id DESC LIMIT ?2",
-                (job, limit),
+                "SELECT * FROM runs WHERE outcome != 'planned' AND (:job IS NULL OR job = :job) ORDER BY id DESC"
+                " LIMIT :limit",
+                {"job": job, "limit": limit},
             ).fetchall()
         return [Run(*(row[name] for name in Run.__dataclass_fields__)) for row in rows]
 
@@ -126,9 +127,9 @@ class Records:
         """How many times in a row a job has failed."""
         with self._database.transaction() as db:
             row = db.execute(
-                "SELECT count(*) FROM runs WHERE job = ?1 AND outcome = 'failed' AND id >"
-                " coalesce((SELECT max(id) FROM runs WHERE job = ?1 AND outcome = 'done'), 0)",
-                (job,),
+                "SELECT count(*) FROM runs WHERE job = :job AND outcome = 'failed' AND id >"
+                " coalesce((SELECT max(id) FROM runs WHERE job = :job AND outcome = 'done'), 0)",
+                {"job": job},
             ).fetchone()
         return int(row[0])
 

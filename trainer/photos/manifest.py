@@ -209,9 +209,10 @@ class Manifest:
         with self._transaction():
             self._db.execute(
                 "UPDATE refusals SET sha256 = NULL, detail = 'the same file as a photo that was taken down'"  # noqa: S608
-                f" WHERE source = ?1 AND sha256 IN (SELECT sha256 FROM photos WHERE source = ?1 AND {column} = ?2"
-                " UNION SELECT sha256 FROM refusals WHERE source = ?1 AND photo_id = ?2 AND ?3 = 'photo')",
-                (source, id_, kind),
+                f" WHERE source = :source AND sha256 IN"
+                f" (SELECT sha256 FROM photos WHERE source = :source AND {column} = :id"
+                " UNION SELECT sha256 FROM refusals WHERE source = :source AND photo_id = :id AND :kind = 'photo')",
+                {"source": source, "id": id_, "kind": kind},
             )
             self._db.execute(
                 "INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?, ?)", (source, kind, id_, now.isoformat())

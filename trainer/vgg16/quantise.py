@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def quantise(
     openvino, nncf = importlib.import_module("openvino"), importlib.import_module("nncf")
     nncf.set_log_level(logging.WARNING)
     side_px = int(images.shape[1])
+    _tell_openvino_which_tensorflow()
     model = openvino.convert_model(_with_outputs(weights, settings.layers, side_px))
 
     def counted(place: int) -> Pixels:
@@ -71,6 +73,17 @@ def quantise(
             side_px=side_px,
         )
     logger.info("network quantised file=%s photos=%d", path, len(images))
+
+
+def _tell_openvino_which_tensorflow() -> None:
+    """Replace a function of OpenVINO 2026.4 that fails since Python 3.13: it looks up TensorFlow's version by `exec`.
+
+    Source: https://github.com/openvinotoolkit/openvino/pull/32482.
+    """
+    if sys.version_info >= (3, 13):
+        version = importlib.import_module("tensorflow").__version__
+        utils = importlib.import_module("openvino.frontend.tensorflow.utils")
+        utils.get_environment_setup = lambda _framework: {"tensorflow": version}
 
 
 @contextmanager
