@@ -41,12 +41,7 @@ class Timetable:
     """
 
     def __init__(
-        self,
-        when: str,
-        *,
-        time_zone: str = "UTC",
-        jitter_s: float = 0.0,
-        draw: Callable[[], float] = random.random,
+        self, when: str, *, time_zone: str = "UTC", jitter_s: float = 0.0, draw: Callable[[], float] = random.random
     ) -> None:
         self._zone = _zone(time_zone)
         self._interval = _interval(when)

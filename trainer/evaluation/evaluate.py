@@ -17,11 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config import EvaluateSettings
-from trainer.head.calibration import expected_calibration_error
+from trainer.head.calibration import Floats, Indexes, expected_calibration_error
 
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Indexes = npt.NDArray[np.int64]
 
 BOOTSTRAP_SEED = 0  # fixed: the same photos and scores give the same intervals, for any seed of the head
 CHUNK = 500  # bootstrap samples computed at a time, to limit memory

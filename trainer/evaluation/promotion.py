@@ -12,14 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.config import EvaluateSettings
-from trainer.evaluation.evaluate import member_tables, recalls, resample
-
-Doubles = npt.NDArray[np.float64]
-Indexes = npt.NDArray[np.int64]
-
+from trainer.evaluation.evaluate import Doubles, member_tables, recalls, resample
+from trainer.head.calibration import Indexes
 
 MIN_MEMBERS = 3  # per label; with fewer, the samples are too similar for a useful interval
 

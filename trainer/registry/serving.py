@@ -14,11 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
-from trainer.head.head import Head
+from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
@@ -29,8 +28,6 @@ from trainer.vgg16.backend import load_keras
 from trainer.vgg16.int8 import Int8Backbone
 
 logger = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from trainer.config import EvaluateSettings
-from trainer.evaluation.evaluate import Figure, Indexes, Report, balanced_accuracy, evaluate, member_tables, resample
+from trainer.evaluation.evaluate import Figure, Report, balanced_accuracy, evaluate, member_tables, resample
+from trainer.head.calibration import Indexes
 
 LABELS = ("brazil", "china", "japan")
 QUICK = EvaluateSettings(resamples=200)

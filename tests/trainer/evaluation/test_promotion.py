@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.promotion import simulate
 from trainer.config import EvaluateSettings
-from trainer.evaluation.evaluate import Indexes
 from trainer.evaluation.promotion import Verdict, compare
+from trainer.head.calibration import Indexes
 
 LABELS = ("brazil", "china", "japan")
 SETTINGS = EvaluateSettings(resamples=300)
