@@ -28,6 +28,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
     "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, calibration, a rare label"),
     "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
+    "heat": ("benchmarks.heat", "how far a score falls when the places that the heat map shows are blurred"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "time from mention to reply, compared with a forward pass; start-up, memory"),
@@ -48,7 +49,7 @@ def main(
     name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign` and `imbalance`.")
+        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")

@@ -17,6 +17,7 @@ import numpy as np
 
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import ModelError
+from trainer.head.evidence import evidence, heat
 from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
@@ -36,7 +37,8 @@ class Scored:
 
     Attributes:
         scores: (k,) float32 in the order of the version's labels, calibrated; the sum is 1.
-        heatmap: (h, w) float32 in 0..1: Grad-CAM of the last layer for the best label; can be all zero.
+        heatmap: (h, w) float32 in 0..1: the places that speak for the best label against the second best; 0 where
+            nothing does.
         is_known: whether the image is similar to the version's training photos.
     """
 
@@ -116,11 +118,9 @@ class Classifier:
         Raises:
             ImageError: another shape or dtype.
         """
-        extracted = self._backbone.extract(images, with_map=True)
-        assert extracted.last_map is not None  # noqa: S101 - asked for
+        extracted = self._backbone.extract(images, with_maps=True)
         scores = self._head.scores(extracted.features)
-        slopes = self._head.gradient(extracted.features, scores.argmax(axis=1))[:, self._backbone.last_columns]
-        maps = grad_cam(extracted.last_map, slopes)
+        maps = heat(evidence(self._head, extracted))
         known = [True] * len(images) if self._novelty is None else self._novelty.is_known(extracted.features).tolist()
         return [Scored(*one) for one in zip(scores, maps, known, strict=True)]
 
@@ -176,26 +176,6 @@ def holdings(settings: Settings) -> Holdings:
     return Holdings(dict(sorted(Counter(photo.label for photo in photos).items())), n_new)
 
 
-def grad_cam(maps: Floats, slopes: Floats) -> Floats:
-    """Grad-CAM: where in the image a layer's output supports a label.
-
-    The head uses each channel's average over the map. So the gradient of the label's logit is the same at all positions
-    of a channel, and no backward pass is needed. The divisor of the average cancels out when the maximum is scaled to
-    1.
-
-    Args:
-        maps: (n, h, w, c), a layer's output.
-        slopes: (n, c), d logit / d average of the channel.
-
-    Returns:
-        (n, h, w) float32; the maximum of each is 1, or 0 if nothing supports the label.
-
-    Source: arXiv:1610.02391.
-    """
-    heat = np.maximum(np.einsum("nhwc,nc->nhw", maps, slopes, dtype=np.float32), 0)
-    highest = heat.max(axis=(1, 2), keepdims=True)
-    normalised: Floats = np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0)
-    return normalised
 
 
 def _find(settings: Settings, name: str | None) -> Version:

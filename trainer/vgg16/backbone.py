@@ -1,8 +1,8 @@
 """Computes pooled features of some layers of a frozen VGG16 from uint8 images.
 
-One pass gives the average-pooled outputs of the listed layers, concatenated. It can also give the output map of the
-last listed layer (for heat maps), or the map of block4 (to compute block5 with other weights, see `last_block`). The
-network ends at the deepest layer needed. A fine-tuned block5 replaces weights of the same network, so it also needs one
+One pass gives the average-pooled outputs of the listed layers, concatenated. It can also give the output maps of these
+layers (for heat maps), or the map of block4 (to compute block5 with other weights, see `last_block`). The network ends
+at the deepest layer needed. A fine-tuned block5 replaces weights of the same network, so it also needs one
 pass.
 
 The features of an image are bit-identical at any place in a run: all batches have one shape, and a smaller last batch
@@ -39,7 +39,6 @@ BLOCK4 = "block4_pool"  # the input of block5
 TUNED = "-block5-"  # in the key of a backbone with a fine-tuned block5, before its fingerprint
 LARGEST_HALF = float(np.finfo(np.float16).max)  # VGG16's values reach some thousands
 BYTES_PER_IMAGE = 3 * 224 * 224 * 64 * 4  # two maps of block1, and the same again for temporary data
-WANTED = (("features",), ("features", "last_map"), ("features", "block4_map"))  # possible outputs of one pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,13 @@ class Extracted:
 
     Attributes:
         features: (n, n_features) float32, each >= 0, not normalised.
-        last_map: (n, h, w, c) float32, the output of the last listed layer; None unless requested.
+        layer_maps: (n, h, w, c) float32 of each listed layer; its average over the places is in `features`. None unless
+            requested.
         block4_map: (n, side / 16, side / 16, 512) float16, the input of block5; None unless requested.
     """
 
     features: Features
-    last_map: Features | None
+    layer_maps: tuple[Features, ...] | None = None
     block4_map: Maps | None = None
 
 
@@ -81,14 +81,10 @@ class Extractor(Protocol):
         """Length of a feature vector."""
 
     @property
-    def last_columns(self) -> slice:
-        """The last layer's columns in a feature vector."""
-
-    @property
     def key(self) -> str:
         """The cache key of the features: it names everything that determines them."""
 
-    def extract(self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False) -> Extracted:
+    def extract(self, images: Pixels, *, batch_size: int | None = None, with_maps: bool = False) -> Extracted:
         """Compute features, one row per image, in the order given; see `Backbone.extract`."""
 
 
@@ -111,19 +107,18 @@ class Backbone:
         self.fingerprint = fingerprint
         self.tuned = tuned
         self.side_px = int(network.inputs[0].shape[1])
-        self.last_columns = feature_columns(self.layers)[-1]
-        self.n_features = self.last_columns.stop
+        self.n_features = feature_columns(self.layers)[-1].stop
         self._network = network
         maps = [network.get_layer(name).output for name in self.layers]
         pooled = [keras.layers.GlobalAveragePooling2D(dtype="float32")(layer_map) for layer_map in maps]
         joined = keras.layers.Concatenate(dtype="float32")(pooled) if len(pooled) > 1 else pooled[0]
-        outputs = {
-            "features": joined,
-            "last_map": keras.ops.cast(maps[-1], "float32"),
-            "block4_map": keras.ops.cast(network.get_layer(BLOCK4).output, "float32"),
+        more = {
+            "": {},
+            "layers": {f"map_{n}": keras.ops.cast(layer_map, "float32") for n, layer_map in enumerate(maps)},
+            "block4": {"block4_map": keras.ops.cast(network.get_layer(BLOCK4).output, "float32")},
         }
         self._models = {
-            wanted: keras.Model(network.inputs[0], {name: outputs[name] for name in wanted}) for wanted in WANTED
+            wanted: keras.Model(network.inputs[0], {"features": joined, **outputs}) for wanted, outputs in more.items()
         }
         for model in self._models.values():
             model.trainable = False
@@ -186,7 +181,7 @@ class Backbone:
         return {name: copied(self._network.get_layer(name)) for name in BLOCK5}
 
     def extract(
-        self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False, with_block4: bool = False
+        self, images: Pixels, *, batch_size: int | None = None, with_maps: bool = False, with_block4: bool = False
     ) -> Extracted:
         """Compute bottleneck features, one row per image, in the order given.
 
@@ -194,25 +189,22 @@ class Backbone:
             images: (n, side_px, side_px, 3) uint8, RGB; not modified.
             batch_size: fixed batch size for a long run, with padding of the last batch; None: batches of 4, 2 and 1
                 without padding, for a few images.
-            with_map: also return the last layer's map.
-            with_block4: also return block4's map; not together with `with_map`.
+            with_maps: also return the maps of the listed layers.
+            with_block4: also return block4's map; not together with `with_maps`.
 
         Raises:
             ImageError: another shape or dtype; the message names both.
         """
         check_images(images, self.side_px)
-        wanted = WANTED[1 if with_map else 2 if with_block4 else 0]
-        model = self._models[wanted]
+        model = self._models["layers" if with_maps else "block4" if with_block4 else ""]
         outputs = [predict_padded(model, images[part], size) for part, size in _parts(len(images), batch_size)]
         if not outputs:
-            outputs = [
-                {name: np.empty((0, *model.output[name].shape[1:]), model.output[name].dtype) for name in wanted}
-            ]
-        joined = {name: np.concatenate([part[name] for part in outputs]) for name in wanted}
+            outputs = [{name: np.empty((0, *output.shape[1:]), output.dtype) for name, output in model.output.items()}]
+        joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
         block4 = joined.get("block4_map")
         return Extracted(
             features=joined["features"],
-            last_map=joined.get("last_map"),
+            layer_maps=tuple(joined[f"map_{n}"] for n in range(len(self.layers))) if with_maps else None,
             block4_map=None if block4 is None else np.minimum(block4, LARGEST_HALF).astype(np.float16),
         )
 

@@ -61,25 +61,24 @@ class Int8Backbone:
             self._request = core.compile_model(model, "CPU", configuration).create_infer_request()
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path}: cannot be run as an int8 network ({error}); train again") from error
-        self.last_columns = feature_columns(self.layers)[-1]
-        self.n_features = self.last_columns.stop
+        self.n_features = feature_columns(self.layers)[-1].stop
 
     @property
     def key(self) -> str:
         """The cache key of the features: it names everything that determines them."""
         return f"{network_key(self.fingerprint, self.layers, self.side_px)}-{self.sha256[:16]}"
 
-    def extract(self, images: Pixels, *, batch_size: int | None = None, with_map: bool = False) -> Extracted:
-        """Compute features, and the last layer's map if asked for, as `Backbone.extract`."""
+    def extract(self, images: Pixels, *, batch_size: int | None = None, with_maps: bool = False) -> Extracted:
+        """Compute features, and the layers' maps if asked for, as `Backbone.extract`."""
         check_images(images, self.side_px)
         size = batch_size or SMALL_BATCH
-        wanted = ["features", *([self.layers[-1]] if with_map else [])]
+        wanted = ["features", *(self.layers if with_maps else [])]
         starts = range(0, len(images), size)
         parts = [self._pass(images[start : start + size], wanted) for start in starts]
         if not parts:  # one pass, for the shapes
             parts = [[array[:0] for array in self._pass(np.zeros((1, *images.shape[1:]), np.uint8), wanted)]]
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        return Extracted(features=joined[0], last_map=joined[1] if with_map else None)
+        return Extracted(features=joined[0], layer_maps=tuple(joined[1:]) if with_maps else None)
 
     def save(self, folder: Path) -> None:
         """Copy the network's file into a version's folder.

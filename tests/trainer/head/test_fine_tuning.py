@@ -317,7 +317,7 @@ def test_a_fine_tuned_version_serves_the_evaluated_scores(trained: tuple[Setting
     classifier = Classifier.load(settings)
     answers = classifier.predict(np.stack(images))
     np.testing.assert_allclose(np.stack([one.scores for one in answers]), outcome.trained.holdout_scores, atol=5e-3)
-    assert {one.heatmap.shape for one in answers} == {(2, 2)}
+    assert {one.heatmap.shape for one in answers} == {(8, 8)}
     untuned = outcome.trained.fitted.head.scores(outcome.training_data.features(items)[:, 0])
     assert np.abs(untuned - outcome.trained.holdout_scores).max() > 0.02
 

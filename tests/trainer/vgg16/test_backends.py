@@ -30,7 +30,7 @@ images = rng.integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
 answers = {"backend": np.array(load_keras().config.backend())}
 for precision in ("float32", "bfloat16"):
     backbone = Backbone.load(settings, precision=precision, side_px=64)
-    answers[precision] = backbone.extract(images, batch_size=4, with_map=True).features
+    answers[precision] = backbone.extract(images, batch_size=4, with_maps=True).features
 together = backbone.extract(images, batch_size=4).features
 answers["same_in_any_batch"] = np.array_equal(backbone.extract(images[::-1], batch_size=4).features[::-1], together)
 

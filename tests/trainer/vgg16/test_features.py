@@ -84,13 +84,14 @@ def test_features_equal_the_average_of_keras_vgg16(backbone: Backbone, weights: 
     outputs = [reference.get_layer(name).output for name in SETTINGS.layers]
     maps = [np.asarray(part) for part in keras.Model(reference.input, outputs)(pixels)]
 
-    extracted = backbone.extract(images, batch_size=4, with_map=True)
+    extracted = backbone.extract(images, batch_size=4, with_maps=True)
 
     pooled = np.concatenate([part.mean(axis=(1, 2)) for part in maps], axis=1)
     np.testing.assert_allclose(extracted.features, pooled, rtol=1e-3, atol=1e-3 * pooled.max())
-    assert extracted.last_map is not None
-    np.testing.assert_allclose(extracted.last_map, maps[-1], rtol=1e-3, atol=1e-3 * maps[-1].max())
-    assert extracted.features.dtype == extracted.last_map.dtype == np.float32
+    assert extracted.layer_maps is not None
+    for mine, expected in zip(extracted.layer_maps, maps, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-3 * expected.max())
+        assert extracted.features.dtype == mine.dtype == np.float32
 
 
 def test_all_13_convolutions_exist_and_only_the_needed_ones_run() -> None:
@@ -98,17 +99,17 @@ def test_all_13_convolutions_exist_and_only_the_needed_ones_run() -> None:
     shallow = Backbone.load(
         FeatureSettings(weights="random", layers=("block1_conv1",)), precision="float32", side_px=SIDE_PX
     )
-    extracted = shallow.extract(noise(1), with_map=True)
+    extracted = shallow.extract(noise(1), with_maps=True)
     assert shallow.n_features == 64
-    assert extracted.last_map is not None
-    assert extracted.last_map.shape == (1, SIDE_PX, SIDE_PX, 64)
+    assert extracted.layer_maps is not None
+    assert [layer_map.shape for layer_map in extracted.layer_maps] == [(1, SIDE_PX, SIDE_PX, 64)]
 
 
-def test_the_average_of_the_last_map_equals_the_last_columns(backbone: Backbone) -> None:
-    extracted = backbone.extract(noise(2), with_map=True)
-    assert extracted.last_map is not None
-    last = extracted.features[:, backbone.last_columns]
-    np.testing.assert_allclose(last, extracted.last_map.mean(axis=(1, 2)), rtol=1e-4)
+def test_the_features_are_the_averages_of_the_layers_maps(backbone: Backbone) -> None:
+    extracted = backbone.extract(noise(2), with_maps=True)
+    assert extracted.layer_maps is not None
+    averages = np.concatenate([layer_map.mean(axis=(1, 2)) for layer_map in extracted.layer_maps], axis=1)
+    np.testing.assert_allclose(extracted.features, averages, rtol=1e-4)
 
 
 def test_photos_decoded_in_confined_processes_have_bit_identical_features(backbone: Backbone, tmp_path: Path) -> None:
