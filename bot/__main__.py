@@ -16,7 +16,7 @@ import typer
 
 from bot.config import Settings, home_url, load_settings, without_token
 from bot.errors import Unauthorized
-from trainer.errors import ConfigError, ImageError, ModelError, ProjectError
+from trainer.errors import ConfigError, ModelError, ProjectError
 from trainer.quoting import escaped_lines
 
 if TYPE_CHECKING:
@@ -140,11 +140,28 @@ def run(config: Config = None) -> None:
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Photos on this machine.")],
     config: Config = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Save the picture of the answer as this new JPEG file.", show_default=False)
+    ] = None,
+    language: Annotated[str, typer.Option(help="Language of the picture and its texts: en, ja.")] = "en",
 ) -> None:
     """Classify photos on disk; exit status 1 if one of them could not be classified."""
     with _explained():
+        from bot.photos.files import CardWriter, classified
+
         settings = load_settings(config)
-        n_failed = sum(not _predict_file(path, found) for path, found in _classified(files, settings))
+        if picture is not None and len(files) > 1:
+            raise typer.BadParameter("--picture takes one photo")
+        try:
+            card = CardWriter(settings, picture, language=language) if picture is not None else None
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        n_failed = 0
+        for path, found in classified(files, settings):
+            n_failed += not _predict_file(path, found)
+            if card is not None and not isinstance(found, ProjectError):
+                sentence, description = card.save(found)
+                typer.echo(f"picture: {picture}\ntext: {sentence}\nalt text: {description}")
         raise typer.Exit(EXIT_FAULT if n_failed else 0)
 
 
@@ -332,23 +349,6 @@ def _reload(bot: Bot, config: Path | None, token: str) -> None:
         logger.error("settings not reloaded, keeping the old ones: %s", error)
         return
     logger.info("settings reloaded; a restart is needed for: %s", ", ".join(waiting) or "nothing")
-
-
-def _classified(files: list[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
-    """Each file with what the champion says, or why it cannot; a missing champion ends it all."""
-    from bot.photos.predict import ServingLoader, prediction
-    from trainer.photos.decode import Decoder
-
-    classifier = ServingLoader(settings).load()
-    with Decoder(settings.images) as decoder:
-        for path in files:
-            try:
-                prepared = decoder.views(path.read_bytes(), [classifier.view])
-                yield path, prediction(classifier, classifier.predict(prepared)[0])
-            except OSError as error:
-                yield path, ImageError(f"cannot be read: {error.strerror}")
-            except ImageError as error:
-                yield path, error
 
 
 def _predict_file(path: Path, found: Prediction | ProjectError) -> bool:

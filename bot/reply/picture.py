@@ -18,11 +18,13 @@ from PIL import Image, ImageDraw
 
 from bot.reply.fonts import Font, Text, load, writable
 from bot.reply.length import clusters
+from bot.reply.writer import percent
 from trainer.photos.images import Pixels, view_box
 
 SIZE = (800, 420)
 MARGIN = 24
 PHOTO_BOX = (330, SIZE[1] - 2 * MARGIN)  # maximum size of the photo
+HEADLINE_PX, HEADLINE_ALONE_PX = 120, SIZE[1] - 4 * MARGIN  # maximum height of the headline, with and without bars
 MAX_BARS = 4
 
 BACKGROUND = (29, 32, 40)
@@ -37,7 +39,7 @@ PALE_INK = (172, 177, 188)
 _PLASMA = bytes.fromhex(
     "0d0887 330597 5002a2 6a00a8 8405a7 9c179e b12a90 c33d80 d35171 e16462 ed7953 f68f44 fca636 fec029 f9dc24 f0f921"
 )
-_PHRASE = re.compile("[^はがのをにで、。]*[はがのをにで、。]+|[^はがのをにで、。]+")
+_PHRASE = re.compile("[^はがのをにで、。]*[はがのをにで、。]+も?|[^はがのをにで、。]+")
 MAX_OPACITY = 0.72  # of the heat map at its hottest; the photo stays visible
 
 
@@ -70,7 +72,7 @@ def draw_card(
         photo: (h, w, 3) uint8, with its aspect ratio; reduced to fit into `PHOTO_BOX`.
         heatmap: (h, w) float32, 0..1, of any size: the evidence at each place of the classified view.
         bars: best first; only the first four are shown.
-        headline: the answer; shown on at most two lines.
+        headline: the answer; shown as large as fits above the bars, or beside the photo if there are none.
         footer: one line, e.g. the version.
         scale: the texts at the cold and the hot end of the colour scale; None: no scale.
         view: the view that the heat map shows, one of `trainer.config.VIEWS`.
@@ -85,7 +87,7 @@ def draw_card(
     card.paste(shown, (MARGIN, (SIZE[1] - shown.height) // 2), _rounded(shown.size))
     left, right = MARGIN + shown.width + 30, SIZE[0] - MARGIN
     pen = ImageDraw.Draw(card)
-    bottom = _write_headline(pen, writable(headline), left, right)
+    bottom = _write_headline(pen, writable(headline), left, right, is_alone=not bars)
     if scale is not None:
         _draw_scale(card, scale, left)
     small = load(17)
@@ -125,22 +127,32 @@ def _rounded(size: tuple[int, int]) -> Image.Image:
     return large.reduce(4)
 
 
-def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int) -> int:
-    """Writes the headline as large as fits into two lines; returns its lower edge."""
+def _write_headline(pen: ImageDraw.ImageDraw, text: str, left: int, right: int, *, is_alone: bool) -> int:
+    """Writes the headline above the bars, or, without bars, half way down; returns its lower edge."""
     if not text:
         return MARGIN
-    for size_px in range(38, 17, -4):
-        font = load(size_px, bold=True, text=text)
-        lines = _wrap(text, font, right - left)
-        if len(lines) <= 2:
-            break
-    else:
-        lines = [lines[0], _shorten("".join(lines[1:]), font, right - left)]
-    top = MARGIN - 6
+    size_px, lines = lay_out(text, right - left, HEADLINE_ALONE_PX if is_alone else HEADLINE_PX)
+    font, step = load(size_px, bold=True, text=text), _line_px(size_px)
+    top = (SIZE[1] - len(lines) * step) // 2 if is_alone else MARGIN - 6
     for line in lines:
         font.write(pen, (left, top), line, INK)
-        top += round(size_px * 1.3)
+        top += step
     return top
+
+
+def lay_out(text: str, width: int, height: int) -> tuple[int, list[str]]:
+    """The largest size and the lines in which a headline fits into width x height px; its end is cut if none fits."""
+    for size_px in range(38, 17, -4):
+        font = load(size_px, bold=True, text=text)
+        lines, n_lines = _wrap(text, font, width), height // _line_px(size_px)
+        if len(lines) <= n_lines:
+            return size_px, lines
+    between = " " if " " in text else ""
+    return size_px, [*lines[: n_lines - 1], _shorten(between.join(lines[n_lines - 1 :]), font, width)]
+
+
+def _line_px(size_px: int) -> int:
+    return round(size_px * 1.3)
 
 
 def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, int, int, int]) -> None:
@@ -157,8 +169,8 @@ def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, in
     for place, (bar, name) in enumerate(zip(bars, labels, strict=True)):
         base = top + place * row + size_px
         bold = place == 0
-        font, percent = load(size_px, bold=bold, text=name), percentage(bar.share)
-        font.write(pen, (right, base), percent, INK, anchor="rs")
+        font = load(size_px, bold=bold, text=name)
+        font.write(pen, (right, base), f"{percent(bar.share)}%", INK, anchor="rs")
         room = right - left - round(load(size_px, bold=True).getlength("100%")) - 12
         font.write(pen, (left, base), _shorten(name, font, room), INK, anchor="ls")
         line = (left, base + 8, right, base + 8 + row // 5)
@@ -166,15 +178,6 @@ def _draw_bars(pen: ImageDraw.ImageDraw, bars: Sequence[Bar], box: tuple[int, in
         length = round((right - left) * min(max(bar.share, 0.0), 1.0))
         if length > 0:
             pen.rounded_rectangle((left, line[1], left + length, line[3]), 3, BEST_BAR if bold else BAR)
-
-
-def percentage(share: float) -> str:
-    """A share of 0..1 in whole percent; shows <1% and >99% instead of a rounded 0% or 100%."""
-    if 0 < share < 0.01:
-        return "<1%"
-    if 0.99 < share < 1:
-        return ">99%"
-    return f"{share:.0%}"
 
 
 def _draw_scale(card: Image.Image, scale: tuple[Text, Text], left: int) -> None:

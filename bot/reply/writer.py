@@ -190,9 +190,13 @@ def narrower(one: Visibility, other: Visibility) -> Visibility:
     return max(one, other, key=VISIBILITIES.index)
 
 
-def percent(score: float) -> int:
-    """A score of 0..1 in whole percent."""
-    return round(score * 100)
+def percent(score: float) -> str:
+    """A score of 0..1 in whole percent; <1 and >99 instead of a rounded 0 or 100."""
+    if 0 < score < 0.01:
+        return "<1"
+    if 0.99 < score < 1:
+        return ">99"
+    return str(round(score * 100))
 
 
 def harmless(words: str) -> str:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import bot.__main__ as commands
@@ -348,6 +349,71 @@ def test_predict_answers_for_files_and_fails_for_others(run: Any, tmp_path: Path
     assert status == 1
     assert "looks like the brazil gallery" in output
     assert "missing.jpg: cannot be read" in output
+
+
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize(
+    ("shown", "language", "sentence", "alt_text"),
+    [
+        ("brazil", "en", "This photo looks like the 🇧🇷 Brazil gallery.", "heat map: what is bright counted most"),
+        ("brazil", "ja", "この写真は🇧🇷 ブラジルのギャラリーに似ています。", "🇧🇷 ブラジル "),
+        ("unsure", "en", "I am not sure. If I had to choose", "heat map"),
+        ("unknown", "ja", "これまでに学んだどの写真にも似ていない", "ギャラリーの名前はありません"),
+    ],
+)
+def test_predict_saves_the_picture_of_the_answer(
+    shown: str, language: str, sentence: str, alt_text: str, run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo(shown))
+    status, output = run("predict", "--picture", "card.jpg", "--language", language, "photo.jpg")
+    assert status == 0
+    assert "picture: card.jpg\n" in output
+    assert re.search(f"^text: {sentence}", output, re.MULTILINE)
+    assert re.search(f"^alt text: .*{alt_text}", output, re.MULTILINE)
+    with Image.open(tmp_path / "card.jpg") as card:
+        assert (card.format, card.size) == ("JPEG", (800, 420))
+
+
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--picture", "there.jpg", "photo.jpg"], "exists already"),
+        (["--picture", "dangling.jpg", "photo.jpg"], "exists already"),
+        (["--picture", "card.png", "photo.jpg"], "ends in"),
+        (["--picture", "nowhere/card.jpg", "photo.jpg"], "no folder"),
+        (["--picture", "card.jpg", "--language", "xx", "photo.jpg"], "no such language"),
+        (["--picture", "card.jpg", "photo.jpg", "photo.jpg"], "takes one photo"),
+    ],
+)
+def test_predict_refuses_a_picture_that_it_should_not_write(
+    arguments: list[str], reason: str, run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo("brazil"))
+    (tmp_path / "there.jpg").write_bytes(b"precious")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone")
+    before = sorted(path.name for path in tmp_path.glob("*.jpg"))
+    status, output = run("predict", *arguments, COLUMNS="300")
+    assert status == 2
+    assert reason in output
+    assert sorted(path.name for path in tmp_path.glob("*.jpg")) == before
+    assert (tmp_path / "there.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.usefixtures("version")
+def test_predict_makes_no_picture_of_what_it_cannot_read(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    status, output = run("predict", "--picture", "card.jpg", "bad.jpg")
+    assert status == 1
+    assert "picture:" not in output
+    assert not (tmp_path / "card.jpg").exists()
+
+
+@pytest.mark.usefixtures("version")
+def test_predict_names_a_gallery_for_anything_if_the_bot_would(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo("unknown"))
+    assert "like nothing that was learned" in run("predict", "photo.jpg")[1]
+    assert "like nothing that was learned" not in run("predict", "photo.jpg", DOKOCOS_BOT__REFUSE_UNKNOWN="false")[1]
 
 
 def test_predict_without_a_version_says_what_to_do(run: Any, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 
 from bot.reply import fonts, picture
-from bot.reply.picture import Bar, draw_card, percentage
+from bot.reply.picture import Bar, draw_card, lay_out
+from bot.reply.texts import load_texts
 from tests import hostile
 from trainer.config import VIEWS
 from trainer.photos.decode_process import ROOT
@@ -169,12 +170,29 @@ def test_nothing_is_drawn_over_the_edge() -> None:
     assert near(pixels[-12:], picture.BACKGROUND).all()
 
 
-@pytest.mark.parametrize(
-    ("share", "shown"),
-    [(0, "0%"), (0.001, "<1%"), (0.012, "1%"), (0.5, "50%"), (0.724, "72%"), (0.9951, ">99%"), (1, "100%")],
-)
-def test_a_percentage_is_whole_and_not_rounded_to_0_or_100(share: float, shown: str) -> None:
-    assert percentage(share) == shown
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("name", ["sure", "unsure", "unknown"])
+def test_no_answer_is_cut_on_its_card(name: str, language: str) -> None:
+    text = load_texts().say(language, name, gallery={"en": "United Kingdom", "ja": "ニュージーランド"}[language])
+    width = picture.SIZE[0] - 2 * picture.MARGIN - picture.PHOTO_BOX[0] - 30
+    size_px, lines = lay_out(text, width, picture.HEADLINE_ALONE_PX if name == "unknown" else picture.HEADLINE_PX)
+    assert (" " if language == "en" else "").join(lines) == text
+    assert size_px >= 26
+
+
+def test_a_headline_in_japanese_breaks_after_its_particles() -> None:
+    text = "これまでに学んだどの写真にも似ていないので、ギャラリーの名前は挙げません。"
+    _, lines = lay_out(text, 396, 300)
+    assert all(line[-1] in "はがのをにで、。も" for line in lines)
+    assert not any(line.startswith("も") for line in lines)
+
+
+def test_a_headline_too_long_for_its_place_ends_in_an_ellipsis() -> None:
+    size_px, lines = lay_out("word " * 200, 396, 120)
+    assert size_px == 18
+    assert len(lines) == 5
+    assert lines[-1].endswith("…")
+    assert "wordword" not in lines[-1]
 
 
 @pytest.mark.usefixtures("without_japanese")

@@ -15,7 +15,7 @@ from bot.config import BotSettings, LabelText
 from bot.entities import VISIBILITIES, Account, Finding, Prediction, Status, Unseen
 from bot.reply.length import BYTES_PER_CHARACTER, clusters, cut, length
 from bot.reply.texts import load_texts
-from bot.reply.writer import Writer, harmless, narrower
+from bot.reply.writer import Writer, harmless, narrower, percent
 
 TEXTS = load_texts()
 WRITER = Writer(TEXTS, BotSettings().labels, widest="unlisted")
@@ -240,3 +240,17 @@ def test_one_letter_of_any_length_is_cut_by_its_bytes(cluster: str) -> None:
     assert cut(f"ab{cluster}cd", 40) == "ab…"
     warning = WRITER.answer([prediction(("a", 0.9), ("b", 0.1))], to=status(spoiler_text=cluster)).spoiler_text
     assert len(warning.encode()) <= 250 * BYTES_PER_CHARACTER
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [(0, "0"), (0.001, "<1"), (0.012, "1"), (0.5, "50"), (0.724, "72"), (0.9951, ">99"), (1, "100")],
+)
+def test_a_percentage_is_whole_and_not_rounded_to_0_or_100(share: float, shown: str) -> None:
+    assert percent(share) == shown
+
+
+def test_text_and_alt_text_have_the_percentages_of_the_picture() -> None:
+    certain = prediction(("japan", 0.996), ("china", 0.004))
+    assert "🇨🇳 China ░░░░░░░░░░ <1%" in WRITER.answer([certain], to=status()).text
+    assert "🇯🇵 Japan >99%, 🇨🇳 China <1%" in WRITER.describe(certain, language="en")
