@@ -221,6 +221,24 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    version: Annotated[str, typer.Argument(help="Name of a version.")],
+    config: Config = None,
+) -> None:
+    """Train a version again from its own photos, seed and settings; exit status 1 if the bits differ."""
+    from trainer.training.progress import watch
+    from trainer.training.reproduce import reproduce as train_again
+    from trainer.training.session import session
+
+    settings = read_settings(config)
+    with session(settings.data_dir, "reproduce") as run, watch(console(stderr=True)) as shown:
+        found = train_again(version, settings, run.watcher(shown))
+    console().print(found.describe(), soft_wrap=True)
+    if found.differing:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(config: Config = None) -> None:
     """Show how the last runs ended, the state of the machine, and what could not be checked."""
     from trainer.training.doctor import examine

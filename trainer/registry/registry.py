@@ -37,6 +37,7 @@ VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "tuned": None},  # before block5 could be fine-tuned
     lambda facts: {**facts, "thresholds": ()},  # before labels had thresholds of their own
     lambda facts: {**facts, "quantised": None},  # before VGG16 could be quantised
+    lambda facts: {**facts, "machine": {}},  # before a version could be trained again and compared
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 FACTS = "version.json"
@@ -66,6 +67,7 @@ class VersionFacts:
         n_photos: in all splits; `photos.txt` lists those of train and validation.
         created_at: ISO 8601, UTC.
         libraries: name -> version.
+        machine: processor, engine, device and the like, each in words; empty in versions of before.
         settings: all settings of the trainer.
         tuned: SHA-256 over the fine-tuned weights of block5 (in block5.npz); None if block5 was not fine-tuned.
             `fingerprint` is always that of VGG16's own weights.
@@ -88,6 +90,7 @@ class VersionFacts:
     settings: Json
     tuned: str | None
     quantised: str | None = None
+    machine: dict[str, str] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
 
     @property

@@ -176,8 +176,6 @@ def holdings(settings: Settings) -> Holdings:
     return Holdings(dict(sorted(Counter(photo.label for photo in photos).items())), n_new)
 
 
-
-
 def _find(settings: Settings, name: str | None) -> Version:
     registry = Registry(settings.data_dir)
     version = registry.champion() if name is None else registry.load(name)

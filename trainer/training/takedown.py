@@ -18,7 +18,7 @@ from trainer.registry.registry import LOCK, UNFINISHED, Registry
 from trainer.registry.rewrite import rewrite
 from trainer.training.journal import Journal
 from trainer.training.report import without
-from trainer.training.train import PHOTOS, REPORT
+from trainer.training.train import HELD_OUT, PHOTOS, REPORT
 
 LOGS = "log/*.log"  # in data_dir: of the bot's child processes
 
@@ -58,7 +58,7 @@ def _take_from_versions(registry: Registry, sha256s: Collection[str]) -> None:
         return without(sha256s, page.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
     for name in registry.names() if sha256s else ():
-        rewrite(registry.folder / name, {PHOTOS: unlisted, REPORT: redrawn})
+        rewrite(registry.folder / name, {PHOTOS: unlisted, HELD_OUT: unlisted, REPORT: redrawn})
 
 
 def _naming(photos: Collection[Photo], id_: str) -> re.Pattern[str]:

@@ -40,12 +40,17 @@ from trainer.training.training_data import (
     training_data_for,
 )
 from trainer.vgg16.int8 import Int8Backbone
+from trainer.vgg16.precision import describe_machine
 from trainer.vgg16.weights import fingerprint, save_weights
 
 logger = logging.getLogger(__name__)
 
-LIBRARIES = ("keras", "nncf", "numpy", "openvino", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu", "torch")
+LIBRARIES = (
+    *("jax", "keras", "nncf", "numpy", "openvino", "pillow"),
+    *("scikit-learn", "scipy", "tensorflow", "tensorflow-cpu", "torch"),
+)
 PHOTOS = "photos.txt"
+HELD_OUT = "holdout.txt"
 REPORT = "report.html"
 
 
@@ -82,16 +87,10 @@ def train(
     watcher.step("comparison")
     champion, verdict = _decide_promotion(registry, trained, training_data, settings, watcher)
     watcher.step("version")
-    facts = _facts(training_data, trained, settings, now())
+    facts = facts_of(training_data, trained, settings, now())
 
     def write(folder: Path) -> None:
-        trained.head.save(folder)
-        trained.novelty.save(folder)
-        if trained.tuning is not None and trained.tuning.is_kept:
-            save_weights(folder / BLOCK5, trained.tuning.block5)
-        if isinstance(training_data.backbone, Int8Backbone):
-            training_data.backbone.save(folder)
-        _write_photos(folder, training_data)
+        write_arrays(folder, training_data, trained)
         with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
             name = folder.name.removeprefix(UNFINISHED)
             page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder)
@@ -216,12 +215,27 @@ def _decide_promotion(
         return champion, Verdict(False, (f"the champion cannot be evaluated: {error}; promote by hand",))
 
 
+def write_arrays(folder: Path, training_data: TrainingData, trained: Trained) -> None:
+    """Write the files of a version that it needs to serve, and the list of its photos."""
+    trained.head.save(folder)
+    trained.novelty.save(folder)
+    if trained.tuning is not None and trained.tuning.is_kept:
+        save_weights(folder / BLOCK5, trained.tuning.block5)
+    if isinstance(training_data.backbone, Int8Backbone):
+        training_data.backbone.save(folder)
+    _write_photos(folder, training_data)
+
+
 def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
     """The content of metrics.json."""
+    compared_with = champion.name if champion else None
+    return {**figures_of(trained), "verdict": verdict.as_json(), "compared_with": compared_with}
+
+
+def figures_of(trained: Trained) -> dict[str, Any]:
+    """The figures of a training, as JSON values, without the comparison with a champion."""
     return {
         "report": trained.report.as_json(),
-        "verdict": verdict.as_json(),
-        "compared_with": champion.name if champion else None,
         "threshold": asdict(trained.threshold),
         "thresholds": list(trained.thresholds),
         "doubt": trained.head.doubt,
@@ -237,7 +251,8 @@ def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> di
     }
 
 
-def _facts(training_data: TrainingData, trained: Trained, settings: Settings, now: datetime) -> VersionFacts:
+def facts_of(training_data: TrainingData, trained: Trained, settings: Settings, now: datetime) -> VersionFacts:
+    """The content of version.json."""
     backbone = training_data.backbone
     return VersionFacts(
         labels=training_data.dataset.labels,
@@ -253,11 +268,17 @@ def _facts(training_data: TrainingData, trained: Trained, settings: Settings, no
         seed=settings.head.seed,
         n_photos=len(training_data.dataset.items),
         created_at=now.isoformat(timespec="seconds"),
-        libraries={"python": platform.python_version()} | library_versions(LIBRARIES),
+        libraries=describe_libraries(),
+        machine=describe_machine(),
         settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
         quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
     )
+
+
+def describe_libraries() -> dict[str, str]:
+    """Name -> version of Python and of the libraries that compute."""
+    return {"python": platform.python_version()} | library_versions(LIBRARIES)
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
@@ -272,6 +293,7 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def _write_photos(folder: Path, training_data: TrainingData) -> None:
-    """Write the SHA-256 of the version's training and validation photos."""
-    learned = sorted(item.sha256 for item in training_data.dataset.items if item.split != "holdout")
-    write_file(folder / PHOTOS, lambda file: file.write("".join(f"{sha256}\n" for sha256 in learned).encode()))
+    """Write the SHA-256 of the version's training and validation photos, and of those held out."""
+    for name, splits in ((PHOTOS, ("train", "validation")), (HELD_OUT, ("holdout",))):
+        lines = sorted(f"{item.sha256}\n" for item in training_data.dataset.items if item.split in splits)
+        write_file(folder / name, lambda file, lines=lines: file.write("".join(lines).encode()))  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
@@ -69,9 +69,17 @@ def wanted_labels(settings: Settings) -> set[str]:
         return manifest.labels(settings.source.kind)
 
 
-def sort_photos(photos: Sequence[Photo], settings: Settings) -> Dataset:
-    """Assign photos to splits. Raises DatasetError if a configured label has too few photos."""
-    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=wanted_labels(settings))
+def sort_photos(photos: Sequence[Photo], settings: Settings, *, labels: Collection[str] | None = None) -> Dataset:
+    """Assign photos to splits.
+
+    Args:
+        labels: the labels that must have photos; None: those of the settings.
+
+    Raises:
+        DatasetError: one of them has too few photos.
+    """
+    labels = wanted_labels(settings) if labels is None else labels
+    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels)
 
 
 def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
@@ -122,8 +130,19 @@ class TrainingData:
     maps: FeatureCache | None = None
 
     @classmethod
-    def gather(cls, settings: Settings, watcher: Watcher) -> Self:
+    def gather(
+        cls,
+        settings: Settings,
+        watcher: Watcher,
+        *,
+        photos: Sequence[Photo] | None = None,
+        labels: Collection[str] | None = None,
+    ) -> Self:
         """Assign photos to splits, and compute missing features; also maps, if fine-tuning is configured.
+
+        Args:
+            photos: in the order of admission; None: all that are stored.
+            labels: as in `sort_photos`.
 
         Raises:
             DatasetError: too few readable photos.
@@ -131,8 +150,8 @@ class TrainingData:
             StorageError: the disk is full; features computed so far are kept.
         """
         watcher.step("photos")
-        photos = read_photos(settings)
-        dataset = sort_photos(photos, settings)
+        photos = read_photos(settings) if photos is None else photos
+        dataset = sort_photos(photos, settings, labels=labels)
         watcher.step("network")
         with_maps = settings.head.fine_tune != "none"
 
@@ -152,7 +171,7 @@ class TrainingData:
         n_new = training_data.n_new
         while training_data.refused:  # without them, other photos may be used, or a label may have too few
             gone |= dict(training_data.refused)
-            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings)
+            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings, labels=labels)
             training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
             n_new += training_data.n_new
         complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))

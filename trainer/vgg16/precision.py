@@ -26,6 +26,7 @@ from trainer.vgg16.backend import load_keras, on_gpu
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "precision.json"
+SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")  # environment variables that change kernels
 MIN_GAIN = 1.1  # minimum speed-up that justifies the rounding of bfloat16 (0.7% of a feature)
 
 
@@ -59,12 +60,22 @@ def choose_precision(settings: FeatureSettings, data_dir: Path) -> Precision:
 def machine_key() -> str:
     """Everything that the choice depends on: CPU, backend, versions, and environment variables that change kernels."""
     keras = load_keras()
-    switches = [
-        f"{name}={os.environ[name]}" for name in ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA") if name in os.environ
-    ]
+    switches = [f"{name}={os.environ[name]}" for name in SWITCHES if name in os.environ]
     device = str(keras.ops.convert_to_tensor(0.0).device)
     parts = [processor(), f"keras {keras.__version__}", keras.config.backend(), device, *switches]
     return ", ".join(parts)
+
+
+def describe_machine() -> dict[str, str]:
+    """What else than libraries may change the last bits of a result: processor, engine, device, threads, switches."""
+    keras = load_keras()
+    return {
+        "processor": processor(),
+        "engine": keras.config.backend(),
+        "device": str(keras.ops.convert_to_tensor(0.0).device),
+        "cores": str(os.cpu_count()),
+        **{name: os.environ[name] for name in ("OMP_NUM_THREADS", *SWITCHES) if name in os.environ},
+    }
 
 
 def processor() -> str:

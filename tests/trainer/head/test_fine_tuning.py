@@ -29,6 +29,7 @@ from trainer.registry.registry import BLOCK5, METRICS, Registry, Version
 from trainer.registry.serving import Classifier
 from trainer.training.fitting import CHECKPOINT, repeat
 from trainer.training.journal import Journal
+from trainer.training.reproduce import reproduce
 from trainer.training.train import PHOTOS, REPORT, Outcome, clear_up, evaluate_version, train
 from trainer.training.training_data import TrainingData, features_dir
 from trainer.vgg16.backbone import Backbone
@@ -320,6 +321,17 @@ def test_a_fine_tuned_version_serves_the_evaluated_scores(trained: tuple[Setting
     assert {one.heatmap.shape for one in answers} == {(8, 8)}
     untuned = outcome.trained.fitted.head.scores(outcome.training_data.features(items)[:, 0])
     assert np.abs(untuned - outcome.trained.holdout_scores).max() > 0.02
+
+
+def test_a_fine_tuned_version_is_trained_again_to_the_same_bits(
+    trained: tuple[Settings, Outcome, list[str]],
+) -> None:
+    settings, outcome, _ = trained
+    before = sorted(settings.data_dir.rglob("*"))
+    found = reproduce(outcome.version.name, settings, Silent())
+    assert BLOCK5 in found.compared
+    assert found.differing == ()
+    assert sorted(settings.data_dir.rglob("*")) == before
 
 
 def test_evaluating_a_fine_tuned_version_again_needs_no_pass_of_vgg16(
