@@ -1,4 +1,4 @@
-# make demo    the whole job in the sandbox; ONCE=1: exit after the last answer
+# make demo    the whole job in the sandbox; ONCE=1: exit after the last answer; WEIGHTS=imagenet or a file: real weights
 # make test    lint, formatting, types and tests
 # make quick   the tests that matter for a change, for about a minute
 # make setup   only the virtual environment; GPU=1: with TensorFlow for NVIDIA GPUs
@@ -23,7 +23,7 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 
 demo: setup
-	@$(BIN)/python -m sandbox demo $(if $(ONCE),--once)
+	@$(BIN)/python -m sandbox demo $(if $(ONCE),--once) $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 test: setup lint unit
 

@@ -48,11 +48,14 @@ def demo(
     photos: Annotated[int, typer.Option(min=20, help="Photos per label.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the gallery and of the photos in the questions.")] = 0,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the data folder at the end.")] = False,
+    weights: Annotated[
+        str, typer.Option(help="VGG16's weights: imagenet (Keras downloads them), the path of a file, or random.")
+    ] = "random",
 ) -> None:
     """Demonstrate the whole process on this machine: scrape, train, and answer mentions."""
     from sandbox.demo import run_demo
 
-    raise typer.Exit(run_demo(once=once, photos=photos, seed=seed, keep=keep))
+    raise typer.Exit(run_demo(once=once, photos=photos, seed=seed, keep=keep, weights=weights))
 
 
 def _start(

@@ -39,7 +39,9 @@ class DemoError(Exception):
     """The demo cannot continue; the text says why and what to do."""
 
 
-def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console | None = None) -> int:
+def run_demo(
+    *, once: bool, photos: int, seed: int, keep: bool, weights: str = "random", console: Console | None = None
+) -> int:
     """Run the demo, from an empty sandbox to the last answer.
 
     Args:
@@ -47,13 +49,14 @@ def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console
         photos: photos per label.
         seed: of the gallery and of the photos in the questions.
         keep: keep the data folder at the end.
+        weights: of VGG16: "random", "imagenet" (Keras downloads them), or the path of a file.
 
     Returns:
         the exit status: 0 if every answer is as expected, 1 if not, 130 if interrupted.
     """
     console = console or Console()
     data_dir = Path(tempfile.mkdtemp(prefix="dokocos-demo-"))
-    demo = _Demo(console, data_dir, photos=photos, seed=seed)
+    demo = _Demo(console, data_dir, photos=photos, seed=seed, weights=weights)
     try:
         with _sigterm_as_ctrl_c():
             return demo.run(stay=not once)
@@ -74,12 +77,14 @@ def run_demo(*, once: bool, photos: int, seed: int, keep: bool, console: Console
 class _Demo:
     """One run of the demo; `run` has the steps in order."""
 
-    def __init__(self, console: Console, data_dir: Path, *, photos: int, seed: int) -> None:
+    def __init__(self, console: Console, data_dir: Path, *, photos: int, seed: int, weights: str) -> None:
         self.is_complete = False
         self._console = console
         self._data_dir = data_dir
         self._photos = photos
         self._seed = seed
+        # The child processes run in another folder.
+        self._weights = weights if weights in ("random", "imagenet") else str(Path(weights).expanduser().absolute())
         self._times: list[tuple[str, float]] = []
 
     def run(self, *, stay: bool) -> int:
@@ -96,7 +101,8 @@ class _Demo:
             child_environment = self._environment(instance_url, gallery, gallery_url, account.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
                 self._run_trainer("scrape", child_environment)
-            with self._step("Train a head on VGG16 features (seeded random weights)"):
+            drawn = "seeded random weights" if self._weights == "random" else f"weights: {self._weights}"
+            with self._step(f"Train a head on VGG16 features ({drawn})"):
                 self._run_trainer("train", child_environment)
             missing = self._ask_bot(instance, gallery, account, child_environment, stay=stay)
         return 1 if missing else 0
@@ -141,6 +147,7 @@ class _Demo:
         settings = source_settings(gallery, gallery_url) | {
             "DATA_DIR": str(self._data_dir),
             "SCRAPE__PHOTOS_PER_LABEL": str(self._photos),
+            "FEATURES__WEIGHTS": self._weights,
             "FEATURES__VIEWS": "[whole]",
             "MASTODON__BASE_URL": instance_url,
             "MASTODON__ACCESS_TOKEN": token,

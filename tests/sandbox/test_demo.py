@@ -25,6 +25,9 @@ from sandbox.transcript import Transcript
 TRAINER = """
 import os, sys
 print("fake trainer:", sys.argv[1], os.environ["DOKOCOS_SOURCE__WORLDCOSPLAY__BASE_URL"])
+if "FAKE_WEIGHTS_NOTE" in os.environ:
+    with open(os.environ["FAKE_WEIGHTS_NOTE"], "w") as note:
+        note.write(os.environ["DOKOCOS_FEATURES__WEIGHTS"])
 sys.exit(3 if sys.argv[1] == os.environ.get("FAKE_FAILS") else 0)
 """
 
@@ -88,8 +91,9 @@ class Runner:
         self.output = io.StringIO()
         self._tmp_path = tmp_path
 
-    def __call__(self, *, keep: bool = False) -> int:
-        return demo.run_demo(once=True, photos=20, seed=0, keep=keep, console=Console(file=self.output, width=100))
+    def __call__(self, *, keep: bool = False, weights: str = "random") -> int:
+        console = Console(file=self.output, width=100)
+        return demo.run_demo(once=True, photos=20, seed=0, keep=keep, weights=weights, console=console)
 
     @property
     def left_behind(self) -> list[Path]:
@@ -118,6 +122,20 @@ def test_the_demo_ignores_the_users_settings(run: Runner, monkeypatch: pytest.Mo
     monkeypatch.setenv("DOKOCOS_SOURCE__WORLDCOSPLAY__BASE_URL", "https://example.org")
     monkeypatch.setenv("DOKOCOS_MASTODON__BASE_URL", "https://example.org")
     assert run() == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("random", "random"), ("imagenet", "imagenet"), ("weights.npz", "{here}/weights.npz")]
+)
+def test_the_demo_takes_other_weights(
+    given: str, used: str, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    note = tmp_path / "weights.txt"
+    monkeypatch.setenv("FAKE_WEIGHTS_NOTE", str(note))
+    assert run(weights=given) == 0
+    assert note.read_text() == used.format(here=tmp_path)
+    assert ("seeded random weights" in run.output.getvalue()) == (given == "random")
 
 
 def test_a_missing_answer_is_reported_and_the_exit_status_is_1(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
