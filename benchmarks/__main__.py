@@ -29,6 +29,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, calibration, a rare label"),
     "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
     "heat": ("benchmarks.heat", "how far a score falls when the places that the heat map shows are blurred"),
+    "gpu": ("benchmarks.gpu", "features, fine-tuning, head and the reference on a GPU, compared with its ceiling"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
     "latency": ("benchmarks.latency", "time from mention to reply, compared with a forward pass; start-up, memory"),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,6 +71,13 @@ def build(keras: Any, n_labels: int, *, xla: bool = True, weights: str = "random
     pooled = keras.layers.GlobalAveragePooling2D()(base.output)
     hidden = keras.layers.Dense(HIDDEN_UNITS, activation="relu")(pooled)
     return _compiled(keras, keras.Model(base.input, keras.layers.Dense(n_labels, activation="softmax")(hidden)), xla)
+
+
+def image_data_generator() -> Any:
+    """The class by which tutorials read pictures: TensorFlow's, which is Keras' own under another name."""
+    if importlib.util.find_spec("tensorflow"):
+        return importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator
+    return importlib.import_module("keras.src.legacy.preprocessing.image").ImageDataGenerator
 
 
 def halves(keras: Any, model: Any) -> tuple[Any, Any]:
@@ -122,7 +130,7 @@ def main() -> None:
 def fit(folder: Path, *, epochs: int, xla: bool, weights: str) -> dict[str, Any]:
     """Train and evaluate; returns the values that `main` prints."""
     keras = load_keras(small_batches=True)  # keeps TensorFlow's default kernels
-    generator = importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator
+    generator = image_data_generator()
     augmented, plain = generator(rescale=1 / 255, **AUGMENTATION), generator(rescale=1 / 255)
     size: Mapping[str, Any] = {"target_size": (SIDE_PX, SIDE_PX), "batch_size": BATCH_SIZE}
     photos = augmented.flow_from_directory(folder / "train", **size)
@@ -141,7 +149,7 @@ def fit(folder: Path, *, epochs: int, xla: bool, weights: str) -> dict[str, Any]
 def converge(folder: Path, *, epochs: int, weights: str) -> dict[str, Any]:
     """Train block5 and the head on maps until they converge; returns the values that `main` prints."""
     keras = load_keras(small_batches=True)
-    generator = importlib.import_module("tensorflow").keras.preprocessing.image.ImageDataGenerator(rescale=1 / 255)
+    generator = image_data_generator()(rescale=1 / 255)
     parts = {
         split: generator.flow_from_directory(
             folder / split, target_size=(SIDE_PX, SIDE_PX), batch_size=BATCH_SIZE, shuffle=False

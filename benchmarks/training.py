@@ -55,10 +55,10 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
         theirs = {}
         for name, options in WAYS.items():
             say(f"{epochs} of {reference.EPOCHS} epochs of the reference, {name.replace('_', ' ')}")
-            theirs[name] = _run_reference(work_dir / "reference", epochs, weights, options)
+            theirs[name] = run_reference(work_dir / "reference", epochs, weights, options)
         say("the reference to convergence, from maps")
         limit = epochs if quick else reference.EPOCHS
-        converged = _run_reference(work_dir / "reference", limit, weights, ("--from-maps",))
+        converged = run_reference(work_dir / "reference", limit, weights, ("--from-maps",))
         ceilings.append(_ceilings())
     best_ceilings = {name: max(one[name] for one in ceilings) for name in ceilings[0]}
     return _result(place, dataset, ours_s, theirs, converged, best_ceilings)
@@ -68,7 +68,7 @@ def _ceilings() -> dict[str, float]:
     return {precision: images_per_s_of_product(precision) for precision in POLICIES}
 
 
-def _run_reference(folder: Path, epochs: int, weights: str, options: Sequence[str]) -> dict[str, Any]:
+def run_reference(folder: Path, epochs: int, weights: str, options: Sequence[str]) -> dict[str, Any]:
     """Run the reference in a process with TensorFlow's default kernels; returns what it prints."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     ran = subprocess.run(
