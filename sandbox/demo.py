@@ -101,7 +101,7 @@ class _Demo:
             child_environment = self._environment(instance_url, gallery, gallery_url, account.token)
             with self._step(f"Scrape {self._photos} photos from each of {len(gallery.labels)} galleries"):
                 self._run_trainer("scrape", child_environment)
-            drawn = "seeded random weights" if self._weights == "random" else f"weights: {self._weights}"
+            drawn = "seeded random weights" if self._weights == "random" else f"weights: {Path(self._weights).stem}"
             with self._step(f"Train a head on VGG16 features ({drawn})"):
                 self._run_trainer("train", child_environment)
             missing = self._ask_bot(instance, gallery, account, child_environment, stay=stay)
