@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -74,11 +75,14 @@ class PhotoReader:
             file = self._fetch(attachment, room, last_try=last_try)
             if isinstance(file, Unseen):
                 return file
-            while True:
-                try:
-                    return self._classify(attachment.kind, file, thumbnails=thumbnails)
-                except ViewChangedError:
-                    logger.info("the champion changed meanwhile; preparing the photo again")
+            try:
+                while True:
+                    try:
+                        return self._classify(attachment.kind, file, thumbnails=thumbnails)
+                    except ViewChangedError:
+                        logger.info("the champion changed meanwhile; preparing the photo again")
+            finally:
+                del file  # before its room is given to others
 
     def _fetch(self, attachment: Attachment, room: ExitStack, *, last_try: bool) -> bytes | Unseen:
         if not attachment.urls:
@@ -89,6 +93,7 @@ class PhotoReader:
         def make_room(n_bytes: int) -> None:
             room.close()  # of an earlier try
             room.enter_context(self._bytes.held(n_bytes))
+            room.callback(_return_memory)
 
         passing: FetchError | None = None
         too_large = False
@@ -131,6 +136,12 @@ class PhotoReader:
         except ProjectError as error:  # the answer then has no picture
             logger.info("no thumbnail error=%s", error)
             return None
+
+
+def _return_memory() -> None:
+    """Returns freed memory to the system; glibc keeps that of many threads, in pieces."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_page(found: Fetched) -> bool:

@@ -43,7 +43,7 @@ PASSING = frozenset({408, 425, 429})
 # For a longer wait, `get` raises at once: the caller decides, from `FetchError.retry_after_s`.
 MAX_PAUSE_S = 300.0
 READ_BYTES = 64 * 1024
-SMALL_BYTES = 2 * 1024 * 1024  # a body of so many, or one that never comes to so many, needs no room made for it
+SMALL_BYTES = 1024 * 1024  # a body of so many, or one that never comes to so many, needs no room made for it
 
 
 @dataclass(frozen=True, slots=True)
