@@ -12,9 +12,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
-from trainer.web.connections import GuardedAdapter
+from trainer.web.connections import CookielessAdapter, GuardedAdapter
 
 STREAMS = "/api/v1/streaming"
 _KEEPS_METHOD = (307, 308)
@@ -30,7 +29,7 @@ class Transport(requests.Session):
         self._secure = urlsplit(base_url).scheme == "https"
         # Slow answers are cut off by a deadline. The stream has no end; its heartbeats are watched instead.
         self.mount(base_url, GuardedAdapter(allow_private=True))
-        self.mount(f"{base_url.rstrip('/')}{STREAMS}", HTTPAdapter())
+        self.mount(f"{base_url.rstrip('/')}{STREAMS}", CookielessAdapter())
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Sends a request as `requests` does, without a slash at the end of the URL."""

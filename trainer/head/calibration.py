@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
@@ -73,6 +72,8 @@ def fit_calibration(logits: Floats, class_indexes: Indexes) -> Calibration:
         logits: (n, k), of photos that the head was not trained on.
         class_indexes: (n,) true classes.
     """
+    from scipy.optimize import minimize_scalar  # here, as serving needs none of it: 0.4 s and 30 MB
+
     rows = np.arange(len(logits))
     n_classes = logits.shape[1]
     bounds = tuple(np.log(TEMPERATURES))

@@ -62,8 +62,18 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(TimedReader(sock, self.fp.detach()))
 
 
-class GuardedAdapter(HTTPAdapter):
-    """A requests adapter with guarded connections; without cookies, redirects and retries.
+class CookielessAdapter(HTTPAdapter):
+    """A requests adapter that reads no cookies: none are needed, and of odd ones http.cookiejar prints tracebacks."""
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Build a response from urllib3's, without its cookies."""
+        for name in ("Set-Cookie", "Set-Cookie2"):
+            del resp._original_response.msg[name]
+        return super().build_response(req, resp)
+
+
+class GuardedAdapter(CookielessAdapter):
+    """A requests adapter with guarded connections; without redirects and retries.
 
     Call `send` with a `urllib3.Timeout` with a total, which limits the whole request.
     """

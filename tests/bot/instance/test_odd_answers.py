@@ -60,6 +60,7 @@ def sockets_collected() -> Iterator[None]:
 @example(b"200 OK", [("X-RateLimit-Remaining", "9" * 5000), ("X-RateLimit-Reset", "2099-01-01T00:00:00Z")], b"{}")
 @example(b"200 OK", [("Content-Type", "application/json; charset=undefined")], b"{}")
 @example(b"301 Moved", [("Content-Length", "-25")], b"")
+@example(b"200 OK", [("Set-Cookie", "a=b; expires=Wed, 99 Foo 0000 99:99:99 GMT; path=/")], b"{}")
 def test_no_answer_raises_anything_but_our_own_error(
     server: RawServer, status: bytes, headers: list[tuple[str, str]], body: bytes
 ) -> None:

@@ -219,7 +219,7 @@ from trainer.registry import serving
 classifier = serving.Classifier.load(Settings(data_dir=Path({str(folder)!r})))
 (scored,) = classifier.predict(np.zeros((1, 224, 224, 3), dtype=np.uint8))
 assert abs(scored.scores.sum() - 1) < 1e-5
-unwanted = {{"keras", "tensorflow", "nncf", "openvino_telemetry", "sklearn"}}
+unwanted = {{"keras", "tensorflow", "nncf", "openvino_telemetry", "scipy", "sklearn"}}
 print(opened, sorted(unwanted & sys.modules.keys()))
 """
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -76,6 +76,7 @@ BODIES = [b"", b"x", b"5\r\nhello\r\n0\r\n\r\n", b"-5\r\n", b"\x1f\x8b\x08", b"f
 @example(b"503 Busy", [("Retry-After", "Wed, 21 Oct 2015 07:28:00 " + "9" * 5000)], b"")
 @example(b"503 Busy", [("Retry-After", "Wed, 21 Oct 2015 07:28:00 +999999")], b"")
 @example(b"503 Busy", [("X-RateLimit-Reset", "0001-01-01T00:00:00+23:59")], b"")
+@example(b"200 OK", [("Set-Cookie", "a=b; max-age=" + "9" * 400)], b"")
 @example(b"302 Found", [("Location", "http://8080\\[.\\80@")], b"")
 def test_no_header_raises_anything_but_our_own_error(
     server: RawServer, fetcher: Fetcher, status: bytes, headers: list[tuple[str, str]], body: bytes
