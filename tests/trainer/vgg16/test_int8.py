@@ -70,6 +70,7 @@ def test_features_are_the_same_bits_in_any_batch(network: Int8Backbone) -> None:
     for batch_size in (None, 2, 8, 16):
         assert np.array_equal(network.extract(images, batch_size=batch_size).features, alone)
     assert np.array_equal(network.extract(images[::-1].copy()).features[::-1], alone)
+    assert np.array_equal(network.extract(images, with_maps=True).features, alone)
     assert network.extract(images[:0], with_maps=True).features.shape == (0, network.n_features)
 
 
