@@ -29,6 +29,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, calibration, a rare label"),
     "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
     "heat": ("benchmarks.heat", "how far a score falls when the places that the heat map shows are blurred"),
+    "int8": ("benchmarks.int8", "what int8 costs on real pictures, beside float32: accuracy, calibration, heat maps"),
     "gpu": ("benchmarks.gpu", "features, fine-tuning, head and the reference on a GPU, compared with its ceiling"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
     "promotion": ("benchmarks.promotion", "how often equal and better challengers are promoted"),
@@ -50,7 +51,7 @@ def main(
     name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`.")
+        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`, `int8`.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")

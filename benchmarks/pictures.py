@@ -42,20 +42,21 @@ def folder_of(pictures: Path | None) -> Path:
 
 
 def gather_pictures(
-    pictures: Path, weights: str, data_dir: Path, say: Callable[[str], None]
+    pictures: Path, weights: str, data_dir: Path, say: Callable[[str], None], *, precision: str = "auto"
 ) -> tuple[Settings, list[Photo], TrainingData]:
     """Read a folder with a sub-folder of pictures for each label, and compute their features.
 
     Args:
         weights: as `features.weights`.
         data_dir: for the manifest and the features.
+        precision: as `features.precision`.
     """
     settings = Settings.model_validate(
         {
             "data_dir": data_dir,
             "source": {"kind": "folder", "folder": {"path": pictures}},
             "split": {"min_photos_per_label": 10},
-            "features": {"weights": weights},
+            "features": {"weights": weights, "precision": precision},
         }
     )
     say(f"features of {pictures.name}; {describe_weights(weights)}")

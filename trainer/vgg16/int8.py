@@ -28,7 +28,7 @@ FILE_NAME = "vgg16-int8.npz"  # in a version's folder
 # What is not quantised (means, the last sums) is computed in float32; pinned threads would disturb other processes.
 CONFIGURATION = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
 MAX_BYTES = 64 * 1024 * 1024  # four times what a network takes
-SMALL_BATCH = 4  # images in one pass if no batch size is given; limits the memory
+SMALL_BATCH = 1  # images in one pass if no batch size is given: more take memory, and are 2% faster
 
 
 class Int8Backbone:
