@@ -183,7 +183,7 @@ def server() -> Iterator[Any]:
 @pytest.fixture
 def proxy(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     proxy = Proxy(server.server_address[1])
-    monkeypatch.setenv("HTTP_PROXY", f"http://us%20er:s3cret@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://us%20er:s3cret@127.0.0.1:{proxy.port}")  # pragma: allowlist secret
     yield proxy
     proxy.close()
 
