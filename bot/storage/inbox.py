@@ -305,8 +305,8 @@ class Inbox:
 
         However many of them are answered at once, one has it.
         """
-        now = self.now()
         with self.database.transaction() as db:
+            now = self.now()  # in here: one that ended while this one waited must not have ended later
             row = db.execute(
                 "SELECT 1 FROM inbox WHERE account_id = ? AND kind = ? AND notification_id != ? AND"
                 " (finished_at BETWEEN ? AND ? OR state IN ('working', 'posting', 'deferred'))",
