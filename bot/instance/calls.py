@@ -23,11 +23,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
-from mastodon import Mastodon, MastodonNetworkError, MastodonRatelimitError
+from mastodon import MastodonNetworkError, MastodonRatelimitError
 
 from bot.config import MastodonSettings
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
 from bot.instance import parse
+from bot.instance.api import Api
 from bot.instance.limits import DEFAULT_WAIT_S, Family, Limits
 from bot.instance.transport import Transport, redirect_origin
 from bot.shares import asker
@@ -77,7 +78,7 @@ class Calls:
         server, monotonic = self._server_clock
         return self._now() if server is None else server + time.monotonic() - monotonic
 
-    def call(self, family: Family, what: str, function: Callable[[Mastodon], T], *, double_check: bool = True) -> T:
+    def call(self, family: Family, what: str, function: Callable[[Api], T], *, double_check: bool = True) -> T:
         """Runs one call on this thread's object.
 
         Args:
@@ -133,12 +134,12 @@ class Calls:
             said = f"{what}: the rest of the server's rate limit is kept for other hosts"
             raise RateLimited(said, until=blocked, family=family, host=host)
 
-    def api(self) -> Mastodon:
-        """The `Mastodon` object of this thread."""
+    def api(self) -> Api:
+        """The `Api` object of this thread."""
         if not hasattr(self._local, "api"):
             session = Transport(self.settings.base_url)
             session.hooks["response"].append(self.on_response)
-            api = Mastodon(
+            api = Api(
                 api_base_url=self.settings.base_url,
                 access_token=self.token,
                 ratelimit_method="throw",
@@ -150,7 +151,8 @@ class Calls:
             # The constructor's version only stops the version request; these three choose the endpoints.
             api.mastodon_major, api.mastodon_minor, api.mastodon_patch = ASSUMED_VERSION
             self._local.api = api
-        return self._local.api
+        found: Api = self._local.api
+        return found
 
     def on_response(self, response: requests.Response, **_: object) -> None:
         """Hook of the session: sees every response, also those that Mastodon.py cannot use."""
@@ -162,7 +164,7 @@ class Calls:
         for name in [name for name in response.headers if name.lower().startswith("x-ratelimit-")]:
             del response.headers[name]
 
-    def read(self, family: Family, what: str, function: Callable[[Mastodon], Any], parse: Callable[[Any], T]) -> T:
+    def read(self, family: Family, what: str, function: Callable[[Api], Any], parse: Callable[[Any], T]) -> T:
         """Makes one call and parses its answer. Raises as `call`, and Transient if the answer cannot be parsed."""
         return self.readable(what, parse, self.call(family, what, function))
 

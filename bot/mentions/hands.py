@@ -11,7 +11,7 @@ from bot.storage.inbox import MAX_WAIT_S, Entry, Rank
 
 PER_ACCOUNT = 2  # mentions of one account in progress
 # A mention that has waited so long for its photos holds no hand until it goes on.
-SLOW_AFTER_S = 0.5
+SLOW_AFTER_S = 0.25
 # For each hand, so many mentions may be in progress, those that hold none included.
 CROWD = 4
 ADMINS = "@"  # is no host

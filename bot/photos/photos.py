@@ -17,12 +17,13 @@ from bot.shares import Shares, waiting
 from trainer.errors import FetchError, ImageError, ProjectError
 from trainer.photos.decode import N_CHILDREN
 from trainer.photos.images import is_image
-from trainer.web.fetch import Fetched, Fetcher
+from trainer.web.fetch import SMALL_BYTES, Fetched, Fetcher
 
 logger = logging.getLogger(__name__)
 
 # A prediction takes well under a second; if it takes this long, the machine has a problem.
 PREDICT_TIMEOUT_S = 300.0
+M_MMAP_THRESHOLD = -3  # of malloc.h
 STILL = ("image", "unknown")  # kinds whose own file is classified
 
 
@@ -50,6 +51,7 @@ class PhotoReader:
     refuse_unknown: bool = True
 
     def __post_init__(self) -> None:
+        _return_memory_at_once()
         largest, batch = self.max_bytes, self.predictor.batch_size
         self._bytes = Shares(4 * largest, per_account=largest, per_host=2 * largest)
         self._decoders = Shares(N_CHILDREN, per_account=1, per_host=N_CHILDREN)
@@ -93,7 +95,6 @@ class PhotoReader:
         def make_room(n_bytes: int) -> None:
             room.close()  # of an earlier try
             room.enter_context(self._bytes.held(n_bytes))
-            room.callback(_return_memory)
 
         passing: FetchError | None = None
         too_large = False
@@ -138,10 +139,13 @@ class PhotoReader:
             return None
 
 
-def _return_memory() -> None:
-    """Returns freed memory to the system; glibc keeps that of many threads, in pieces."""
+def _return_memory_at_once() -> None:
+    """Makes glibc ask the system for each large file's memory, and return it; else threads keep twice as much of it.
+
+    Source: https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
     with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, SMALL_BYTES)
 
 
 def _is_page(found: Fetched) -> bool:

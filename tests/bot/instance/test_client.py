@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import requests
+from mastodon import Mastodon
 
 from bot.check import Probe
 from bot.config import MastodonSettings
 from bot.entities import Reply
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, RateLimited, Refused, Transient, Unauthorized
+from bot.instance import parse
 from bot.instance.client import Client
 from bot.instance.limits import DEFAULT_WAIT_S, MAX_WINDOW_S, Limits
 from bot.instance.listener import Listener
@@ -218,6 +220,17 @@ def test_each_thread_has_its_own_mastodon_object(world: World) -> None:
 
 def client_of(url: str) -> Client:
     return Client(MastodonSettings(base_url=url, allow_http=True), "s3cret", user_agent="test")
+
+
+def test_a_long_thread_is_not_converted_value_by_value(world: World) -> None:
+    photo = world.instance.post(world.alice, "my costume")
+    world.instance.post(world.alice, "@dokocos which?", in_reply_to=photo)
+    api, statuses = world.client().calls.api(), []
+    for thread in (api.status_context(str(photo.id)), Mastodon.status_context(api, photo.id)):
+        statuses += thread["descendants"]
+    assert type(statuses[0]["account"]) is dict
+    assert parse.status(statuses[0]) == parse.status(statuses[1])
+    assert type(api.notifications(limit=5)[0]["status"]) is dict
 
 
 def test_a_redirect_on_the_same_server_is_followed() -> None:
