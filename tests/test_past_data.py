@@ -29,11 +29,11 @@ from trainer.config import FeatureSettings, Settings
 from trainer.errors import ConfigError
 from trainer.photos.images import prepare
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
-from trainer.registry.registry import Registry
+from trainer.registry.registry import PHOTOS, Registry
 from trainer.registry.serving import Classifier, champion, holdings
 from trainer.training.crash_report import explain_crash
 from trainer.training.journal import Journal
-from trainer.training.train import PHOTOS, evaluate_version, train
+from trainer.training.train import evaluate_version, train
 from trainer.training.training_data import TrainingData
 from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.cache import FeatureCache, Features

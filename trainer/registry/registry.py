@@ -44,6 +44,9 @@ FACTS = "version.json"
 METRICS = "metrics.json"
 NAME = re.compile(r"\d{4}-\d{2}-\d{2}-\d+")
 BLOCK5 = "block5.npz"
+PHOTOS = "photos.txt"  # of training and validation
+HELD_OUT = "holdout.txt"
+REPORT = "report.html"
 UNFINISHED = ".unfinished-"
 LOCK = "registry.lock"
 
@@ -183,31 +186,25 @@ class Registry:
             known = ", ".join(self.names()) or "none yet; run `python -m trainer train`"
             raise ModelError(f"{name}: no such version; there are: {known}")
         sums = check_files(folder)
-        try:
-            facts = json.loads(read_checked(folder, FACTS, sums))
-            metrics = json.loads(read_checked(folder, METRICS, sums))
-            facts = _upgraded(facts, VERSION_MIGRATIONS, folder / FACTS)
-            facts |= {name: tuple(facts[name]) for name in ("labels", "layers", "thresholds")}
-            found = VersionFacts(**facts)
-            if not all(map(math.isfinite, (found.threshold, found.temperature, *found.thresholds))):
-                raise ValueError("a threshold or the temperature is not finite")
-            return Version(name=name, folder=folder, facts=found, metrics=metrics, sums=sums)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
+        facts, metrics = (read_checked(folder, file, sums) for file in (FACTS, METRICS))
+        return Version(name, folder, *parse(facts, metrics, folder), sums)
 
-    def add(self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object]) -> Version:
+    def add(
+        self, facts: VersionFacts, metrics: Json, write: Callable[[Path], object], *, name: str | None = None
+    ) -> Version:
         """Add a version atomically: facts, metrics and the files that `write` creates.
 
         Args:
             facts: saved as version.json.
             metrics: saved as metrics.json; JSON values only.
             write: called with the folder to write files into.
+            name: what it is called, or a free name of the same day; None: a name of today.
 
         Raises:
             StorageError: the disk is full; no version was added.
         """
         with only_one(self._lock, "change of the registry", wait=True):
-            name = self._next_name()
+            name = self._free_name(name)
             temporary = self.folder / f"{UNFINISHED}{name}"
             try:
                 for leftover in self.folder.glob(f"{UNFINISHED}*"):
@@ -323,9 +320,11 @@ class Registry:
         _write_json(self._file, content)
         logger.info("champion changed name=%s kind=%s reason=%s", name, kind, reason)
 
-    def _next_name(self) -> str:
-        day = self._now().strftime("%Y-%m-%d")
+    def _free_name(self, wanted: str | None) -> str:
         known = {*self.names(), *(reign.version for reign in self._known_history())}
+        if wanted is not None and wanted not in known:
+            return wanted
+        day = version_order(wanted)[0] if wanted else self._now().strftime("%Y-%m-%d")
         numbers = [version_order(name)[1] for name in known if name.startswith(f"{day}-")]
         return f"{day}-{max(numbers, default=0) + 1}"
 
@@ -335,6 +334,26 @@ class Registry:
             return self.history()
         except ModelError:
             return []
+
+
+def parse(facts: bytes, metrics: bytes, folder: Path) -> tuple[VersionFacts, Json]:
+    """The content of version.json and metrics.json, in any format up to the current one.
+
+    Args:
+        folder: of the version, for messages.
+
+    Raises:
+        ModelError: one of them is damaged, or in a newer format.
+    """
+    try:
+        content = _upgraded(json.loads(facts), VERSION_MIGRATIONS, folder / FACTS)
+        content |= {name: tuple(content[name]) for name in ("labels", "layers", "thresholds")}
+        found = VersionFacts(**content)
+        if not all(map(math.isfinite, (found.threshold, found.temperature, *found.thresholds))):
+            raise ValueError("a threshold or the temperature is not finite")
+        return found, json.loads(metrics)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{folder}: cannot be read ({error}); promote another version, or train again") from error
 
 
 def _succession(history: Sequence[Period]) -> list[str]:

@@ -94,7 +94,13 @@ class Classifier:
                 not available.
         """
         started = time.monotonic()
-        found = _find(settings, version)
+        classifier = cls.of(_find(settings, version))
+        logger.info("version loaded name=%s took_s=%.1f", classifier.version, time.monotonic() - started)
+        return classifier
+
+    @classmethod
+    def of(cls, found: Version) -> Classifier:
+        """As `load`, for a version that was found already."""
         facts = found.facts
         if facts.quantised is None:
             block5 = _Tuned(found.folder / BLOCK5, found) if facts.tuned else None
@@ -106,7 +112,6 @@ class Classifier:
         classifier = cls(found, backbone=backbone, head=found.head(), novelty=found.novelty())
         classifier._check_fit()
         classifier._warm_up()
-        logger.info("version loaded name=%s took_s=%.1f", found.name, time.monotonic() - started)
         return classifier
 
     def predict(self, images: Pixels) -> list[Scored]:

@@ -22,10 +22,11 @@ from trainer.config import Settings
 from trainer.errors import ModelError
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import Photo
-from trainer.registry.registry import FACTS, METRICS, Registry, Version
+from trainer.registry.registry import FACTS, HELD_OUT, METRICS, PHOTOS, Registry, Version
 from trainer.training.baselines import baselines
+from trainer.training.comparison import learned_photos
 from trainer.training.fitting import Trained, fit_and_evaluate
-from trainer.training.train import HELD_OUT, PHOTOS, describe_libraries, facts_of, figures_of, write_arrays
+from trainer.training.train import describe_libraries, facts_of, figures_of, write_arrays
 from trainer.training.training_data import TrainingData, Watcher, read_photos
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.precision import describe_machine
@@ -75,7 +76,7 @@ def reproduce(name: str, settings: Settings, watcher: Watcher) -> Reproduction:
     """
     version = Registry(settings.data_dir).load(name)
     own = _settings(version, settings)
-    learned, held_out = _listed(version, PHOTOS), _listed(version, HELD_OUT)
+    learned, held_out = learned_photos(version), _listed(version, HELD_OUT)
     watcher.step("photos")
     photos = _photos(version, own, learned | held_out)
     here = (learned | held_out) & {photo.sha256 for photo in photos}

@@ -14,11 +14,10 @@ from pathlib import Path
 from trainer.files import UNFINISHED_FILE, rewrite_lines, storage_error
 from trainer.lock import only_one
 from trainer.photos.manifest import Photo
-from trainer.registry.registry import LOCK, UNFINISHED, Registry
+from trainer.registry.registry import HELD_OUT, LOCK, PHOTOS, REPORT, UNFINISHED, Registry
 from trainer.registry.rewrite import rewrite
 from trainer.training.journal import Journal
 from trainer.training.report import without
-from trainer.training.train import HELD_OUT, PHOTOS, REPORT
 
 LOGS = "log/*.log"  # in data_dir: of the bot's child processes
 

@@ -16,16 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trainer.config import Settings
 from trainer.errors import ModelError
 from trainer.evaluation.evaluate import Report, evaluate
-from trainer.evaluation.promotion import Verdict, compare
+from trainer.evaluation.promotion import Verdict
 from trainer.files import write_file
 from trainer.photos.decode import Decoder
-from trainer.registry.registry import BLOCK5, UNFINISHED, Registry, Version, VersionFacts
+from trainer.registry.registry import BLOCK5, HELD_OUT, PHOTOS, REPORT, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
+from trainer.training.comparison import compare_with_champion, learned_photos
 from trainer.training.fitting import CHECKPOINT, Trained, fit_and_evaluate
 from trainer.training.report import render
 from trainer.training.training_data import (
@@ -49,9 +48,6 @@ LIBRARIES = (
     *("jax", "keras", "nncf", "numpy", "openvino", "pillow"),
     *("scikit-learn", "scipy", "tensorflow", "tensorflow-cpu", "torch"),
 )
-PHOTOS = "photos.txt"
-HELD_OUT = "holdout.txt"
-REPORT = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,51 +119,13 @@ def clear_up(settings: Settings) -> None:
         logger.warning("features of old versions not deleted reason=%s", error)
 
 
-def compare_with_champion(
-    champion: Version, trained: Trained, training_data: TrainingData, settings: Settings, watcher: Watcher
-) -> Verdict:
-    """Compare a challenger with the champion on the current holdout, without the champion's training photos.
-
-    If their labels differ, the current labels count: photos of a label unknown to the champion count as its errors. So
-    do photos that a version would refuse as unlike all it learned from; if the champion cannot refuse, both answer all.
-
-    Raises:
-        ModelError: the champion cannot be run.
-        StorageError: the disk is full.
-    """
-    labels = training_data.dataset.labels
-    learned = set((champion.folder / PHOTOS).read_text(encoding="utf-8").split())
-    holdout = training_data.dataset.split("holdout")
-    fresh = tuple(item for item in holdout if item.sha256 not in learned)
-    if len({item.label for item in fresh}) < len(labels):
-        return Verdict(False, ("the champion was trained on too many photos of the current holdout; promote by hand",))
-    seen = training_data_for(
-        champion, replace(training_data.dataset, items=fresh), settings, watcher, known=training_data
-    )
-    items = seen.dataset.items  # without photos that can no longer be read
-    places = np.array([labels.index(label) if label in labels else len(labels) for label in champion.facts.labels])
-    scores, known = compute_scores(champion, seen)
-    answers, challengers = places[scores.argmax(axis=1)], trained.holdout_scores.argmax(axis=1)
-    if known is not None:
-        answers = np.where(known, answers, len(labels))
-        challengers = np.where(trained.holdout_known, challengers, len(labels))
-    by_photo = dict(zip((item.sha256 for item in holdout), challengers, strict=True))
-    return compare(
-        answers,
-        np.array([by_photo[item.sha256] for item in items]),
-        class_indexes(items),
-        groups(items),
-        labels=labels,
-        settings=settings.evaluate,
-    )
-
-
 def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> tuple[Version, Report]:
     """Evaluate a version (default: the champion) on the current holdout, without its training photos.
 
     Raises:
         DatasetError: too few photos.
-        ModelError: there is no such version, or no champion, or its labels are not those of the current photos.
+        ModelError: there is no such version, or no champion, or its labels are not those of the current photos, or its
+            list of training photos did not come with it.
     """
     registry = Registry(settings.data_dir)
     version = registry.load(name) if name else registry.champion()
@@ -180,7 +138,7 @@ def evaluate_version(name: str | None, settings: Settings, watcher: Watcher) -> 
             f"{version.name} has the labels {', '.join(version.facts.labels)}, but the stored photos have "
             f"{', '.join(dataset.labels)}; it cannot be evaluated"
         )
-    learned = set((version.folder / PHOTOS).read_text(encoding="utf-8").split())
+    learned = learned_photos(version)
     unseen = tuple(item for item in dataset.split("holdout") if item.sha256 not in learned)
     if not unseen:
         raise ModelError(f"{version.name} was trained on all photos of the current holdout; it cannot be evaluated")
@@ -270,7 +228,7 @@ def facts_of(training_data: TrainingData, trained: Trained, settings: Settings, 
         created_at=now.isoformat(timespec="seconds"),
         libraries=describe_libraries(),
         machine=describe_machine(),
-        settings=settings.model_dump(mode="json", exclude={"data_dir", "log"}),
+        settings=settings.model_dump(mode="json", exclude={"data_dir", "log", "exchange"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
         quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
     )

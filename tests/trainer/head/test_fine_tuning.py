@@ -25,12 +25,12 @@ from trainer.head.fit import FittedHead, fit_head, judge
 from trainer.head.head import FILE_NAME as HEAD
 from trainer.head.head import Head
 from trainer.photos.images import prepare
-from trainer.registry.registry import BLOCK5, METRICS, Registry, Version
+from trainer.registry.registry import BLOCK5, METRICS, PHOTOS, REPORT, Registry, Version
 from trainer.registry.serving import Classifier
 from trainer.training.fitting import CHECKPOINT, repeat
 from trainer.training.journal import Journal
 from trainer.training.reproduce import reproduce
-from trainer.training.train import PHOTOS, REPORT, Outcome, clear_up, evaluate_version, train
+from trainer.training.train import Outcome, clear_up, evaluate_version, train
 from trainer.training.training_data import TrainingData, features_dir
 from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.cache import FeatureCache, remove_everywhere

@@ -11,9 +11,10 @@ import pytest
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.config import Settings
 from trainer.photos.decode import Decoder
+from trainer.registry.registry import REPORT
 from trainer.training.charts import Chart, line_chart
 from trainer.training.report import N_EXAMPLES, _points_above, render
-from trainer.training.train import REPORT, Outcome, train
+from trainer.training.train import Outcome, train
 
 EVIL = "<script>alert(1)</script>"
 

@@ -18,9 +18,9 @@ from trainer.config import Settings
 from trainer.errors import ModelError
 from trainer.head.head import FILE_NAME as HEAD
 from trainer.photos.manifest import FILE_NAME, Manifest
-from trainer.registry.registry import METRICS, Registry, Version
+from trainer.registry.registry import HELD_OUT, METRICS, PHOTOS, Registry, Version
 from trainer.training.reproduce import WEIGHTS, Reproduction, reproduce
-from trainer.training.train import HELD_OUT, PHOTOS, train
+from trainer.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ from trainer.errors import StorageError
 from trainer.files import write_file
 from trainer.photos.duplicates import perceptual_hash
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo, Refusal
-from trainer.registry.registry import UNFINISHED, Registry
+from trainer.registry.registry import PHOTOS, REPORT, UNFINISHED, Registry
 from trainer.registry.rewrite import SUMS
 from trainer.registry.serving import Classifier
 from trainer.training.report import TAKEN_DOWN
-from trainer.training.train import PHOTOS, REPORT, train
+from trainer.training.train import train
 from trainer.vgg16.cache import FeatureCache
 
 DAY = datetime(2026, 11, 23, tzinfo=UTC)

@@ -18,11 +18,11 @@ from trainer.evaluation.promotion import Verdict
 from trainer.head.head import FILE_NAME as HEAD
 from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
-from trainer.registry.registry import METRICS, Registry, Version
+from trainer.registry.registry import METRICS, PHOTOS, REPORT, Registry, Version
 from trainer.registry.serving import Classifier
 from trainer.training import train as train_module
 from trainer.training.fitting import repeat
-from trainer.training.train import PHOTOS, REPORT, Outcome, evaluate_version, train
+from trainer.training.train import Outcome, evaluate_version, train
 from trainer.training.training_data import TrainingData
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)

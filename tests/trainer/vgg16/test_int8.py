@@ -13,7 +13,8 @@ from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.config import FeatureSettings
 from trainer.errors import ImageError, ModelError
 from trainer.registry import serving
-from trainer.training.train import Outcome, compare_with_champion, train
+from trainer.training.comparison import compare_with_champion
+from trainer.training.train import Outcome, train
 from trainer.vgg16 import int8, load
 from trainer.vgg16.backbone import Backbone, Pixels, Precision
 from trainer.vgg16.backend import load_keras
