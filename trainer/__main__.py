@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from trainer.config import Settings, load_settings
+from trainer.command_line import Config, console, read_settings
+from trainer.config import Settings
 from trainer.errors import FetchError, ProjectError
-from trainer.quoting import LineFormatter, escaped_lines
+from trainer.quoting import escaped_lines
+from trainer.training import exchange_commands
 
 logger = logging.getLogger(__name__)
 
@@ -27,35 +28,11 @@ app = typer.Typer(
 )
 
 
-class LogLines(logging.Handler):
-    """Writes log lines to the current `sys.stderr`, which a progress bar replaces while it runs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
-
-
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file (default: ./config.yaml).")]
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that shows labels like [dogs] or :smile: unchanged, without markup or emoji."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
 @app.callback()
 def before_all(context: typer.Context, config: Config = None) -> None:
     """Accept --config before the command as well as after it."""
     os.umask(0o077)  # what is written is for this user alone
     context.default_map = {command: {"config": config} for command in COMMANDS}
-
-
-def read_settings(config: Path | None) -> Settings:
-    """Load the settings and set up logging."""
-    settings = load_settings(Settings, config)
-    handler = LogLines()
-    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log.level, handlers=[handler])
-    return settings
 
 
 @app.command()
@@ -285,7 +262,11 @@ def rollback(config: Config = None) -> None:
     print(f"{Registry(settings.data_dir).rollback().name} is the champion again")
 
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+app.command(name="key")(exchange_commands.key)
+app.command(name="export")(exchange_commands.export)
+app.command(name="import")(exchange_commands.import_)
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def main() -> None:

@@ -196,6 +196,17 @@ class EvaluateSettings(Section):
     max_class_loss: Fraction = 0.05
 
 
+class ExchangeSettings(Section):
+    """Versions that travel from one machine to another."""
+
+    trusted_keys: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^RW[Q-T][A-Za-z0-9+/]{53}$")], ...],
+        FromText,
+    ] = ()
+    key_file: Path | None = None
+    password_file: Path | None = None
+
+
 class Settings(Section):
     """All settings of the trainer; the program writes only into `data_dir`."""
 
@@ -209,6 +220,7 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     head: HeadSettings = HeadSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    exchange: ExchangeSettings = ExchangeSettings()
 
     @model_validator(mode="after")
     def _check_fine_tuned_layers(self) -> Self:

@@ -163,6 +163,16 @@ def verdict_text(version: Version, verdict: Verdict) -> RenderableType:
     return Text(f"{head}: {'; '.join(verdict.reasons)}")
 
 
+def import_text(name: str, version: Version, verdict: Verdict | None, *, is_new: bool) -> RenderableType:
+    """What became of a version that arrived under a name."""
+    called = f" as {version.name}, as another version has its name" if version.name != name else ""
+    if verdict is None:
+        return Text(f"{name} is already here{called}, and has served; promote it by hand to use it again")
+    head = f"{name} is {'imported' if is_new else 'already here'}{called}"
+    champion = "it is the champion now" if verdict.promoted else "not promoted"
+    return Text(f"{head}; {champion}: {'; '.join(verdict.reasons)}")
+
+
 def versions_table(versions: Sequence[Version], history: Sequence[Period], damaged: dict[str, str]) -> RenderableType:
     """Table of all versions, oldest first, with the times when each was the champion."""
     name, numbers = Column("version", no_wrap=True), ("photos", "balanced accuracy", "min score")

@@ -9,7 +9,7 @@ import base64
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 N_EXAMPLES = 6  # of each kind, for each label
 THUMBNAIL_PX = 180
 TAKEN_DOWN = "taken down since"  # in a picture's place
-_TAKEN_DOWN = f"<figure><figcaption>{TAKEN_DOWN}</figcaption></figure>\n"
+LEFT_BEHIND = "not exported"  # the same
 _PICTURE = re.compile(r'<figure(?: data-photo="(?P<sha256>\w+)")?><img src="data:image/jpeg')
 WORD_JOINER = "\N{WORD JOINER}"  # prevents a line break in a narrow table
 
@@ -124,7 +124,17 @@ def without(sha256s: Collection[str], page: str) -> str:
         marked = _PICTURE.match(line)
         return marked is not None and (marked["sha256"] is None or marked["sha256"] in sha256s)
 
-    return "".join(_TAKEN_DOWN if is_unwanted(line) else line for line in page.splitlines(keepends=True))
+    return _replace_pictures(page, is_unwanted, TAKEN_DOWN)
+
+
+def without_pictures(page: str) -> str:
+    """A report without pictures of photos and their hashes, for another machine; all else stays as it is."""
+    return _replace_pictures(page, lambda line: _PICTURE.match(line) is not None, LEFT_BEHIND)
+
+
+def _replace_pictures(page: str, is_unwanted: Callable[[str], bool], words: str) -> str:
+    figure = f"<figure><figcaption>{words}</figcaption></figure>\n"
+    return "".join(figure if is_unwanted(line) else line for line in page.splitlines(keepends=True))
 
 
 @cache

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 # Lines that TensorFlow's libraries print to standard error before their log level can be set.
@@ -63,8 +64,8 @@ def _without_startup_lines() -> Iterator[None]:
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on a device other than the CPU."""
-    return "cpu" not in str(load_keras().ops.convert_to_tensor(0.0).device).lower()
+    """Whether Keras computes on a device other than the CPU; not where it is not installed."""
+    return find_spec("keras") is not None and "cpu" not in str(load_keras().ops.convert_to_tensor(0.0).device).lower()
 
 
 def _enable_memory_growth() -> None:
