@@ -6,6 +6,8 @@
   excluded: one of the labels is wrong, and it is unknown which.
 - While a label has few members, a new member goes to a split without photos of the label, as soon as the split's share
   of the members is at least one. Only earlier photos count, so later photos do not change this either.
+- What was decided about a photo changes its label, or takes it out, and moves no photo to another split. The decisions
+  of a program count in training alone: no figure improves by what a program takes out of validation or the holdout.
 - Splits given by the source are kept; of near-duplicates in two splits, holdout keeps its photo, then validation. A
   missing validation or holdout split is taken from the source's training photos, as above.
 """
@@ -16,11 +18,13 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from trainer.config import SplitSettings
 from trainer.errors import DatasetError
+from trainer.photos.decisions import Standing
 from trainer.photos.duplicates import Neighbours, find_neighbours
 from trainer.photos.manifest import Photo
 
@@ -29,10 +33,17 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
 # The split that keeps a photo when the source has it in two splits.
 KEEPS_FIRST: dict[str | None, int] = {"holdout": 0, "validation": 1, "train": 2, None: 0}
 
+NOTHING = Standing()
 EPSILON = 1e-9  # 0.2 * 5 must count as 1
 
 OTHER_SPLIT = "nearly the same as a photo in another split"
 OTHER_LABEL = "nearly the same as a photo with another label"
+TAKEN_OUT = {
+    ("person", "train"): "taken out by hand",
+    ("person", "validation"): "taken out of validation by hand",
+    ("person", "holdout"): "taken out of the holdout by hand",
+    ("program", "train"): "taken out by the program, beyond doubt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,15 @@ class Dataset:
         labels: sorted; the index of a label is its class index.
         items: in the order of admission.
         excluded: (sha256, reason) of excluded photos, in the order of admission.
+        relabelled: (sha256, split) of photos in `items` whose label was decided, in the order of admission.
+        decided_at: decisions of later do not count; None: none does.
     """
 
     labels: tuple[str, ...]
     items: tuple[Item, ...]
     excluded: tuple[tuple[str, str], ...]
+    relabelled: tuple[tuple[str, Split], ...] = ()
+    decided_at: datetime | None = None
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The photos of one split, in the order of admission."""
@@ -73,7 +88,12 @@ class Dataset:
 
 
 def build_dataset(
-    photos: Iterable[Photo], *, split: SplitSettings, data_dir: Path, labels: Collection[str] = ()
+    photos: Iterable[Photo],
+    *,
+    split: SplitSettings,
+    data_dir: Path,
+    labels: Collection[str] = (),
+    decisions: Standing = NOTHING,
 ) -> Dataset:
     """Assign photos to splits.
 
@@ -81,6 +101,7 @@ def build_dataset(
         photos: in the order of admission. Photos added at the end do not move earlier ones to another split.
         data_dir: base of relative photo paths.
         labels: required labels; there may be more.
+        decisions: about these photos. A decided label that is none of the photos' own or required ones does not count.
 
     Raises:
         DatasetError: a label has too few photos, or none in one of the splits; the message says how many are missing.
@@ -88,22 +109,48 @@ def build_dataset(
     listed = list(photos)
     neighbours = find_neighbours([photo.phash for photo in listed], max_bits=split.near_duplicate_bits)
     places = _places(listed, neighbours, split)
-    conflicting = _with_conflicting_labels(listed, neighbours)
     names = tuple(sorted({photo.label for photo in listed} | set(labels)))
     indexes = {name: index for index, name in enumerate(names)}
+    decided = [_decided(photo, place, decisions, names) for photo, place in zip(listed, places, strict=True)]
+    conflicting = _with_conflicting_labels([each.label for each in decided], neighbours)
     items: list[Item] = []
     excluded: list[tuple[str, str]] = []
-    for at, (photo, place) in enumerate(zip(listed, places, strict=True)):
-        if at in conflicting:
+    relabelled: list[tuple[str, Split]] = []
+    for at, (photo, place, now) in enumerate(zip(listed, places, decided, strict=True)):
+        if now.label is None:
+            excluded.append((photo.sha256, now.reason))
+        elif at in conflicting:
             excluded.append((photo.sha256, OTHER_LABEL))
         elif place is None:
             excluded.append((photo.sha256, OTHER_SPLIT))
         else:
             group, where = place
             path = data_dir / photo.path
-            items.append(Item(photo.sha256, path, photo.label, indexes[photo.label], group, where))
+            items.append(Item(photo.sha256, path, now.label, indexes[now.label], group, where))
+            if now.label != photo.label:
+                relabelled.append((photo.sha256, where))
     _check(names, items, split)
-    return Dataset(labels=names, items=tuple(items), excluded=tuple(excluded))
+    return Dataset(names, tuple(items), tuple(excluded), tuple(relabelled), decisions.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """The label that counts; None for a photo that was taken out, with the reason."""
+
+    label: str | None
+    reason: str = ""
+
+
+def _decided(photo: Photo, place: tuple[str, Split] | None, decisions: Standing, labels: Collection[str]) -> _Decided:
+    decision = decisions.find(photo)
+    split: Split = "train" if place is None else place[1]
+    if decision is None or (decision.by == "program" and split != "train"):
+        return _Decided(photo.label)
+    if decision.verdict == "drop":
+        return _Decided(None, TAKEN_OUT[decision.by, split])
+    if decision.verdict == "relabel" and decision.label in labels:
+        return _Decided(decision.label)
+    return _Decided(photo.label)
 
 
 def _places(photos: Sequence[Photo], neighbours: Neighbours, settings: SplitSettings) -> list[tuple[str, Split] | None]:
@@ -171,14 +218,14 @@ class _Splitter:
         return "validation" if at < self._shares["holdout"] + self._shares["validation"] else "train"
 
 
-def _with_conflicting_labels(photos: Sequence[Photo], neighbours: Neighbours) -> set[int]:
-    """Indexes of photos that have a near-duplicate with another label."""
-    labels: defaultdict[int, set[str]] = defaultdict(set)
+def _with_conflicting_labels(labels: Sequence[str | None], neighbours: Neighbours) -> set[int]:
+    """Indexes of photos that have a near-duplicate with another label; None stands for a photo that was taken out."""
+    by_hash: defaultdict[int, set[str]] = defaultdict(set)
     numbers: list[int] = neighbours.ids.tolist()
-    for number, photo in zip(numbers, photos, strict=True):
-        labels[number].add(photo.label)
-    around = {number: neighbours.near(number).tolist() for number in labels}
-    doubtful = {number for number, near in around.items() if len(set().union(*(labels[other] for other in near))) > 1}
+    for number, label in zip(numbers, labels, strict=True):
+        by_hash[number] |= set() if label is None else {label}
+    around = {number: neighbours.near(number).tolist() for number in by_hash}
+    doubtful = {number for number, near in around.items() if len(set().union(*(by_hash[other] for other in near))) > 1}
     return {at for at, number in enumerate(numbers) if number in doubtful}
 
 

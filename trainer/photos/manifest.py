@@ -6,77 +6,19 @@ which determines the splits.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from trainer.errors import StorageError
-from trainer.files import storage_error
+from trainer.photos.database import Database
 
 FILE_NAME = "manifest.sqlite3"
-BUSY_TIMEOUT_S = 30.0
-# Each entry migrates the file to the next format version. Never change an entry, only add new ones.
-MIGRATIONS = (
-    """
-    CREATE TABLE photos (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of admission
-        sha256 TEXT NOT NULL,
-        label TEXT NOT NULL,
-        source TEXT NOT NULL,
-        photo_id TEXT NOT NULL,
-        member_id TEXT,
-        page_url TEXT NOT NULL,
-        image_url TEXT NOT NULL,
-        path TEXT NOT NULL,
-        n_bytes INTEGER NOT NULL,
-        width INTEGER NOT NULL,
-        height INTEGER NOT NULL,
-        phash TEXT NOT NULL,
-        split TEXT,
-        flag TEXT,
-        fetched_at TEXT NOT NULL,
-        UNIQUE (source, photo_id),
-        UNIQUE (source, sha256)
-    );
-    CREATE INDEX photos_image_url ON photos (image_url);
-    CREATE INDEX photos_member ON photos (source, member_id);
-    CREATE TABLE refusals (
-        source TEXT NOT NULL,
-        photo_id TEXT NOT NULL,
-        label TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        detail TEXT NOT NULL,
-        sha256 TEXT,
-        final INTEGER NOT NULL,
-        attempts INTEGER NOT NULL,
-        refused_at TEXT NOT NULL,
-        PRIMARY KEY (source, photo_id)
-    );
-    CREATE INDEX refusals_sha256 ON refusals (source, sha256);
-    CREATE TABLE forgotten (  -- ids alone, so that what was taken down never comes back
-        source TEXT NOT NULL,
-        kind TEXT NOT NULL CHECK (kind IN ('photo', 'member')),
-        id TEXT NOT NULL,
-        forgotten_at TEXT NOT NULL,
-        PRIMARY KEY (source, kind, id)
-    );
-    CREATE TABLE listings (  -- how far each listing was read; no row: not at all, NULL: nothing is expected further on
-        source TEXT NOT NULL,
-        label TEXT NOT NULL,
-        next_page INTEGER,
-        PRIMARY KEY (source, label)
-    );
-    """,
-)
-
 Known = Literal["held", "refused", "forgotten"]
 Kind = Literal["photo", "member"]
-Values = Sequence[object] | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,34 +77,8 @@ class Refusal:
     attempts: int = 1
 
 
-class Manifest:
+class Manifest(Database):
     """An open manifest, for one thread; other processes may use the file at the same time."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file; create it if it is missing, migrate it if it is older.
-
-        Raises:
-            StorageError: it is damaged, of a newer format, or cannot be written.
-        """
-        self.path = path
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            try:
-                self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
-                self._migrate()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._db.close()
 
     def add(self, photo: Photo) -> None:
         """Add a photo whose file is complete; an earlier refusal of it is deleted.
@@ -171,29 +87,29 @@ class Manifest:
             StorageError: the row could not be written.
             sqlite3.IntegrityError: the source already has a photo with this sha256 or id.
         """
-        with self._transaction():
+        with self.transaction():
             self._add(photo)
 
     def replace(self, old: Photo, new: Photo) -> None:
         """Replace one photo's row by another, in one transaction."""
-        with self._transaction():
+        with self.transaction():
             self._remove(old)
             self._add(new)
 
     def remove(self, photo: Photo) -> None:
         """Delete a photo's row; the caller deletes its file."""
-        with self._transaction():
+        with self.transaction():
             self._remove(photo)
 
     def withdraw(self, photo: Photo, refusal: Refusal) -> None:
         """Replace a photo by a refusal, in one transaction; the caller deletes its file."""
-        with self._transaction():
+        with self.transaction():
             self._remove(photo)
             self._refuse(refusal)
 
     def refuse(self, refusal: Refusal) -> None:
         """Record why a photo was refused; replaces an earlier refusal of it."""
-        with self._transaction():
+        with self.transaction():
             self._refuse(refusal)
 
     def forget(self, source: str, kind: Kind, id_: str, *, now: datetime) -> None:
@@ -206,23 +122,29 @@ class Manifest:
             StorageError: nothing was changed; or the rows are deleted, but another process still reads what they held.
         """
         column = "photo_id" if kind == "photo" else "member_id"
-        with self._transaction():
-            self._db.execute(
+        with self.transaction():
+            self.db.execute(
                 "UPDATE refusals SET sha256 = NULL, detail = 'the same file as a photo that was taken down'"  # noqa: S608
                 f" WHERE source = :source AND sha256 IN"
                 f" (SELECT sha256 FROM photos WHERE source = :source AND {column} = :id"
                 " UNION SELECT sha256 FROM refusals WHERE source = :source AND photo_id = :id AND :kind = 'photo')",
                 {"source": source, "id": id_, "kind": kind},
             )
-            self._db.execute(
+            self.db.execute(
+                "DELETE FROM decisions WHERE source = :source AND (:kind = 'photo' AND photo_id = :id"  # noqa: S608
+                f" OR sha256 IN (SELECT sha256 FROM photos WHERE source = :source AND {column} = :id)"
+                f" OR photo_id IN (SELECT photo_id FROM photos WHERE source = :source AND {column} = :id))",
+                {"source": source, "id": id_, "kind": kind},
+            )
+            self.db.execute(
                 "INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?, ?)", (source, kind, id_, now.isoformat())
             )
             if kind == "photo":
-                self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (source, id_))
-            self._db.execute(f"DELETE FROM photos WHERE source = ? AND {column} = ?", (source, id_))  # noqa: S608
-        with self._explained():
-            self._db.execute("VACUUM")
-            is_busy = self._value("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (source, id_))
+            self.db.execute(f"DELETE FROM photos WHERE source = ? AND {column} = ?", (source, id_))  # noqa: S608
+        with self.explained():
+            self.db.execute("VACUUM")
+            is_busy = self.value("PRAGMA wal_checkpoint(TRUNCATE)")
         if is_busy:
             raise StorageError(f"{self.path}: another process reads it, so deleted rows are still in it; run it again")
 
@@ -241,14 +163,12 @@ class Manifest:
 
     def count_by_label(self, source: str) -> Counter[str]:
         """The number of photos of a source, by label."""
-        return Counter(
-            dict(self._rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,)))
-        )
+        return Counter(dict(self.rows("SELECT label, count(*) FROM photos WHERE source = ? GROUP BY label", (source,))))
 
     def labels(self, source: str) -> set[str]:
         """All labels of a source's photos, including refused ones."""
         query = "SELECT label FROM photos WHERE source = ? UNION SELECT label FROM refusals WHERE source = ?"
-        return {label for (label,) in self._rows(query, (source, source))}
+        return {label for (label,) in self.rows(query, (source, source))}
 
     def refusals(self, source: str | None = None) -> Iterator[Refusal]:
         """All refusals, or those of one source, oldest first."""
@@ -263,12 +183,12 @@ class Manifest:
 
     def clear_refusals(self, source: str) -> None:
         """Delete all refusals of a source, so that each photo is examined again."""
-        with self._transaction():
-            self._db.execute("DELETE FROM refusals WHERE source = ?", (source,))
+        with self.transaction():
+            self.db.execute("DELETE FROM refusals WHERE source = ?", (source,))
 
     def knows(self, source: str, photo_id: str, *, member_id: str | None = None, image_url: str = "") -> Known | None:
         """Why a listed photo is not fetched: held under this id or URL, finally refused, or forgotten; else None."""
-        found: Known | None = self._value(
+        found: Known | None = self.value(
             """
             SELECT CASE
                 WHEN EXISTS (SELECT 1 FROM forgotten WHERE source = :source
@@ -285,30 +205,30 @@ class Manifest:
 
     def next_page(self, source: str, label: str) -> int | None:
         """The first page of a listing that was never read; 1 for a new listing, None if no more pages are expected."""
-        rows = list(self._rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
+        rows = list(self.rows("SELECT next_page FROM listings WHERE source = ? AND label = ?", (source, label)))
         return rows[0][0] if rows else 1
 
     def set_next_page(self, source: str, label: str, number: int | None) -> None:
         """Store the first page of a listing that was never read; None if no more pages are expected."""
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
+        with self.transaction():
+            self.db.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, label, number))
 
     def _add(self, photo: Photo) -> None:
         self._insert("photos", photo)
-        self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
+        self.db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
 
     def _remove(self, photo: Photo) -> None:
-        self._db.execute("DELETE FROM photos WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
+        self.db.execute("DELETE FROM photos WHERE source = ? AND photo_id = ?", (photo.source, photo.photo_id))
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (refusal.source, refusal.photo_id))
+        self.db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (refusal.source, refusal.photo_id))
         self._insert("refusals", refusal)
 
     def _insert(self, table: str, row: Photo | Refusal) -> None:
         names = [field.name for field in fields(row)]
         values = [_as_text(getattr(row, name)) for name in names]
         marks = ", ".join("?" * len(names))
-        self._db.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
+        self.db.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)  # noqa: S608
 
     def _select_photos(self, where: str, *values: str | None) -> Iterator[Photo]:
         for named in self._select("photos", Photo, f"{where} ORDER BY number", values):
@@ -327,48 +247,8 @@ class Manifest:
     ) -> Iterator[dict[str, Any]]:
         """Rows as column -> value, for the columns that the type has as fields."""
         columns = [field.name for field in fields(row_type)]
-        for row in self._rows(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}", values):  # noqa: S608
+        for row in self.rows(f"SELECT {', '.join(columns)} FROM {table} WHERE {where}", values):  # noqa: S608
             yield dict(zip(columns, row, strict=True))
-
-    def _rows(self, query: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
-        with self._explained():
-            yield from self._db.execute(query, values)
-
-    def _value(self, query: str, values: Values = ()) -> Any:
-        return next(self._rows(query, values))[0]
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._explained():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _migrate(self) -> None:
-        version = self._value("PRAGMA user_version")
-        if version > len(MIGRATIONS):
-            raise StorageError(
-                f"{self.path}: has format {version}, this program knows {len(MIGRATIONS)}; update this program"
-            )
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn errors of SQLite and of the file system into StorageError, with advice."""
-        try:
-            yield
-        except sqlite3.IntegrityError:
-            raise  # a bug
-        except sqlite3.DatabaseError as error:
-            raise StorageError(f"{self.path}: {_advice(error)}") from error
-        except OSError as error:
-            raise storage_error(self.path, error) from error
 
 
 def _as_text(value: object) -> object:
@@ -376,17 +256,3 @@ def _as_text(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     return str(value) if isinstance(value, Path) else value
-
-
-def _advice(error: sqlite3.DatabaseError) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return "the disk is full; nothing was changed. Free some space and run it again"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "is in use by another process; nothing was changed. Wait for it to end and run it again"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-        return (
-            f"is damaged ({error}); restore a backup, or move it away and run `python -m trainer scrape`, "
-            "which fetches the photos again"
-        )
-    return f"cannot be read or written ({error}); nothing was changed. Check whether the disk is full or damaged"

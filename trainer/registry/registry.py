@@ -38,6 +38,7 @@ VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "thresholds": ()},  # before labels had thresholds of their own
     lambda facts: {**facts, "quantised": None},  # before VGG16 could be quantised
     lambda facts: {**facts, "machine": {}},  # before a version could be trained again and compared
+    lambda facts: {**facts, "decided_at": None},  # before photos were decided about
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 FACTS = "version.json"
@@ -74,6 +75,7 @@ class VersionFacts:
         settings: all settings of the trainer.
         tuned: SHA-256 over the fine-tuned weights of block5 (in block5.npz); None if block5 was not fine-tuned.
             `fingerprint` is always that of VGG16's own weights.
+        decided_at: ISO 8601, UTC; what was decided later about photos was not known. None in versions of before.
         quantised: SHA-256 of the int8 network's file (vgg16-int8.npz); None in another precision.
     """
 
@@ -95,6 +97,7 @@ class VersionFacts:
     quantised: str | None = None
     machine: dict[str, str] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
+    decided_at: str | None = None
 
     @property
     def label_thresholds(self) -> tuple[float, ...]:

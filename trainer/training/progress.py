@@ -115,8 +115,12 @@ def dataset_table(dataset: Dataset) -> RenderableType:
     table = _table("Photos for training", "label", numbers=(*SPLITS, "members"))
     for label in dataset.labels:
         table.add_row(label, *(f"{counts[label, split]:,}" for split in SPLITS), f"{members[label]:,}")
-    reasons = Counter(reason for _, reason in dataset.excluded)
-    return Group(table, *(Text(f"excluded: {n:,} {reason}", style="dim") for reason, n in sorted(reasons.items())))
+    lines = [
+        f"excluded: {n:,} {reason}" for reason, n in sorted(Counter(reason for _, reason in dataset.excluded).items())
+    ]
+    moved = Counter(split for _, split in dataset.relabelled)
+    lines += [f"another label than at the source: {moved[split]:,} of {split}" for split in SPLITS if moved[split]]
+    return Group(table, *(Text(line, style="dim") for line in lines))
 
 
 def report_table(report: Report, *, title: str) -> RenderableType:

@@ -33,7 +33,7 @@ from trainer.vgg16.precision import describe_machine
 from trainer.vgg16.weights import fingerprint, load_weights
 
 WEIGHTS = "VGG16's weights"
-NOT_COMPARED = frozenset({"created_at", "libraries", "machine", "settings"})  # of version.json
+NOT_COMPARED = frozenset({"created_at", "decided_at", "libraries", "machine", "settings"})  # of version.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def reproduce(name: str, settings: Settings, watcher: Watcher) -> Reproduction:
     if fingerprint(load_weights(own.features, keras=load_keras())) != version.facts.fingerprint:
         changes.insert(0, f"{own.features.weights} now holds other weights of VGG16")
         return Reproduction(name, (WEIGHTS,), (WEIGHTS,), tuple(changes))
-    training_data = TrainingData.gather(own, watcher, photos=photos, labels=version.facts.labels)
+    training_data = TrainingData.gather(
+        own, watcher, photos=photos, labels=version.facts.labels, decided_at=_decided_at(version)
+    )
     with tempfile.TemporaryDirectory(prefix="dokocos-reproduce-") as folder:
         scratch = own.model_copy(update={"data_dir": Path(folder, "data")})
         with closing(Decoder.in_bulk(own.images, n_children=1)) as decoder:
@@ -138,6 +140,11 @@ def _photos(version: Version, own: Settings, used: Collection[str]) -> list[Phot
         for photo in read_photos(own)
         if photo.label in labels and (photo.sha256 in used or photo.fetched_at <= created_at)
     ]
+
+
+def _decided_at(version: Version) -> datetime:
+    """Up to when decisions counted in it; there were none before versions recorded that."""
+    return datetime.fromisoformat(version.facts.decided_at or version.facts.created_at)
 
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from trainer.errors import ModelError
 from trainer.evaluation.evaluate import Report, evaluate
 from trainer.evaluation.promotion import Verdict
 from trainer.files import write_file
+from trainer.photos.dataset import Dataset
 from trainer.photos.decode import Decoder
 from trainer.registry.registry import BLOCK5, HELD_OUT, PHOTOS, REPORT, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
@@ -92,7 +94,7 @@ def train(
             page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder)
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
-    version = registry.add(facts, _metrics(trained, verdict, champion), write)
+    version = registry.add(facts, _metrics(trained, training_data.dataset, verdict, champion), write)
     if verdict.promoted:
         registry.promote(version.name, reason=verdict.reasons[0])
     clear_up(settings)
@@ -184,10 +186,15 @@ def write_arrays(folder: Path, training_data: TrainingData, trained: Trained) ->
     _write_photos(folder, training_data)
 
 
-def _metrics(trained: Trained, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
+def _metrics(trained: Trained, dataset: Dataset, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
     """The content of metrics.json."""
-    compared_with = champion.name if champion else None
-    return {**figures_of(trained), "verdict": verdict.as_json(), "compared_with": compared_with}
+    return {
+        **figures_of(trained),
+        "excluded": Counter(reason for _, reason in dataset.excluded),
+        "relabelled": Counter(split for _, split in dataset.relabelled),
+        "verdict": verdict.as_json(),
+        "compared_with": champion.name if champion else None,
+    }
 
 
 def figures_of(trained: Trained) -> dict[str, Any]:
@@ -231,6 +238,7 @@ def facts_of(training_data: TrainingData, trained: Trained, settings: Settings, 
         settings=settings.model_dump(mode="json", exclude={"data_dir", "log", "exchange"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
         quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
+        decided_at=decided_at.isoformat() if (decided_at := training_data.dataset.decided_at) else None,
     )
 
 

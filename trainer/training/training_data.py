@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Protocol, Self
@@ -18,6 +19,7 @@ from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
 from trainer.head.head import Floats, Indexes
 from trainer.photos.dataset import Dataset, Item, build_dataset
+from trainer.photos.decisions import Decisions
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
@@ -69,17 +71,26 @@ def wanted_labels(settings: Settings) -> set[str]:
         return manifest.labels(settings.source.kind)
 
 
-def sort_photos(photos: Sequence[Photo], settings: Settings, *, labels: Collection[str] | None = None) -> Dataset:
-    """Assign photos to splits.
+def sort_photos(
+    photos: Sequence[Photo],
+    settings: Settings,
+    *,
+    labels: Collection[str] | None = None,
+    decided_at: datetime | None = None,
+) -> Dataset:
+    """Assign photos to splits, as was decided about them.
 
     Args:
         labels: the labels that must have photos; None: those of the settings.
+        decided_at: only decisions that stood at that time count; None: those of now.
 
     Raises:
         DatasetError: one of them has too few photos.
     """
     labels = wanted_labels(settings) if labels is None else labels
-    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        decisions = Decisions(manifest).standing(settings.source.kind, at=decided_at or datetime.now(UTC))
+    return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels, decisions=decisions)
 
 
 def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
@@ -137,12 +148,13 @@ class TrainingData:
         *,
         photos: Sequence[Photo] | None = None,
         labels: Collection[str] | None = None,
+        decided_at: datetime | None = None,
     ) -> Self:
         """Assign photos to splits, and compute missing features; also maps, if fine-tuning is configured.
 
         Args:
             photos: in the order of admission; None: all that are stored.
-            labels: as in `sort_photos`.
+            labels, decided_at: as in `sort_photos`.
 
         Raises:
             DatasetError: too few readable photos.
@@ -151,7 +163,8 @@ class TrainingData:
         """
         watcher.step("photos")
         photos = read_photos(settings) if photos is None else photos
-        dataset = sort_photos(photos, settings, labels=labels)
+        decided_at = decided_at or datetime.now(UTC)
+        dataset = sort_photos(photos, settings, labels=labels, decided_at=decided_at)
         watcher.step("network")
         with_maps = settings.head.fine_tune != "none"
 
@@ -171,7 +184,8 @@ class TrainingData:
         n_new = training_data.n_new
         while training_data.refused:  # without them, other photos may be used, or a label may have too few
             gone |= dict(training_data.refused)
-            dataset = sort_photos([photo for photo in photos if photo.sha256 not in gone], settings, labels=labels)
+            left = [photo for photo in photos if photo.sha256 not in gone]
+            dataset = sort_photos(left, settings, labels=labels, decided_at=decided_at)
             training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
             n_new += training_data.n_new
         complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))

@@ -18,11 +18,13 @@ from PIL import Image, ImageOps
 from sandbox.gallery import Gallery
 from trainer.config import SplitSettings
 from trainer.errors import DatasetError
-from trainer.photos.dataset import OTHER_LABEL, OTHER_SPLIT, SPLITS, Dataset, build_dataset
+from trainer.photos.dataset import OTHER_LABEL, OTHER_SPLIT, SPLITS, TAKEN_OUT, Dataset, Split, build_dataset
+from trainer.photos.decisions import Decision, Judge, Standing, Verdict
 from trainer.photos.duplicates import find_neighbours, perceptual_hash
 from trainer.photos.manifest import Photo
 
 DATA_DIR = Path("/data")
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
 LAX = SplitSettings(min_photos_per_label=1)
 LABELS = ("brazil", "china", "japan")
 
@@ -380,3 +382,61 @@ def test_thousands_of_equal_photos_are_fast() -> None:
     dataset = build(plenty() + copies)
     assert len({item.split for item in dataset.items[-500:]}) == 1
     assert len(dataset.items) + len(dataset.excluded) == len(plenty()) + len(copies)
+
+
+def decided(photo: Photo, verdict: Verdict, *, label: str | None = None, by: Judge = "person") -> Decision:
+    return Decision("site", photo.photo_id, photo.sha256, verdict, label, by, "seen", NOW)
+
+
+def standing(*decisions: Decision) -> Standing:
+    by_id = {each.photo_id: each for each in decisions}
+    return Standing(by_id, {each.sha256: each for each in decisions}, NOW)
+
+
+def places_of(dataset: Dataset) -> dict[str, str]:
+    return {item.sha256: item.split for item in dataset.items}
+
+
+def test_a_decision_changes_a_label_or_takes_a_photo_out_and_moves_no_other() -> None:
+    photos = plenty()
+    before = build(photos)
+    moved, gone = photos[0], photos[-1]
+    after = build(photos, decisions=standing(decided(moved, "relabel", label="japan"), decided(gone, "drop")))
+    assert places_of(after) == {key: value for key, value in places_of(before).items() if key != gone.sha256}
+    assert {item.sha256: item.label for item in after.items}[moved.sha256] == "japan"
+    assert after.relabelled == ((moved.sha256, places_of(before)[moved.sha256]),)
+    assert [sha256 for sha256, _ in after.excluded] == [gone.sha256]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_program_takes_photos_out_of_training_alone_and_a_person_is_told_where(split: Split) -> None:
+    photos = plenty()
+    item = build(photos).split(split)[0]
+    chosen = next(photo for photo in photos if photo.sha256 == item.sha256)
+    by_program = build(photos, decisions=standing(decided(chosen, "drop", by="program")))
+    assert (item.sha256 in places_of(by_program)) == (split != "train")
+    by_person = build(photos, decisions=standing(decided(chosen, "drop")))
+    assert by_person.excluded == ((item.sha256, TAKEN_OUT["person", split]),)
+    assert split == "train" or split in TAKEN_OUT["person", split]
+
+
+def test_a_decision_holds_for_the_same_bytes_under_another_id_and_for_the_id_with_other_bytes() -> None:
+    photos = plenty()
+    decision = decided(photos[0], "drop")
+    for again in (replace(photos[0], photo_id="new"), replace(photos[0], sha256="f" * 64)):
+        assert len(build([again, *photos[1:]], decisions=standing(decision)).excluded) == 1
+
+
+def test_a_person_settles_near_duplicates_with_different_labels() -> None:
+    photos = plenty()
+    twin = photo(99_999, label="china", member="brazil0", phash=photos[0].phash)
+    assert {reason for _, reason in build([*photos, twin]).excluded} == {OTHER_LABEL}
+    settled = build([*photos, twin], decisions=standing(decided(twin, "relabel", label="brazil")))
+    assert not settled.excluded
+    assert len(build([*photos, twin], decisions=standing(decided(twin, "drop"))).excluded) == 1
+
+
+def test_a_decided_label_that_no_longer_exists_does_not_count() -> None:
+    photos = plenty()
+    unknown = standing(decided(photos[0], "relabel", label="atlantis"))
+    assert build(photos, decisions=unknown).items == build(photos).items

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import StorageError
-from trainer.photos.manifest import FILE_NAME, MIGRATIONS, Manifest, Photo, Refusal
+from trainer.photos.database import MIGRATIONS
+from trainer.photos.manifest import FILE_NAME, Manifest, Photo, Refusal
 
 NOW = datetime(2026, 3, 2, 12, 0, 0, 123456, tzinfo=UTC)
 PHOTO = Photo(
@@ -203,8 +204,8 @@ def test_a_file_of_any_earlier_format_is_migrated(tmp_path: Path, version: int) 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path, manifest: Manifest) -> None:
     manifest.add(PHOTO)
-    pages = manifest._value("PRAGMA page_count")
-    manifest._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to run out of space
+    pages = manifest.value("PRAGMA page_count")
+    manifest.db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to run out of space
 
     def fill() -> None:
         for n in range(1000):
