@@ -37,6 +37,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "busy": ("benchmarks.busy", "answer times with and without a training at the same time"),
     "burst": ("benchmarks.burst", "100 mentions at once, compared with the batched rate of the same network"),
     "chaos": ("benchmarks.chaos", "1,000 mentions with faults everywhere: lost, answered twice, not cleaned up"),
+    "review": ("benchmarks.review", "planted faults among photos: how many a review finds, and what that is worth"),
     "fair": ("benchmarks.fair", "attacks by one account or host: how long others wait, and how memory grows"),
     "soak": ("benchmarks.soak", "memory, files, threads and database over 10,000 mentions"),
     "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: losses and messages"),
@@ -51,7 +52,8 @@ def main(
     name: Annotated[str | None, typer.Argument(help="Name of the benchmark; without it, all are listed.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
     pictures: Annotated[
-        Path | None, typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`, `int8`.")
+        Path | None,
+        typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`, `int8`, `review`."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")

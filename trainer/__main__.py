@@ -17,6 +17,7 @@ from trainer.command_line import Config, console, read_settings
 from trainer.config import Settings
 from trainer.errors import FetchError, ProjectError
 from trainer.quoting import escaped_lines
+from trainer.review import command as review_command
 from trainer.training import exchange_commands
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ def train(
             _scrape_or_warn(config, settings)
         with watch(console(stderr=True)) as shown:
             watcher = run.watcher(shown)
+            review_command.take_out_before_training(settings, watcher)
             outcome = train_version(settings, watcher)
             spread = repeat_fit(outcome.training_data, settings, watcher, n=repeat, first=outcome.trained)
             clear_up(settings)
@@ -262,6 +264,7 @@ def rollback(config: Config = None) -> None:
     print(f"{Registry(settings.data_dir).rollback().name} is the champion again")
 
 
+app.command(name="review")(review_command.review)
 app.command(name="key")(exchange_commands.key)
 app.command(name="export")(exchange_commands.export)
 app.command(name="import")(exchange_commands.import_)

@@ -207,6 +207,13 @@ class ExchangeSettings(Section):
     password_file: Path | None = None
 
 
+class ReviewSettings(Section):
+    """Photos that are taken out of training before it, and how many at most."""
+
+    drop_sure: bool = False
+    max_share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+
+
 class Settings(Section):
     """All settings of the trainer; the program writes only into `data_dir`."""
 
@@ -220,6 +227,7 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     head: HeadSettings = HeadSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    review: ReviewSettings = ReviewSettings()
     exchange: ExchangeSettings = ExchangeSettings()
 
     @model_validator(mode="after")

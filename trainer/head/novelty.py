@@ -61,14 +61,14 @@ class Novelty:
         columns = (parts[0].start, parts[-1].stop) if parts else (0, features.shape[1])
         step = -(-len(features) // MAX_REFERENCES)
         # As loaded from disk: half precision is enough to find neighbours.
-        references = _unit(features[::step, slice(*columns)]).astype(np.float16).astype(np.float32)
+        references = unit_rows(features[::step, slice(*columns)]).astype(np.float16).astype(np.float32)
         distances = cls(references, columns, 0.0).distances(validation_features)
         rank = min(math.ceil((1 - REFUSED) * (len(distances) + 1)), len(distances))
         return cls(references, columns, float(np.sort(distances)[rank - 1]))
 
     def distances(self, features: Floats) -> Floats:
         """Cosine distance, (n,) in 0..2, of each row to its second nearest reference."""
-        rows = _unit(features[:, slice(*self.columns)])
+        rows = unit_rows(features[:, slice(*self.columns)])
         rank = min(N_NEAREST, len(self.references)) - 1
         found = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), CHUNK):
@@ -126,7 +126,7 @@ class Novelty:
             raise ModelError(f"{file}: cannot be read ({error}); roll back, or train again") from error
 
 
-def _unit(rows: Floats) -> Floats:
+def unit_rows(rows: Floats) -> Floats:
     """The logarithms of pooled features, which are 0 or more, with length one."""
     rows = np.log1p(np.maximum(rows, 0))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)

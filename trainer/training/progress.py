@@ -37,6 +37,10 @@ STEP_TITLES = {
     "evaluation": "evaluating the head",
     "comparison": "comparing to champion",
     "version": "saving the version",
+    "statistics": "looking at photos",
+    "folds": "scoring out of fold",
+    "suspects": "comparing photos",
+    "curve": "learning curve",
 }
 
 

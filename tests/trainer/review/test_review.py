@@ -1,0 +1,152 @@
+"""A review lists what was planted, takes out of training what is beyond doubt, and can take that back."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.trainer.collection import Silent, gather, paint_photos, settings_for
+from trainer.__main__ import app
+from trainer.config import Settings
+from trainer.photos.dataset import TAKEN_OUT
+from trainer.photos.decisions import Decision, Decisions
+from trainer.photos.manifest import FILE_NAME, Manifest
+from trainer.registry.registry import METRICS
+from trainer.review.advice import advise, draw_curve
+from trainer.review.command import take_out_before_training
+from trainer.review.giveaways import find_giveaways
+from trainer.review.suspects import Review, find_suspects
+from trainer.review.take_out import take_out_sure
+from trainer.training.reproduce import reproduce
+from trainer.training.train import train
+
+N_BLANK = 4
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A data folder with blank photos and a mirrored copy, not modified."""
+    folder = tmp_path_factory.mktemp("photos")
+    paint_photos(folder, per_label=30)
+    rng = np.random.default_rng(0)
+    for number in range(N_BLANK):
+        plain = np.clip(40 * number + 30 + rng.normal(0, 1, (128, 96, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(plain).save(folder / "china" / f"blank{number}.png")
+    with Image.open(folder / "brazil" / "0-3.png") as original:
+        original.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "japan" / "zz-copy.png")
+    settings = settings_for(folder, tmp_path_factory.mktemp("data"), review={"max_share": 0.5})
+    gather(settings)
+    return settings
+
+
+@pytest.fixture
+def settings(planted: Settings, tmp_path: Path) -> Settings:
+    """A copy of that data folder."""
+    shutil.copytree(planted.data_dir, tmp_path / "data")
+    return planted.model_copy(update={"data_dir": tmp_path / "data"})
+
+
+@pytest.fixture(scope="module")
+def review(planted: Settings, tmp_path_factory: pytest.TempPathFactory) -> Review:
+    data_dir = tmp_path_factory.mktemp("reviewed") / "data"
+    shutil.copytree(planted.data_dir, data_dir)
+    return find_suspects(planted.model_copy(update={"data_dir": data_dir}), Silent())
+
+
+def named(review: Review, kind: str) -> set[str]:
+    return {each.photo.photo_id for each in review.suspects if each.kind == kind}
+
+
+def test_what_was_planted_is_listed_with_its_reason(review: Review) -> None:
+    assert named(review, "blank") == {f"china/blank{number}.png" for number in range(N_BLANK)}
+    (copy,) = (each for each in review.suspects if each.kind == "repost")
+    assert {copy.photo.photo_id, copy.neighbours[0].photo_id} == {"japan/zz-copy.png", "brazil/0-3.png"}
+    assert "mirrored" in copy.reason
+    sureness = [each.is_sure for each in review.suspects]
+    assert sureness == sorted(sureness, reverse=True)
+
+
+def test_what_is_beyond_doubt_leaves_training_alone_and_a_person_may_say_no(settings: Settings) -> None:
+    review = find_suspects(settings, Silent())
+    kept = next(each for each in review.suspects if each.is_sure and each.split == "train").photo
+    now = datetime.now(UTC)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        Decisions(manifest).put(
+            [Decision(kept.source, kept.photo_id, kept.sha256, "keep", None, "person", "it is snow", now)]
+        )
+    taken = take_out_sure(review, settings, now=now)
+    assert kept not in [each.photo for each in taken]
+    assert {each.split for each in taken} <= {"train"}
+    outcome = train(settings, Silent())
+    gone = [reason for _, reason in outcome.training_data.dataset.excluded]
+    assert gone.count(TAKEN_OUT["program", "train"]) == len(taken) > 0
+    assert TAKEN_OUT["program", "train"] in (outcome.version.folder / METRICS).read_text()
+    assert TAKEN_OUT["program", "train"] in (outcome.version.folder / "report.html").read_text()
+    assert not reproduce(outcome.version.name, settings, Silent()).differing
+
+
+def test_no_more_than_a_share_of_a_label_is_taken_out(settings: Settings) -> None:
+    careful = settings.model_copy(update={"review": settings.review.model_copy(update={"max_share": 0.05})})
+    review = find_suspects(careful, Silent())
+    assert len(take_out_sure(review, careful, now=datetime.now(UTC))) <= 3
+    assert take_out_sure(review, careful, now=datetime.now(UTC)) == []
+
+
+def test_a_version_of_before_a_decision_is_reproduced_without_it(settings: Settings) -> None:
+    first = train(settings, Silent())
+    take_out_sure(find_suspects(settings, Silent()), settings, now=datetime.now(UTC))
+    assert not reproduce(first.version.name, settings, Silent()).differing
+
+
+def test_the_command_lists_takes_out_and_takes_back(settings: Settings, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(settings.model_dump_json(), encoding="utf-8")
+    shown = CliRunner().invoke(app, ["review", "--config", str(config), "--drop-sure"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    for words in ("china/blank0.png", "shows next to nothing", "Have I enough photos?", "What would help most"):
+        assert words in shown.output
+    assert "taken out of training: " in shown.output
+    back = CliRunner().invoke(app, ["review", "--config", str(config), "--undo", "all", "--undo", "brazil/0-3.png"])
+    assert "decisions of the program are taken back" in back.output
+    assert "nothing was decided about it" in back.output
+
+
+def test_training_takes_out_what_is_beyond_doubt_only_if_it_is_told_to(settings: Settings) -> None:
+    assert take_out_before_training(settings, Silent()) is None
+    told = settings.model_copy(update={"review": settings.review.model_copy(update={"drop_sure": True})})
+    assert take_out_before_training(told, Silent()) is not None
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        assert Decisions(manifest).count("folder")["program", "drop"] > 0
+
+
+def test_the_advice_puts_balance_first(review: Review, planted: Settings) -> None:
+    examined = review.examined
+    curve = draw_curve(examined, planted, lambda *_: None)
+    assert [point.share for point in curve] == [0.25, 0.5, 0.75, 1.0]
+    assert curve[0].n_photos < curve[-1].n_photos
+    from dataclasses import replace
+
+    rare = [item for item in examined.dataset.items if item.label != "japan"]
+    rare += [item for item in examined.dataset.items if item.label == "japan"][:6]
+    thin = replace(examined, dataset=replace(examined.dataset, items=tuple(rare)))
+    assert advise(thin, review.suspects, curve)[0].startswith("balance: japan")
+    assert advise(examined, review.suspects, curve)[-1].startswith("more photos")
+
+
+def test_a_brighter_label_is_told(review: Review) -> None:
+    from dataclasses import replace
+
+    assert find_giveaways(review.examined) == []
+    labels = {photo.sha256: photo.label for photo in review.examined.used}
+    lit = {
+        sha256: figures + (np.arange(len(figures)) == 0) * (labels[sha256] == "japan")
+        for sha256, figures in review.examined.statistics.items()
+    }
+    (found, *_) = find_giveaways(replace(review.examined, statistics=lit))
+    assert found.startswith("photos of japan are brighter")

@@ -1,0 +1,72 @@
+"""`python -m trainer review`: lists suspects, takes out what is beyond doubt, takes decisions back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer.command_line import Config, console, read_settings
+from trainer.config import Settings
+
+if TYPE_CHECKING:
+    from trainer.review.suspects import Review
+    from trainer.training.training_data import Watcher
+
+SHOWN = 40
+
+
+def review(
+    config: Config = None,
+    drop_sure: Annotated[
+        bool, typer.Option("--drop-sure", help="Take out of training what is beyond doubt; nothing is deleted.")
+    ] = False,
+    undo_ids: Annotated[
+        list[str] | None,
+        typer.Option("--undo", metavar="ID", help="Take back the newest decision about a photo; all: the program's."),
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many suspects to list.")] = SHOWN,
+) -> None:
+    """List stored photos that are worth a second look, and what would help most; changes nothing by itself."""
+    from trainer.review.advice import advise, draw_curve
+    from trainer.review.giveaways import find_giveaways, find_odd_members
+    from trainer.review.suspects import find_suspects
+    from trainer.review.tables import curve_table, lines, suspects_table
+    from trainer.review.take_out import take_out_sure, undo
+    from trainer.training.progress import watch
+    from trainer.training.session import session
+
+    settings = read_settings(config)
+    if undo_ids:
+        print("\n".join(undo(settings, undo_ids, now=datetime.now(UTC))))
+        return
+    with session(settings.data_dir, "review") as run, watch(console(stderr=True)) as shown:
+        watcher = run.watcher(shown)
+        found = find_suspects(settings, watcher)
+        watcher.step("curve")
+        curve = draw_curve(found.examined, settings, watcher.update)
+        taken = take_out_sure(found, settings, now=datetime.now(UTC)) if drop_sure else []
+    out = console()
+    out.print(suspects_table(found, show=show))
+    out.print(lines("Odd as a whole", find_odd_members(found.examined, found.suspects)))
+    out.print(lines("What gives a label away, without a look at the costume", find_giveaways(found.examined)))
+    out.print(curve_table(curve))
+    out.print(lines("What would help most", advise(found.examined, found.suspects, curve)))
+    n_sure = sum(each.is_sure for each in found.suspects)
+    if drop_sure:
+        out.print(f"taken out of training: {len(taken)} photos; take it back: python -m trainer review --undo all")
+    elif n_sure:
+        out.print(f"{n_sure} are beyond doubt; take them out of training: python -m trainer review --drop-sure")
+
+
+def take_out_before_training(settings: Settings, watcher: Watcher) -> Review | None:
+    """What `review.drop_sure` asks for; None without it."""
+    if not settings.review.drop_sure:
+        return None
+    from trainer.review.suspects import find_suspects
+    from trainer.review.take_out import take_out_sure
+
+    found = find_suspects(settings, watcher)
+    take_out_sure(found, settings, now=datetime.now(UTC))
+    return found

@@ -1,0 +1,110 @@
+"""What a photo's pixels say without a network: darkness, contrast, sharpness, and whether it is a page of text.
+
+The figures are kept beside the features, so that only new photos are decoded. CleanVision computes similar ones, but it
+opens files of strangers itself, outside the decoder's walls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.errors import ImageError
+from trainer.head.head import Floats
+from trainer.photos.decode import Decoder
+from trainer.review.copies import SMALL_PX, small_brightness
+from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.features import Stored, read_photo
+
+FOLDER = "statistics-2"  # another number when the figures change
+NAMES = ("brightness", "contrast", "saturation", "sharpness", "detail", "flat", "paper", "strokes", "edge")
+N_FIGURES = len(NAMES) + SMALL_PX**2
+VIEW = "whole"
+SIDE_PX = 224
+STORE_EVERY = 256  # photos
+LIGHT = 0.75  # of the brightest pixels' brightness: paper
+BORDER_PX = 8
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def measure(pixels: Pixels) -> Floats:
+    """The figures of one photo, in the order of `NAMES`, and then its `small_brightness`.
+
+    Args:
+        pixels: (224, 224, 3) uint8.
+    """
+    values = pixels.astype(np.float32) / 255
+    grey = values.mean(axis=2)
+    across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
+    steps = np.maximum(across[:-1], down[:, :-1])
+    paper = grey >= LIGHT * max(float(np.quantile(grey, 0.99)), 1e-6)
+    turns = (paper[:, 1:] != paper[:, :-1]).sum(axis=1)
+    border = np.concatenate([grey[:BORDER_PX].ravel(), grey[-BORDER_PX:].ravel()])
+    figures = np.array(
+        [
+            grey.mean(),
+            grey.std(),
+            (values.max(axis=2) - values.min(axis=2)).mean(),
+            steps.mean(),
+            (steps > 0.1).mean(),
+            (steps < 2 / 255).mean(),
+            paper.mean(),
+            np.quantile(turns, 0.8),
+            border.std(),
+        ],
+        dtype=np.float32,
+    )
+    return np.concatenate([figures, small_brightness(pixels)])
+
+
+def is_blank(figures: Floats) -> bool:
+    """Whether a photo shows next to nothing: hardly any contrast, or hardly any place where it changes."""
+    of = dict(zip(NAMES, figures.tolist(), strict=False))
+    return bool(of["contrast"] < 0.02 or (of["flat"] > 0.985 and of["detail"] < 0.004))
+
+
+def is_text(figures: Floats) -> bool:
+    """Whether a photo is a page of text: strokes all over plain paper, without colour."""
+    of = dict(zip(NAMES, figures.tolist(), strict=False))
+    return bool(of["paper"] > 0.6 and of["strokes"] >= 30 and of["saturation"] < 0.06)
+
+
+def load_statistics(
+    photos: Sequence[Stored], features_dir: Path, decoder: Decoder, *, progress: Callable[[int, int], None]
+) -> tuple[list[str], Floats]:
+    """The figures of all photos that can be read; missing ones are computed and kept.
+
+    Returns:
+        SHA-256 of n photos, in the order given, and their figures (n, N_FIGURES).
+
+    Raises:
+        StorageError: the disk is full; figures computed so far are kept.
+    """
+    cache = FeatureCache(features_dir / FOLDER, views=[VIEW], n_features=N_FIGURES)
+    missing = [photo for photo in photos if not cache.holds(photo.sha256, VIEW)]
+
+    def look(photo: Stored) -> Floats | None:
+        try:
+            return measure(decoder.prepare(read_photo(photo), VIEW, side_px=SIDE_PX))
+        except ImageError:
+            return None
+
+    waiting, n_done = iter(missing), 0
+    with ThreadPoolExecutor(thread_name_prefix="statistics") as pool:
+        while part := list(islice(waiting, STORE_EVERY)):
+            seen = [(photo.sha256, found) for photo, found in zip(part, pool.map(look, part), strict=True)]
+            rows = [(sha256, found) for sha256, found in seen if found is not None]
+            if rows:
+                cache.append([sha256 for sha256, _ in rows], np.stack([found for _, found in rows])[:, None])
+            n_done += len(part)
+            progress(n_done, len(missing))
+    if missing:
+        cache.compact()
+    known = [photo.sha256 for photo in photos if cache.holds(photo.sha256, VIEW)]
+    return known, cache.load(known)[:, 0]

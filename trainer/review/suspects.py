@@ -1,0 +1,325 @@
+"""Finds stored photos that are worth a second look, with the reason in words; changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from trainer.config import Settings
+from trainer.errors import DatasetError, ImageError
+from trainer.head.head import Floats, Indexes
+from trainer.photos.dataset import OTHER_LABEL, Dataset, Split
+from trainer.photos.decisions import Verdict
+from trainer.photos.decode import Decoder
+from trainer.photos.duplicates import find_neighbours
+from trainer.photos.images import Pixels
+from trainer.photos.manifest import Photo
+from trainer.review.copies import likeness, mirrored
+from trainer.review.neighbours import Numbers, distance_under_label, last_block, nearest
+from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
+from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank, is_text, load_statistics
+from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
+from trainer.vgg16.features import read_photo
+
+Kind = Literal["blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone"]
+
+TINY_PX = 64  # of the shorter side
+PLACEHOLDER_MEMBERS = 3  # so many members do not post the same picture by chance
+COPY_CANDIDATES = 2  # neighbours of a photo whose pixels are looked at; as many by features as by brightness
+SAME = 0.9  # correlation of two pictures that are one
+SURELY_SAME = 0.95
+SURELY_WRONG = (0.02, 0.95)  # at most for the own label, at least for the other
+ALONE = 3.3  # robust standard deviations beyond the median distance
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A photo that is worth a second look.
+
+    Attributes:
+        split: None for a photo that is in no split.
+        reason: in words.
+        score: 0..1, how useful a look is.
+        suggested: what to decide; None: a person must look.
+        label: the suggested label, for "relabel"; else None.
+        is_sure: beyond doubt: `--drop-sure` takes it out of training.
+        neighbours: photos that the reason is about, or that are nearest.
+        scores: of each label, from a head that did not learn from this member; empty if unknown.
+    """
+
+    photo: Photo
+    split: Split | None
+    kind: Kind
+    reason: str
+    score: float
+    suggested: Verdict | None = None
+    label: str | None = None
+    is_sure: bool = False
+    neighbours: tuple[Photo, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """All photos, with what is known about each.
+
+    Attributes:
+        photos: all of the source, in the order of admission.
+        dataset: those that are used.
+        used: the photos of `dataset.items`, in this order.
+        features: (n, d) of `used`, in the view used for prediction.
+        scores: (n, k) out of fold; None if there are too few members.
+        statistics: SHA-256 -> the figures of `trainer.review.statistics`.
+        layers: of the features.
+        remarks: what could not be examined, in words.
+    """
+
+    photos: tuple[Photo, ...]
+    dataset: Dataset
+    used: tuple[Photo, ...]
+    features: Floats
+    scores: Floats | None
+    statistics: dict[str, Floats]
+    layers: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def members(self) -> Indexes:
+        """A number for the member of each of `used`."""
+        return np.unique(np.asarray(groups(self.dataset.items)), return_inverse=True)[1].astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Review:
+    """Suspects, the most useful first, and all that was examined."""
+
+    suspects: tuple[Suspect, ...]
+    examined: Examined
+
+
+def find_suspects(settings: Settings, watcher: Watcher) -> Review:
+    """Examine all photos of the configured source; missing features are computed.
+
+    Raises:
+        DatasetError: too few photos.
+        ModelError: the weights are not available.
+        StorageError: the disk is full.
+    """
+    photos = read_photos(settings)
+    training_data = TrainingData.gather(settings, watcher, photos=photos)
+    with closing(Decoder.in_bulk(settings.images)) as decoder:
+        examined = _examine(photos, training_data, settings, watcher, decoder)
+        watcher.step("suspects")
+        found: dict[str, Suspect] = {}
+        for each in _all(examined, settings, decoder, watcher.update):
+            found.setdefault(each.photo.sha256, each)  # the first reason is the plainest
+    return Review(tuple(sorted(found.values(), key=lambda each: (-each.is_sure, -each.score))), examined)
+
+
+def _examine(
+    photos: Sequence[Photo], training_data: TrainingData, settings: Settings, watcher: Watcher, decoder: Decoder
+) -> Examined:
+    dataset = training_data.dataset
+    by_sha256 = {photo.sha256: photo for photo in photos}
+    features = training_data.features(dataset.items, views=[settings.features.views[0]])[:, 0]
+    watcher.step("statistics")
+    placed = [_Placed(photo.sha256, settings.data_dir / photo.path) for photo in photos]
+    known, figures = load_statistics(placed, features_dir(settings), decoder, progress=watcher.update)
+    watcher.step("folds")
+    remarks, scores = [], None
+    try:
+        scores = score_out_of_fold(
+            features,
+            class_indexes(dataset.items),
+            groups(dataset.items),
+            labels=dataset.labels,
+            settings=settings.head,
+            progress=watcher.update,
+        )
+    except DatasetError as error:
+        remarks.append(f"labels were not compared with photos: this {error}")
+    if len(known) < len(photos):
+        remarks.append(f"{len(photos) - len(known):,} photos cannot be read; run `python -m trainer scrape --verify`")
+    return Examined(
+        tuple(photos),
+        dataset,
+        tuple(by_sha256[item.sha256] for item in dataset.items),
+        features,
+        scores,
+        dict(zip(known, figures, strict=True)),
+        training_data.backbone.layers,
+        tuple(remarks),
+    )
+
+
+def _all(
+    examined: Examined, settings: Settings, decoder: Decoder, progress: Callable[[int, int], None]
+) -> Iterator[Suspect]:
+    split_of = {item.sha256: item.split for item in examined.dataset.items}
+    yield from _plain(examined, split_of)
+    yield from _placeholders(examined, split_of, settings.split.near_duplicate_bits)
+    rows = last_block(examined.features, examined.layers)
+    places = nearest(rows, examined.members)[0]
+    yield from _reposts(examined, settings, places, decoder, progress)
+    yield from _contradictions(examined, places)
+    yield from _alone(examined, rows, places)
+    doubtful = {sha256 for sha256, reason in examined.dataset.excluded if reason == OTHER_LABEL}
+    for photo in examined.photos:
+        if photo.sha256 in doubtful:
+            yield Suspect(photo, None, "two labels", "nearly the same photo is there under another label", 0.6)
+
+
+def _plain(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
+    """Photos that show nothing, or text."""
+    for photo in examined.photos:
+        figures, split = examined.statistics.get(photo.sha256), split_of.get(photo.sha256)
+        if figures is not None and is_blank(figures):
+            yield Suspect(photo, split, "blank", "shows next to nothing", 1.0, "drop", is_sure=True)
+        elif figures is not None and is_text(figures):
+            yield Suspect(photo, split, "text", "looks like a page of text", 0.9, "drop")
+        elif min(photo.width, photo.height) < TINY_PX:
+            yield Suspect(photo, split, "tiny", f"has only {photo.width} x {photo.height} pixels", 0.5, "drop")
+
+
+def _placeholders(examined: Examined, split_of: dict[str, Split], max_bits: int) -> Iterator[Suspect]:
+    """One picture that many members have, as "image removed"."""
+    photos = examined.photos
+    neighbours = find_neighbours([photo.phash for photo in photos], max_bits=max_bits)
+    by_hash = defaultdict(list)
+    for number, photo in zip(neighbours.ids.tolist(), photos, strict=True):
+        by_hash[number].append(photo)
+    for number, photo in zip(neighbours.ids.tolist(), photos, strict=True):
+        same = [other for near in neighbours.near(number).tolist() for other in by_hash[near]]
+        owners = {other.member_id or other.photo_id for other in same}
+        if len(owners) >= PLACEHOLDER_MEMBERS:
+            reason = f"the same picture is there {len(same)} times, of {len(owners)} members"
+            others = tuple(other for other in same if other.sha256 != photo.sha256)[:4]
+            yield Suspect(photo, split_of.get(photo.sha256), "placeholder", reason, 0.95, "drop", neighbours=others)
+
+
+def _reposts(
+    examined: Examined, settings: Settings, places: Numbers, decoder: Decoder, progress: Callable[[int, int], None]
+) -> Iterator[Suspect]:
+    """Later photos that are an earlier one of another member, mirrored, framed or cropped."""
+
+    @lru_cache(maxsize=512)
+    def pixels(photo: Photo) -> Pixels | None:
+        try:
+            data = read_photo(_Placed(photo.sha256, settings.data_dir / photo.path))
+            return decoder.prepare(data, VIEW, side_px=SIDE_PX)
+        except ImageError:
+            return None
+
+    pairs = _pairs(examined, places)
+    done: set[int] = set()
+    for number, (row, other) in enumerate(pairs, start=1):
+        progress(number, len(pairs))
+        ours, theirs = pixels(examined.used[row]), pixels(examined.used[other])
+        if row in done or ours is None or theirs is None:
+            continue
+        same = likeness(ours, theirs)
+        if same < SAME:
+            continue
+        done.add(row)
+        photo, original = examined.used[row], examined.used[other]
+        item, first = examined.dataset.items[row], examined.dataset.items[other]
+        where = "" if first.split == item.split else f" in {first.split}"
+        label = "" if first.label == item.label else f" under {first.label}"
+        yield Suspect(
+            photo,
+            item.split,
+            "repost",
+            f"is a photo of another member{label}{where} ({original.photo_id}), mirrored, framed or cropped",
+            same,
+            "drop",
+            is_sure=same >= SURELY_SAME,
+            neighbours=(original,),
+            scores=_scores(examined, row),
+        )
+
+
+def _pairs(examined: Examined, places: Numbers) -> list[tuple[int, int]]:
+    """Pairs of rows, the later photo first, that may be one picture."""
+    candidates = [places[:, :COPY_CANDIDATES]]
+    unknown = np.zeros(N_FIGURES, dtype=np.float32)
+    figures = np.stack([examined.statistics.get(photo.sha256, unknown) for photo in examined.used])
+    small = figures[:, len(NAMES) :]
+    for others in (small, mirrored(small)):
+        candidates.append(nearest(small, examined.members, n=COPY_CANDIDATES, others=others)[0])
+    near = np.concatenate(candidates, axis=1)
+    return sorted({(row, other) for row in range(len(near)) for other in near[row].tolist() if other < row})
+
+
+def _contradictions(examined: Examined, places: Numbers) -> Iterator[Suspect]:
+    if examined.scores is None:
+        return
+    labels = examined.dataset.labels
+    for found in find_contradictions(examined.scores, class_indexes(examined.dataset.items)):
+        item, other = examined.dataset.items[found.row], labels[found.other]
+        reason = f"labelled {item.label} ({found.own:.0%}), but looks like {other} ({found.score:.0%})"
+        yield Suspect(
+            examined.used[found.row],
+            item.split,
+            "label",
+            reason,
+            found.score - found.own,
+            "relabel",
+            label=other,
+            is_sure=_is_surely_wrong(found),
+            neighbours=tuple(examined.used[at] for at in places[found.row, :4].tolist()),
+            scores=_scores(examined, found.row),
+        )
+
+
+def _is_surely_wrong(found: Contradiction) -> bool:
+    own, other = SURELY_WRONG
+    return found.own <= own and found.score >= other
+
+
+def _alone(examined: Examined, rows: Floats, places: Numbers) -> Iterator[Suspect]:
+    """Photos that are like nothing else under their label."""
+    classes = class_indexes(examined.dataset.items)
+    distances = np.log(np.maximum(distance_under_label(rows, examined.members, classes), 1e-6))
+    for index, label in enumerate(examined.dataset.labels):
+        of_label = np.flatnonzero(classes == index)
+        middle = np.median(distances[of_label])
+        spread = 1.4826 * np.median(np.abs(distances[of_label] - middle)) or 1e-6
+        beyond = (distances[of_label] - middle) / spread
+        for at in of_label[np.argsort(-beyond, kind="stable")].tolist():
+            far = float((distances[at] - middle) / spread)
+            if far <= ALONE:
+                break
+            yield Suspect(
+                examined.used[at],
+                examined.dataset.items[at].split,
+                "alone",
+                f"is like no other photo of {label}",
+                min(0.9, far / 10),
+                "drop",
+                neighbours=tuple(examined.used[other] for other in places[at, :4].tolist()),
+                scores=_scores(examined, at),
+            )
+
+
+def _scores(examined: Examined, row: int) -> tuple[float, ...]:
+    return () if examined.scores is None else tuple(examined.scores[row].tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A photo with its path from the working directory."""
+
+    sha256: str
+    path: Path
+
+
+def count_by_kind(suspects: Sequence[Suspect]) -> Counter[Kind]:
+    """The number of suspects of each kind."""
+    return Counter(each.kind for each in suspects)
