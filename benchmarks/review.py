@@ -35,7 +35,7 @@ from trainer.training.fitting import fit_and_evaluate
 from trainer.training.training_data import TrainingData, read_photos, sort_photos
 
 SHARES = {"label": 0.10, "foreign": 0.03, "blank": 0.02, "repost": 0.05}
-PHOTOS_PER_LABEL, QUICK_PER_LABEL = 300, 40
+PHOTOS_PER_LABEL, QUICK_PER_LABEL = 200, 40
 N_DRAWS = 3
 SIDE_PX = 300
 
