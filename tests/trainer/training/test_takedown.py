@@ -281,7 +281,7 @@ def test_a_damaged_version_is_not_made_whole_by_a_takedown(settings: Settings) -
 
 
 def test_what_another_process_still_reads_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.photos.manifest.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("trainer.photos.database.BUSY_TIMEOUT_S", 0.1)
     photo = shown(settings)
     reader = sqlite3.connect(settings.data_dir / FILE_NAME, isolation_level=None)
     reader.execute("BEGIN")
