@@ -18,6 +18,7 @@ from bot.mentions.answer import Answerer
 from bot.mentions.catch_up import CatchUp
 from bot.mentions.cleanup import Cleanup
 from bot.mentions.delivery import Delivery
+from bot.mentions.feedback import Feedback
 from bot.mentions.hosts import Hosts
 from bot.mentions.intake import Intake
 from bot.mentions.review import Review
@@ -129,6 +130,7 @@ class Bot:
                 neighbours = Neighbours(asker, now=now)
             hosts = Hosts(self.client.home, frozenset(limits.blocked_domains), neighbours)
             self.withdrawal = Withdrawal(self.client, self.store, texts, max_age_s=max_age_s, now=now)
+            feedback = Feedback(self.store, writer)
             answerer = Answerer(
                 self.client,
                 self.store,
@@ -138,13 +140,14 @@ class Bot:
                 handlers=handlers,
                 hosts=hosts,
                 withdrawal=self.withdrawal,
+                feedback=feedback,
                 now=now,
             )
             self.worker = Worker(
                 inbox, answerer, limits, handlers, self.metrics, self.ending, patience_s=patience_s, now=now
             )
             self.cleanup = Cleanup(
-                self.client, self.store, self.worker, max_age_s=max_age_s, patience_s=patience_s, now=now
+                self.client, self.store, self.worker, feedback, max_age_s=max_age_s, patience_s=patience_s, now=now
             )
             intake = Intake(self.worker, self.cleanup, self.withdrawal, self.metrics, asked_before=asked_before)
             delivery = Delivery()

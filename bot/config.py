@@ -117,6 +117,7 @@ class BotSettings(Section):
     retry_pause_s: Seconds = 10.0
     max_retry_pause_s: Seconds = 900.0
     keep_days: Annotated[int, Field(ge=1)] = 30
+    sample_answers_per_week: Annotated[int, Field(ge=0, le=100)] = 0
     http_port: Annotated[int, Field(ge=0, le=65535)] = 0
     http_host: str = "127.0.0.1"
     http_names: Annotated[tuple[str, ...], FromText] = ()
@@ -143,6 +144,7 @@ class ScheduleSettings(Section):
     sweep: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=24.0)
     catch_up: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=1.0)
     watch: JobSettings = JobSettings(when="every 15 min", misfire_grace_h=1.0)
+    sample: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=24.0)
     min_new_photos: Annotated[int, Field(ge=0)] = 300
     child_niceness: Annotated[int, Field(ge=0, le=19)] = 19
     child_threads: Annotated[int, Field(ge=0)] = 0

@@ -64,6 +64,7 @@ class Status:
     is_boost: bool
     edited_at: datetime | None = None  # None too where a server does not tell
     quoted: Status | None = None  # with its author's leave; without what that one quotes
+    url: str = ""  # of its page; empty where a server does not tell
 
 
 @dataclass(frozen=True, slots=True)

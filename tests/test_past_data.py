@@ -173,7 +173,7 @@ def test_answers_are_found_by_their_questions_and_the_other_way_round(store: Sto
     for entry in answered:
         by_reply, by_status = store.inbox.by_reply(entry["reply_id"]), store.inbox.by_status(entry["status_id"])
         assert by_reply == by_status == store.inbox.entry(entry["notification_id"])
-    assert len(store.inbox.answered_since(0)) == len(answered)
+    assert len(store.inbox.followed_since(0)) == len(answered)
 
 
 def test_the_cursor_is_kept_and_the_inbox_belongs_to_the_same_account(store: Store) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+from bot.admin.agreement import Opinions, is_worse, worse_message
 from bot.admin.messages import Message, announcement, figures, scrape_message, training_message, week_message
 from bot.admin.outbox import Outbox
 from bot.admin.subprocesses import Ended, Subprocesses
@@ -75,18 +76,22 @@ class Jobs:
     def week(self) -> str:
         """The weekly report: the last seven days in words."""
         counts: Counter[str] = Counter()
-        for tally in self.store.inbox.ended_since(self.now() - WEEK_S):
+        since = self.now() - WEEK_S
+        for tally in self.store.inbox.ended_since(since):
             counts[tally.state] += tally.n
+        opinions = Opinions(
+            self.store.opinions.tally(since=since), self.store.opinions.tally_samples(since=since)
+        ).lines()
         try:
             version = serving.champion(self.settings)
         except ModelError as error:
-            return week_message(sorted(counts.items()), champion=str(error), figures=[], jobs=[])
+            return week_message(sorted(counts.items()), champion=str(error), figures=[], opinions=opinions, jobs=[])
         lines = [] if version is None else figures(version.metrics["report"])
         jobs = []
         for name in ("scrape", "train"):
             jobs += [f"Last {name}: {run.summary}." for run in self.records.runs(limit=1, job=name)]
         champion = "none yet" if version is None else version.name
-        return week_message(sorted(counts.items()), champion=champion, figures=lines, jobs=jobs)
+        return week_message(sorted(counts.items()), champion=champion, figures=lines, opinions=opinions, jobs=jobs)
 
     def prune(self, _asked: bool) -> str:
         """Deletes records of mentions and runs that ended long ago."""
@@ -95,11 +100,12 @@ class Jobs:
         return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs deleted"
 
     def watch(self, _asked: bool) -> str:
-        """Checks for faults that need a person: a full disk, a damaged champion."""
+        """Checks for what needs a person: a full disk, a damaged champion, one that people disagree with."""
         free = shutil.disk_usage(self.settings.data_dir).free
         self._update_fault(
             "disk", free < self.settings.bot.min_free_bytes, f"The disk is nearly full: {free / 1e6:,.0f} MB left."
         )
+        wanted = None
         try:
             wanted, whole = serving.champion_name(self.settings), serving.champion(self.settings)
             fault = "" if wanted is None or (whole and whole.name == wanted) else (
@@ -108,7 +114,19 @@ class Jobs:
         except ModelError as error:
             fault = str(error)
         self._update_fault("champion", bool(fault), fault)
+        if wanted is not None:
+            self._compare_opinions(wanted)
         return f"{free / 1e9:,.1f} GB free; champion {'damaged' if fault else 'whole'}"
+
+    def _compare_opinions(self, champion: str) -> None:
+        """Tells the admins once about a champion that people disagree with more than with the version before it."""
+        before = self.store.opinions.version_before(champion)
+        if before is None:
+            return
+        new, old = self.store.opinions.by_account(champion), self.store.opinions.by_account(before)
+        if is_worse(new, old):
+            text = worse_message(champion, new, before, old)
+            self.outbox.warn(f"disagreement with {champion}", text, again_after_s=UNTIL_FIXED)
 
     def _update_fault(self, kind: str, is_fault: bool, text: str) -> None:
         if is_fault:

@@ -13,11 +13,12 @@ Metrics = Mapping[str, Any]  # of a version, as metrics.json holds them
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message, perhaps with a picture (a JPEG and its alt text)."""
+    """A message, perhaps with a picture (a JPEG and its alt text); `link`: an address on the bot's own instance."""
 
     text: str
     picture: bytes | None = None
     alt_text: str = ""
+    link: str = ""
 
 
 def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[str, Metrics] | None) -> Message:
@@ -75,11 +76,16 @@ def scrape_message(before: Mapping[str, int], after: Mapping[str, int]) -> str:
 
 
 def week_message(
-    counts: Sequence[tuple[str, int]], *, champion: str, figures: Sequence[str], jobs: Sequence[str]
+    counts: Sequence[tuple[str, int]],
+    *,
+    champion: str,
+    figures: Sequence[str],
+    opinions: Sequence[str],
+    jobs: Sequence[str],
 ) -> str:
-    """The weekly report: mentions by outcome, the champion, the jobs' last outcomes."""
+    """The weekly report: mentions by outcome, the champion, what people say about answers, the jobs' last outcomes."""
     ended = ", ".join(f"{n:,} {state}" for state, n in counts) or "no mentions"
-    return "\n".join([f"The last seven days: {ended}.", f"Champion: {champion}.", *figures, *jobs])
+    return "\n".join([f"The last seven days: {ended}.", f"Champion: {champion}.", *figures, *opinions, *jobs])
 
 
 def _share(figure: Metrics, earlier: Mapping[str, Any], label: str, name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from bot.admin.handlers import CommandHandlers
 from bot.admin.jobs import Jobs
 from bot.admin.outbox import Outbox
+from bot.admin.sampling import Sampler
 from bot.admin.schedule import Schedule
 from bot.admin.status import StatusReader
 from bot.admin.subprocesses import Subprocesses
@@ -49,6 +50,7 @@ class Operations:
         self.records = Records(settings.data_dir / DATABASE, now=now)
         self.outbox = Outbox(client, self.records, admins=list(admins.values()), max_characters=max_characters, now=now)
         self.jobs = Jobs(settings, store, self.records, subprocesses, self.outbox, now=now)
+        self.sampler = Sampler(client, store, self.outbox, per_week=settings.bot.sample_answers_per_week, now=now)
         self.schedule = Schedule(self.records, between=self.outbox.send, now=now)
         self.status_reader = StatusReader(settings, store, self.records, now=now)
         self.handlers = CommandHandlers(
@@ -117,6 +119,7 @@ class Operations:
         self.schedule.add("report", jobs.report)
         self.schedule.add("prune", jobs.prune)
         self.schedule.add("watch", watch)
+        self.schedule.add("sample", self.sampler.run_job)
 
 
 def resolve(

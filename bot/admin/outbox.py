@@ -53,11 +53,12 @@ class Outbox:
     def tell_admins(self, message: Message) -> None:
         """Stores a message to each admin, in as many parts as needed; the picture goes with the first part."""
         for acct in self.admins:
-            room = self._max_characters - length(f"@{acct} ", strictly=True)
+            link = f"\n{message.link}" if message.link else ""
+            room = self._max_characters - length(f"@{acct} {link}", strictly=True)
             for number, part in enumerate(parts(message.text, room)):
                 picture = message.picture if number == 0 else None
                 alt_text = message.alt_text if number == 0 else ""
-                self._records.write(part, acct=acct, picture=picture, alt_text=alt_text)
+                self._records.write(part + link, acct=acct, picture=picture, alt_text=alt_text)
 
     def warn(self, kind: str, text: str, *, again_after_s: float) -> None:
         """Tells the admins about a fault; again only after `again_after_s`, or after it was resolved."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from bot.admin.agreement import Opinions
 from bot.admin.messages import figures
 from bot.admin.outbox import QUIET_UNTIL
 from bot.admin.schedule import Job
@@ -34,6 +35,7 @@ class BotStatus:
         report: the champion's, from metrics.json; None if there is no champion.
         free_bytes: on data_dir's disk.
         quiet_until: seconds since the epoch; None outside quiet hours.
+        opinions: what people say about the answers of the last `bot.keep_days`.
     """
 
     uptime_s: float
@@ -44,6 +46,7 @@ class BotStatus:
     free_bytes: int
     paused: bool
     quiet_until: float | None
+    opinions: Opinions
 
     @property
     def n_waiting(self) -> int:
@@ -81,6 +84,7 @@ class StatusReader:
             free_bytes=shutil.disk_usage(self.settings.data_dir).free,
             paused=self.records.switch(PAUSED) is not None,
             quiet_until=float(until) if until and float(until) > self.now() else None,
+            opinions=Opinions(self.store.opinions.tally(), self.store.opinions.tally_samples()),
         )
 
     def job_lines(self, jobs: list[Job]) -> list[str]:

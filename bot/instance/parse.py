@@ -19,6 +19,7 @@ Json = Mapping[str, Any]
 
 # Names may have letters of any script on some servers; a host may have a port.
 _ACCT = re.compile(r"[\w.-]+(@[\w.-]+(:\d{1,5})?)?")
+_URL = re.compile(r"https?://\S{1,300}")
 MAX_ACCT = 320
 MAX_HTML = 20_000  # characters of markup that are read
 MAX_TEXT = 5_000  # characters of its text that are kept; a status of Mastodon has 500
@@ -57,6 +58,7 @@ def status(raw: Json) -> Status:
         is_boost=bool(raw.get("reblog")),
         edited_at=_optional_time(raw.get("edited_at")),
         quoted=_quoted(raw.get("quote")),
+        url=_page_url(raw),
     )
 
 
@@ -134,6 +136,12 @@ def _quoted(quote: object) -> Status | None:
         return status({**quote["quoted_status"], "quote": None})
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _page_url(raw: Json) -> str:
+    """The address of a status' page; empty if it has none that can be a link."""
+    found = (_text(raw.get(name)) for name in ("url", "uri"))
+    return next((url for url in found if _URL.fullmatch(url)), "")
 
 
 def _moved_to(raw: object) -> str | None:

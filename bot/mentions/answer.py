@@ -24,6 +24,7 @@ from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.consent import ConsentKeeper
 from bot.mentions.etiquette import Subject
+from bot.mentions.feedback import Feedback
 from bot.mentions.forms import deliver
 from bot.mentions.hosts import Hosts
 from bot.mentions.withdrawal import Withdrawal
@@ -61,6 +62,7 @@ class Answerer:
     handlers: CommandHandlers
     hosts: Hosts
     withdrawal: Withdrawal
+    feedback: Feedback
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -88,6 +90,7 @@ class Answerer:
             if isinstance(error, NoSuchPage) and not self._is_gone(entry, error):
                 raise
             logger.info("gone notification=%s detail=%s", entry.notification_id, error)
+            self.store.opinions.forget(entry.status_id)
             if entry.look_first:
                 self._delete_lost_answer(entry)
             return _refused("the question is gone")
@@ -140,7 +143,7 @@ class Answerer:
         below = above.notification_id if above else None
         text = self.handlers.execute(
             entry.notification_id, status.account.id, status.text, language=language, below=below
-        )
+        ) or self.feedback.judge(status, thread, me=me)
         if text is None:
             if not self._looks_like_order(status):
                 return None
@@ -182,6 +185,7 @@ class Answerer:
         if request == "stop":
             self.store.opt_outs.add(account_id)
             self.store.consents.withdraw(account_id)
+            self.store.opinions.forget_account(account_id)
             self.withdrawal.soon()
             return self._confirm(entry, status, "opted_out")
         return None
@@ -243,6 +247,9 @@ class Answerer:
             return _refused("blocked or muted")
         if self.hosts.leaves_alone(status.account):
             return _refused("the instance asks bots to stay away")
+        is_first = self.feedback.hear(status, thread, me=me)
+        if is_first is not None:
+            return self._notice(entry, status, "thanks") if is_first else _refused("another word about the same answer")
         agreed_to = self.consent.given(status, thread, me=me)
         if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
             return _refused("enough answers in this thread")

@@ -1,4 +1,4 @@
-"""Deletes answers whose questions were deleted, and answers again when a photo was added to a question.
+"""Deletes answers whose questions were deleted, and answers again when a photo was added; opinions follow their words.
 
 The stream reports both; a sweep finds deleted questions that the stream missed.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bot.entities import Status
 from bot.errors import NoSuchPage, NotFound, Refused
 from bot.instance.client import Client
+from bot.mentions.feedback import Feedback
 from bot.mentions.worker import Worker
 from bot.storage.inbox import Entry, Outcome
 from bot.storage.store import Store
@@ -41,6 +42,7 @@ class Cleanup:
         client: Client,
         store: Store,
         worker: Worker,
+        feedback: Feedback,
         *,
         max_age_s: float,
         patience_s: float,
@@ -49,6 +51,7 @@ class Cleanup:
         self._client = client
         self._store = store
         self._worker = worker
+        self._feedback = feedback
         self._max_age_s = max_age_s
         self._patience_s = patience_s
         self._now = now
@@ -83,7 +86,7 @@ class Cleanup:
         Raises:
             InstanceError: the call failed.
         """
-        followed = self._store.inbox.answered_since(self._now() - self._max_age_s)
+        followed = self._store.inbox.followed_since(self._now() - self._max_age_s)
         n_gone = 0
         for entry in self._maybe_deleted(followed):
             try:
@@ -111,6 +114,7 @@ class Cleanup:
                 logger.exception("cleanup failed")
 
     def _question_gone(self, entry: Entry) -> None:
+        self._store.opinions.forget(entry.status_id)
         entry = self._store.inbox.entry(entry.notification_id) or entry
         if entry.state in ("working", "posting"):  # its answer may be posted at any moment
             self._repeat_later(lambda: self._question_gone(entry))
@@ -121,10 +125,11 @@ class Cleanup:
         logger.info("answer deleted with its question notification=%s", entry.notification_id)
 
     def _question_changed(self, entry: Entry, status: Status) -> None:
-        """Replaces a help reply by an answer when a photo was added to the mention."""
+        """Replaces a help reply by an answer when a photo was added to the mention; an opinion follows its words."""
         self._worker.forget(entry.notification_id)
+        self._feedback.edited(status)
         entry = self._store.inbox.entry(entry.notification_id) or entry
-        if entry.state in ("working", "posting") and status.attachments:  # a help reply may be posted now
+        if entry.state in ("working", "posting"):  # a help reply may be posted now, or an opinion noted
             self._repeat_later(lambda: self._question_changed(entry, status))
         if entry.state != "answered" or entry.kind != "help" or not status.attachments or entry.reply_id is None:
             return

@@ -68,7 +68,7 @@ class Review:
                 break
         for status in shown.values():
             self._compare(status)
-        self._check([entry for entry in self._inbox.answered_since(oldest) if entry.status_id not in shown], oldest)
+        self._check([entry for entry in self._inbox.followed_since(oldest) if entry.status_id not in shown], oldest)
 
     def _compare(self, status: Status) -> None:
         version = (status.edited_at, len(status.attachments))

@@ -175,6 +175,7 @@ class Withdrawal:
                 moved_to = None
             if moved_to is not None and self._store.opt_outs.moved(account_id, to=moved_to):
                 self._store.consents.withdraw(moved_to)
+                self._store.opinions.forget_account(moved_to)
                 logger.info("opted out account=%s, as %s has moved there", moved_to, account_id)
                 found = True
             self._last_moved = account_id

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from bot.admin.agreement import Opinions, interval
 from bot.admin.status import StatusReader
 from bot.storage.inbox import Entry, Outcome
 from bot.storage.records import Records
@@ -111,6 +112,7 @@ class Metrics(Collector):
             runs.add_metric([job, outcome], n)
         yield runs
         yield from self._champion(view.report)
+        yield from _opinions(view.opinions)
         yield InfoMetricFamily("dokocos_champion", "The version that serves.", value={"version": view.champion})
 
     def _champion(self, report: dict[str, Any] | None) -> Iterator[Metric]:
@@ -128,3 +130,23 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "dokocos_champion_balanced_accuracy", "Mean recall on held-out members.", value=balanced
             )
+
+
+def _opinions(opinions: Opinions) -> Iterator[Metric]:
+    """Shares of the answers that were called right, of those that were called right or wrong."""
+    names = ["source", "label", "version"]
+    counts = GaugeMetricFamily("dokocos_opinions", "Answers called right or wrong.", labels=[*names, "verdict"])
+    shares = GaugeMetricFamily(
+        "dokocos_agreement",
+        "Share called right; low and high: the ends of its 95% interval.",
+        labels=[*names, "figure"],
+    )
+    for source, found in (("volunteers", opinions.volunteers), ("sample", opinions.samples)):
+        for each in found:
+            of = [source, each.label, each.version]
+            counts.add_metric([*of, "right"], each.n_right)
+            counts.add_metric([*of, "wrong"], each.n - each.n_right)
+            low, high = interval(each.n_right, each.n)
+            for figure, value in (("share", each.n_right / each.n), ("low", low), ("high", high)):
+                shares.add_metric([*of, figure], value)
+    yield from (counts, shares)

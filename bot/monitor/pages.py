@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bot.admin.agreement import WHO_ANSWERS, share_of
 from bot.admin.operations import Operations
 from bot.admin.status import BotStatus, span
 from bot.monitor.metrics import CONTENT_TYPE, Metrics
@@ -52,7 +53,15 @@ def status_page(view: BotStatus, tallies: Sequence[Tally], jobs: Sequence[str], 
     )
     template = environment.get_template("status.html.j2")
     days = _days(tallies, now=now)
-    text = template.render(view=view, uptime=span(view.uptime_s), days=days, states=STATES, jobs=_cells(jobs))
+    text = template.render(
+        view=view,
+        uptime=span(view.uptime_s),
+        days=days,
+        states=STATES,
+        jobs=_cells(jobs),
+        share_of=share_of,
+        who_answers=WHO_ANSWERS,
+    )
     return Page(text.encode(), HTML)
 
 

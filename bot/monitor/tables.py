@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from bot.admin.agreement import Opinions
 from bot.admin.status import StatusReader
 from bot.config import Settings
 from bot.storage.inbox import Entry
@@ -37,11 +38,13 @@ def jobs_table(settings: Settings, database: Path, *, limit: int) -> RenderableT
 
 
 def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableType:
-    """Mentions by day and outcome, reasons of refusals, the champion's figures. Raises StorageError."""
+    """Mentions by day and outcome, reasons of refusals, the champion's figures, opinions. Raises StorageError."""
     store, records = Store(database, heal=False), Records(database)
     try:
-        tallies = store.inbox.ended_since(time.time() - days * DAY_S)
+        since = time.time() - days * DAY_S
+        tallies = store.inbox.ended_since(since)
         view = StatusReader(settings, store, records).read()
+        opinions = Opinions(store.opinions.tally(since=since), store.opinions.tally_samples(since=since))
     finally:
         store.close()
         records.close()
@@ -57,7 +60,8 @@ def stats_table(settings: Settings, database: Path, *, days: int) -> RenderableT
     refused = [
         Text(escaped(f"refused: {n:,} {reason}")) for reason, n in sorted(reasons.items(), key=lambda each: -each[1])
     ]
-    return Group(table, *refused, Text(f"champion: {view.champion}"), *(Text(line) for line in view.figures))
+    said = [Text(escaped(line)) for line in (f"champion: {view.champion}", *view.figures, *opinions.lines())]
+    return Group(table, *refused, *said)
 
 
 def _next(settings: Settings, name: str, last_turn: float | None) -> str:

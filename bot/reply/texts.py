@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from trainer.errors import ConfigError
 
 DEFAULT_PATH = Path(__file__).with_name("texts.yaml")
 FALLBACK = "en"
-REQUESTS = ("stop", "start", "delete", "agree")
-# Texts that came later: a language of an admin's own file that lacks them has the English ones.
-ADDED = ("unknown", "picture_unknown")
+REQUESTS = ("stop", "start", "delete", "agree", "right", "wrong")
+WORDS = (*REQUESTS, "named")  # "named" has the name of a gallery in each of its texts
+# Texts and words that came later: a language of an admin's own file that lacks them has ours, or the English ones.
+ADDED = ("unknown", "picture_unknown", "thanks")
+ADDED_WORDS = ("right", "wrong", "named")
 PLACEHOLDERS: dict[str, frozenset[str]] = {
     "sure": frozenset({"gallery"}),
     "unsure": frozenset({"gallery"}),
@@ -35,6 +37,7 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "opted_out": frozenset(),
     "opted_in": frozenset(),
     "sensitive": frozenset(),
+    "thanks": frozenset(),
     "unseen_gone": frozenset(),
     "unseen_unreadable": frozenset(),
     "unseen_too_large": frozenset(),
@@ -58,6 +61,7 @@ class Texts:
 
     templates: Mapping[str, Mapping[str, str]]  # language -> name -> template
     requests: Mapping[str, str]  # a normalized text -> one of REQUESTS
+    named: tuple[str, ...]  # templates of texts that name a gallery
 
     def say(self, language: str, name: str, **values: object) -> str:
         """One text with its values filled in."""
@@ -66,6 +70,13 @@ class Texts:
     def request(self, text: str) -> str | None:
         """Which of REQUESTS a status' text is, in any language; None if it is none of them."""
         return self.requests.get(normalized(text))
+
+    def named_in(self, text: str, names: Iterable[str]) -> str | None:
+        """Which of these names a status' text gives for a gallery, in any language; None if it is no such text."""
+        said = normalized(text)
+        return next(
+            (name for name in names if said in (normalized(each.format(gallery=name)) for each in self.named)), None
+        )
 
     def language(self, code: str | None, text: str) -> str:
         """The language to answer in: the status' own, else guessed from its letters, else English."""
@@ -82,12 +93,17 @@ def load_texts(path: Path | None = None) -> Texts:
     Raises:
         ConfigError: the file cannot be read, or a language lacks a text or a placeholder; names every fault.
     """
-    blocks = _read(DEFAULT_PATH)
+    ours = _read(DEFAULT_PATH)
+    blocks = ours
     if path is not None:
-        added = {name: blocks[FALLBACK][name] for name in ADDED}
-        blocks = {language: {**added, **block} for language, block in _merged(blocks, _read(path)).items()}
+        added = {name: ours[FALLBACK][name] for name in ADDED}
+        blocks = {language: {**added, **block} for language, block in _merged(ours, _read(path)).items()}
     # pt-br lacks what pt has; only a language of which nothing is here must be complete.
     blocks = {language: {**blocks.get(_base(language), {}), **block} for language, block in blocks.items()}
+    blocks = {
+        language: _with_added_words(block, ours.get(_base(language), ours[FALLBACK]))
+        for language, block in blocks.items()
+    }
     faults = [fault for language, block in blocks.items() for fault in _faults(language, block)]
     if faults:
         raise ConfigError("\n".join(f"{path or DEFAULT_PATH}: {fault}" for fault in faults))
@@ -97,8 +113,10 @@ def load_texts(path: Path | None = None) -> Texts:
         for block in blocks.values()
         for request, words in block["words"].items()
         for word in words
+        if request in REQUESTS
     }
-    return Texts(templates, requests)
+    named = tuple(dict.fromkeys(each for block in blocks.values() for each in block["words"]["named"]))
+    return Texts(templates, requests, named)
 
 
 def _read(file: Path) -> dict[Any, Any]:
@@ -125,6 +143,14 @@ def _merged(below: Mapping[Any, Any], above: Mapping[Any, Any]) -> dict[Any, Any
     return {language: {**below.get(language, {}), **above.get(language, {})} for language in {**below, **above}}
 
 
+def _with_added_words(block: dict[Any, Any], ours: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A language's block, with those words of our block that came later if its own lack them."""
+    words = block.get("words")
+    if not isinstance(words, dict):
+        return block
+    return {**block, "words": {**{name: ours["words"][name] for name in ADDED_WORDS}, **words}}
+
+
 def _faults(language: object, block: Mapping[Any, Any]) -> list[str]:
     """What is wrong with one language's block, one line each."""
     faults = [f"{language}.{name}: no such text" for name in block if name not in PLACEHOLDERS and name != "words"]
@@ -135,11 +161,15 @@ def _faults(language: object, block: Mapping[Any, Any]) -> list[str]:
         elif found != expected:
             faults.append(f"{language}.{name}: placeholders are {sorted(found)}, must be {sorted(expected)}")
     words = block.get("words")
-    lists = words.values() if isinstance(words, dict) and set(words) == set(REQUESTS) else [None]
-    if not all(isinstance(each, list) and each and all(isinstance(word, str) for word in each) for each in lists):
+    lists: dict[Any, Any] = words if isinstance(words, dict) and set(words) == set(WORDS) else {"named": None}
+    if not all(
+        isinstance(each, list) and each and all(isinstance(word, str) for word in each) for each in lists.values()
+    ):
         faults.append(
-            f"{language}.words: must contain a list of texts (quote yes and no) for each of {', '.join(REQUESTS)}"
+            f"{language}.words: must contain a list of texts (quote yes and no) for each of {', '.join(WORDS)}"
         )
+    elif any(_placeholders(each) != {"gallery"} for each in lists["named"]):
+        faults.append(f"{language}.words.named: each text must have the placeholder {{gallery}} and no other")
     return faults
 
 

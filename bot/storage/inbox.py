@@ -201,8 +201,11 @@ class Inbox:
             )
 
     def finish(self, notification_id: str, outcome: Outcome) -> None:
-        """Records a mention's outcome."""
+        """Records a mention's outcome; opinions about an answer that is gone go with it."""
         with self.database.transaction() as db:
+            if outcome.reply_id is None:
+                db.execute("DELETE FROM opinions WHERE notification_id = ?", (notification_id,))
+                db.execute("DELETE FROM samples WHERE notification_id = ?", (notification_id,))
             db.execute(
                 "UPDATE inbox SET state = :state, reason = :reason, kind = :kind, reply_id = :reply_id, label = :label,"
                 " score = :score, version = :version, finished_at = :now WHERE notification_id = :notification_id",
@@ -257,10 +260,15 @@ class Inbox:
         where = "state IN ('new', 'working', 'posting', 'deferred', 'failed')" if open_only else "1"
         return self._entries(f"{where} ORDER BY {_NEWEST} LIMIT ?", limit)
 
-    def answered_since(self, moment: float) -> list[Entry]:
-        """Mentions answered since then whose answer has not been deleted as far as is known, oldest first."""
+    def followed_since(self, moment: float) -> list[Entry]:
+        """Mentions dealt with since then that are followed, oldest first.
+
+        Those are the answered ones, as far as the answer has not been deleted, and those that gave an opinion.
+        """
         return self._entries(
-            "state = 'answered' AND reply_id IS NOT NULL AND finished_at >= ? ORDER BY finished_at", moment
+            "(state = 'answered' AND reply_id IS NOT NULL OR status_id IN (SELECT status_id FROM opinions))"
+            " AND finished_at >= ? ORDER BY finished_at",
+            moment,
         )
 
     def counts(self) -> dict[str, int]:

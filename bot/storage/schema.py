@@ -114,6 +114,28 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE opt_outs ADD COLUMN moved_to TEXT;  -- the account that was opted out because this one moved there
     """,
+    """
+    CREATE TABLE opinions (              -- whether an answer is right, as its asker or the photo's author says
+        notification_id TEXT NOT NULL,   -- of the mention that was answered
+        account_id TEXT NOT NULL,
+        status_id TEXT NOT NULL,         -- the status that says so
+        thanked_id TEXT NOT NULL,        -- the first one, which gets the thanks
+        is_right INTEGER NOT NULL,
+        said_at REAL NOT NULL,
+        PRIMARY KEY (notification_id, account_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE samples (               -- answers drawn at random, for admins to call right or wrong
+        number INTEGER PRIMARY KEY AUTOINCREMENT,  -- no number is given twice: admins reply to it
+        notification_id TEXT NOT NULL UNIQUE,
+        drawn_at REAL NOT NULL,
+        is_sent INTEGER NOT NULL DEFAULT 0,
+        is_right INTEGER                 -- NULL until an admin has said so
+    ) STRICT;
+    CREATE TRIGGER opinions_are_pruned AFTER DELETE ON inbox BEGIN
+        DELETE FROM opinions WHERE notification_id = OLD.notification_id;
+        DELETE FROM samples WHERE notification_id = OLD.notification_id;
+    END;
+    """,
 )
 
 

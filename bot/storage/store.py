@@ -1,4 +1,4 @@
-"""The bot's database by tables: inbox, cursor, opt-outs, consents, and the photos that answers show."""
+"""The bot's database by tables: inbox, cursor, opt-outs, consents, opinions, and the photos that answers show."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bot.storage.consents import Consents
 from bot.storage.cursor import Cursor
 from bot.storage.database import Database
 from bot.storage.inbox import Inbox
+from bot.storage.opinions import Opinions
 from bot.storage.opt_outs import OptOuts
 from bot.storage.shown import ShownPhotos
 from trainer.errors import ConfigError
@@ -34,6 +35,7 @@ class Store:
         self.opt_outs = OptOuts(self._database, now=now)
         self.consents = Consents(self._database, now=now)
         self.shown = ShownPhotos(self._database)
+        self.opinions = Opinions(self._database, now=now)
 
     def close(self) -> None:
         """Closes the file; later calls fail."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,61 +12,16 @@ import pytest
 from PIL import Image
 
 from bot.admin import confusion_matrix
-from bot.admin.jobs import Jobs
 from bot.admin.messages import announcement, training_message
-from bot.admin.outbox import Outbox, parts
+from bot.admin.outbox import parts
 from bot.reply import fonts
-from bot.storage.records import DAY_S, Records
-from bot.storage.store import Store
+from bot.storage.records import DAY_S
+from tests.bot.admin.conftest import Office
 from tests.bot.conftest import World
-from tests.bot.storage.test_store import Clock
 from tests.fake_trainer import add_photos, add_version, plan, report
-from trainer.errors import ProjectError
 from trainer.registry.registry import Registry
 
 EVENING = datetime(2026, 11, 23, 20, tzinfo=UTC)
-
-
-class Office:
-    """The jobs of one bot, without its loops."""
-
-    def __init__(self, world: World) -> None:
-        self.clock = Clock()
-        self.data_dir = world.data_dir
-        self.data_dir.mkdir(parents=True)
-        path = self.data_dir / "bot.sqlite3"
-        self.store, self.records = Store(path, now=self.clock), Records(path, now=self.clock)
-        self.settings = world.settings(schedule={"min_new_photos": 10})
-        client = world.client()
-        self.outbox = Outbox(client, self.records, admins=["alice"], max_characters=500, now=self.clock)
-        subprocesses = world.subprocesses(self.settings.schedule)
-        self.jobs = Jobs(self.settings, self.store, self.records, subprocesses, self.outbox, now=self.clock)
-
-    def waiting(self) -> list[str]:
-        """Returns the messages in the outbox and removes them."""
-        letters = self.records.queued()
-        for letter in letters:
-            self.records.sent(letter)
-        return [letter.text for letter in letters]
-
-    def run(self, name: str, *, asked: bool = False) -> str:
-        """Runs a job once and records it as the schedule does."""
-        actions: dict[str, Callable[[bool], str]] = {"scrape": self.jobs.scrape, "train": self.jobs.train}
-        try:
-            outcome, detail = "done", actions[name](asked)
-        except ProjectError as error:
-            outcome, detail = "failed", str(error)
-        self.records.note(name, outcome, detail)
-        self.clock.now += DAY_S
-        return detail
-
-
-@pytest.fixture
-def office(world: World) -> Iterator[Office]:
-    office = Office(world)
-    yield office
-    office.store.close()
-    office.records.close()
 
 
 def test_admins_are_told_once_that_a_source_is_down_and_once_that_it_is_back(office: Office) -> None:

@@ -191,6 +191,23 @@ def test_jobs_and_stats_are_shown_as_tables(world: World) -> None:
     assert "champion: none yet" in say("stats")
 
 
+def test_metrics_status_page_and_stats_show_what_people_say_about_answers(world: World) -> None:
+    with world.bot() as bot:
+        answer = world.answer(world.ask())
+        world.answer(world.ask("@dokocos wrong", label=None, in_reply_to=answer))
+        settle(bot)
+        metrics = bot.metrics.page().decode()
+        page = status_page(bot.operations.status_reader.read(), [], [], now=NOW).body.decode()
+    of = 'label="japan",source="volunteers",'
+    assert f'dokocos_opinions{{{of}verdict="wrong",version="v1"}} 1.0' in metrics
+    assert f'dokocos_agreement{{figure="high",{of}version="v1"}} 0.79' in metrics
+    assert '<td>japan</td><td>v1</td><td class="number">0 of 1 (0.00 to 0.79)</td>' in page
+    assert "Only who wants to says so" in page
+    command = [sys.executable, "-m", "bot", "stats"]
+    said = subprocess.run(command, cwd=ROOT, env=world.environment(), capture_output=True, text=True, check=True).stdout
+    assert "japan, version v1: 0 of 1 (0.00 to 0.79)" in said
+
+
 def test_sighup_reloads_settings_and_names_those_that_need_a_restart(world: World) -> None:
     config = world.data_dir.parent / "config.yaml"
     config.write_text("log: {level: INFO}\n")

@@ -68,6 +68,21 @@ def test_a_custom_file_replaces_only_the_texts_it_contains(tmp_path: Path) -> No
     assert texts.say("ja", "help") == BLOCKS["ja"]["help"]
 
 
+def test_words_that_came_later_are_ours_where_a_file_from_before_lacks_them(tmp_path: Path) -> None:
+    words = {name: [f"my {name}"] for name in ("stop", "start", "delete", "agree")}
+    texts = load_texts(write(tmp_path, {"words": words}))
+    assert [texts.request(text) for text in ("my stop", "wrong", "unsubscribe")] == ["stop", "wrong", None]
+    assert texts.named_in("It’s Brazil!", ["China", "Brazil"]) == "Brazil"
+    german = {name: text for name, text in BLOCKS["en"].items() if name not in ADDED} | {"words": words}
+    assert load_texts(write(tmp_path, german, language="de")).request("wrong") == "wrong"
+
+
+def test_a_gallery_is_named_in_any_language(tmp_path: Path) -> None:
+    texts = load_texts(write(tmp_path, {"words": BLOCKS["en"]["words"] | {"named": ["clearly {gallery}"]}}))
+    said = ["clearly brazil", "ＣＬＥＡＲＬＹ　Brazil 🇧🇷", "Brazilです。", "it is Brazil", "clearly", "Brazil clearly"]
+    assert [texts.named_in(text, ["Brazil"]) is not None for text in said] == [True, True, True, False, False, False]
+
+
 def test_a_further_language_must_be_complete(tmp_path: Path) -> None:
     german = {name: text for name, text in BLOCKS["en"].items() if name != "hot"}
     with pytest.raises(ConfigError, match=r"de\.hot: missing"):
@@ -95,6 +110,7 @@ def test_a_language_from_before_a_text_was_added_has_the_english_one(tmp_path: P
         ({"sure": 5}, "en.sure: missing, or not a text"),
         ({"shure": "x"}, "en.shure: no such text"),
         ({"words": {"stop": ["stop"]}}, "en.words: must contain"),
+        ({"words": BLOCKS["en"]["words"] | {"named": ["it is {country}"]}}, "en.words.named: each text must have"),
         ({"words": {name: [True] for name in REQUESTS}}, "en.words: must contain"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_database_of_each_past_format_is_migrated_with_its_rows(tmp_path: Path
         for script in MIGRATIONS[:version]:
             old.executescript(script)
         if version:
-            old.execute("INSERT INTO opt_outs VALUES ('7', 1.0)")
+            old.execute("INSERT INTO opt_outs (account_id, since) VALUES ('7', 1.0)")
             old.execute("INSERT INTO cursor VALUES ('55', 1.0)")
         old.execute(f"PRAGMA user_version = {version}")
         old.commit()

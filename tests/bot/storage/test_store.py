@@ -369,3 +369,11 @@ def test_an_sqlite_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     with pytest.raises(StorageError, match=r"SQLite \S+ is too old for bot\.sqlite3, which needs 3\.37\.0 or newer"):
         Store(tmp_path / "bot.sqlite3")
+
+
+def test_the_schema_fits_into_the_first_page_so_that_damage_elsewhere_leaves_the_opt_outs_readable(
+    store: Store, tmp_path: Path
+) -> None:
+    store._database.vacuum()
+    kind_of_page = (tmp_path / "bot.sqlite3").read_bytes()[100]
+    assert kind_of_page == 13  # a leaf: no further page belongs to the schema
