@@ -95,8 +95,7 @@ class Feedback:
         request = self.writer.texts.request(text)
         if request in ("right", "wrong"):
             return request == "right"
-        known = {label, *self.writer.labels}
-        names = {name: each for each in known for name in self._names(each)}
+        names = {name: each for each in (*self.writer.labels, label) for name in self._names(each)}
         said = None if request else self.writer.texts.named_in(text, names)
         return None if said is None else names[said] == label
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bot.instance.calls import Calls
 from bot.storage.cursor import Cursor
 from bot.storage.inbox import Inbox
+from bot.storage.opinions import Opinions
 from bot.storage.store import Store
 from tests.bot.conftest import World, settle, until
 
@@ -22,6 +24,7 @@ WRITES: tuple[tuple[type, str], ...] = (
     *((Inbox, name) for name in ("put", "take", "mark_posting", "defer", "finish", "admit", "requeue")),
     (Cursor, "move"),
     (Store, "belongs_to"),
+    (Opinions, "note"),
 )
 
 
@@ -76,3 +79,26 @@ def test_a_bot_that_ends_at_any_step_answers_each_mention_once(world: World, n: 
         until(lambda: bot.store.inbox.counts().get("answered") == len(questions))
         settle(bot)
     assert [len(world.answers(question)) for question in questions] == [1, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("n", range(1, 12, 2))
+def test_a_bot_that_ends_at_any_step_notes_an_opinion_and_thanks_for_it_once(
+    world: World, n: int, *, late: bool
+) -> None:
+    death = Death(n, late=late)
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed), world.bot() as bot:
+        answer = world.answer(world.ask())
+        settle(bot)
+        for table, name in WRITES:
+            patch.setattr(table, name, death.meet(getattr(table, name)))
+        patch.setattr(Calls, "call", death.meet(Calls.call))
+        reply = world.ask("@dokocos wrong", label=None, in_reply_to=answer)
+        until(lambda: death.has_come or bot.store.inbox.counts().get("answered") == 2)
+    with world.bot() as bot:
+        until(lambda: bot.store.inbox.counts().get("answered") == 2)
+        settle(bot)
+        assert [(each.n, each.n_right) for each in bot.store.opinions.tally()] == [(1, 0)]
+    assert len(world.answers(reply)) == 1
