@@ -118,9 +118,9 @@ def test_asker_and_author_of_a_photo_that_was_consented_to_are_heard_and_nobody_
 def test_an_opinion_goes_with_its_words_and_changes_with_them(
     world: World, monkeypatch: pytest.MonkeyPatch, *, streaming: bool, is_first: bool
 ) -> None:
-    monkeypatch.setattr("bot.mentions.review.EVERY_S", 0.1)
-    monkeypatch.setattr("bot.mentions.review.STREAMING_EVERY_S", 0.1)
-    with world.bot(mastodon={"streaming": streaming}) as bot:
+    for name in ("EVERY_S", "STREAMING_EVERY_S", "CHECKED_FOR_S"):  # reviews find what a stream did not tell
+        monkeypatch.setattr(f"bot.mentions.review.{name}", 0.1)
+    with world.bot(mastodon={"streaming": streaming, "catch_up_every_s": 0.2}) as bot:
         answer = world.answer(world.ask())
         reply = say(world, answer, "right")
         thanks = world.answer(reply)
@@ -140,6 +140,7 @@ def test_an_opinion_that_is_edited_into_something_else_is_deleted(world: World) 
         reply = say(world, world.answer(world.ask()), "right")
         world.answer(reply)
         settle(bot)
+        until(lambda: bot.stream.is_open)
         world.instance.edit(reply, "@dokocos what a day")
         until(lambda: opinions(bot) == [])
 
@@ -152,6 +153,7 @@ def test_notes_go_with_the_answer_with_stop_and_in_time(world: World, how: str) 
         world.answer(say(world, answer, "right"))
         bot.store.opinions.draw([bot.store.inbox.by_status(str(question.id)).notification_id])  # type: ignore[union-attr]
         settle(bot)
+        until(lambda: bot.stream.is_open)
         if how in ("delete", "stop"):
             say(world, answer, how)
         elif how == "question deleted":
