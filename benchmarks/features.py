@@ -37,6 +37,7 @@ from trainer.photos.decode import Decoder
 from trainer.vgg16.backbone import POLICIES, Precision, choose_batch_size
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.engines.local import LocalEngine
 from trainer.vgg16.features import compute_features
 from trainer.vgg16.load import load_network
 from trainer.vgg16.precision import measure
@@ -48,7 +49,9 @@ SETTINGS = FeatureSettings(weights="random")
 
 
 @dataclass(frozen=True, slots=True)
-class _Photo:
+class DrawnPhoto:
+    """A photo on disk."""
+
     sha256: str
     path: Path
 
@@ -62,7 +65,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
         say: prints a line of progress.
     """
     n_rounds, n_photos = (2, 16) if quick else (5, 48)
-    photos = _draw_photos(work_dir, n_photos)
+    photos = draw_photos(work_dir, n_photos)
     backbone = load_network(SETTINGS, work_dir, prepared_photos)
     say(f"precision {backbone.precision}, chosen by measuring")
     batch_size = choose_batch_size(SETTINGS)
@@ -79,7 +82,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
             engine = batch_size / min(
                 _seconds(lambda: backbone.extract(prepared, batch_size=batch_size)) for _ in range(2)
             )
-            computed = compute_features(photos, backbone=backbone, cache=cache, decoder=decoder, batch_size=batch_size)
+            local = LocalEngine(backbone, decoder, batch_size=batch_size)
+            computed = compute_features(photos, engine=local, cache=cache)
             ours = len(SETTINGS.views) * computed.n_photos / computed.took_s
             rounds.append({**products, "engine": engine, "plain": plain_rate, "ours": ours})
             say(f"{number + 1} of {n_rounds}: ours {ours:.2f}, engine {engine:.2f}, plain {plain_rate:.2f} images/s")
@@ -167,7 +171,7 @@ def _serve_plain_predict(connection: Connection) -> None:
         connection.send(PLAIN_BATCH / _seconds(lambda: model.predict(images, batch_size=PLAIN_BATCH, verbose=0)))
 
 
-def _draw_photos(folder: Path, n: int) -> list[_Photo]:
+def draw_photos(folder: Path, n: int) -> list[DrawnPhoto]:
     """Draw JPEGs with the dimensions and file size of thumbnails."""
     rng = np.random.default_rng(0)
     photos = []
@@ -177,7 +181,7 @@ def _draw_photos(folder: Path, n: int) -> list[_Photo]:
         coarse.resize((350, 600), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
         path = folder / f"{number}.jpg"
         path.write_bytes(out.getvalue())
-        photos.append(_Photo(hashlib.sha256(out.getvalue()).hexdigest(), path))
+        photos.append(DrawnPhoto(hashlib.sha256(out.getvalue()).hexdigest(), path))
     return photos
 
 

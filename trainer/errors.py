@@ -57,3 +57,7 @@ class ModelError(ProjectError):
 
 class StorageError(ProjectError):
     """The disk is full, or a data file is locked or damaged; existing files are unchanged."""
+
+
+class ClusterError(ProjectError):
+    """A Ray cluster cannot be started or joined, or has no worker left; features computed so far are kept."""

@@ -24,9 +24,11 @@ from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
 from trainer.vgg16 import int8
-from trainer.vgg16.backbone import SIDE_PX, TUNED, Backbone, Extractor, Pixels, choose_batch_size
+from trainer.vgg16.backbone import SIDE_PX, TUNED, Backbone, Extractor, Pixels
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.features import compute_features, missing_views, read_photo
+from trainer.vgg16.engines.engine import OpenEngine
+from trainer.vgg16.engines.local import open_local, read_photo
+from trainer.vgg16.features import compute_features, missing_views
 from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.load import N_SAMPLES, load_network
 from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
@@ -149,17 +151,20 @@ class TrainingData:
         photos: Sequence[Photo] | None = None,
         labels: Collection[str] | None = None,
         decided_at: datetime | None = None,
+        open_engine: OpenEngine = open_local,
     ) -> Self:
         """Assign photos to splits, and compute missing features; also maps, if fine-tuning is configured.
 
         Args:
             photos: in the order of admission; None: all that are stored.
             labels, decided_at: as in `sort_photos`.
+            open_engine: where the features are computed.
 
         Raises:
             DatasetError: too few readable photos.
             ModelError: the backbone's weights are not available.
             StorageError: the disk is full; features computed so far are kept.
+            ClusterError: no worker of a cluster is left; the same.
         """
         watcher.step("photos")
         photos = read_photos(settings) if photos is None else photos
@@ -179,14 +184,18 @@ class TrainingData:
         if with_maps:
             assert isinstance(backbone, Backbone)  # noqa: S101 - asked for
             maps = open_maps(features_dir(settings), backbone, settings.features.views)
-        training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+        training_data = cls.build(
+            dataset, backbone, settings.features.views, settings, watcher, maps=maps, open_engine=open_engine
+        )
         gone: dict[str, str] = {}
         n_new = training_data.n_new
         while training_data.refused:  # without them, other photos may be used, or a label may have too few
             gone |= dict(training_data.refused)
             left = [photo for photo in photos if photo.sha256 not in gone]
             dataset = sort_photos(left, settings, labels=labels, decided_at=decided_at)
-            training_data = cls.build(dataset, backbone, settings.features.views, settings, watcher, maps=maps)
+            training_data = cls.build(
+                dataset, backbone, settings.features.views, settings, watcher, maps=maps, open_engine=open_engine
+            )
             n_new += training_data.n_new
         complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))
         return replace(training_data, dataset=complete, n_new=n_new)
@@ -201,26 +210,20 @@ class TrainingData:
         watcher: Watcher,
         *,
         maps: FeatureCache | None = None,
+        open_engine: OpenEngine = open_local,
     ) -> Self:
         """Compute the missing features of a data set with a backbone; raises as `gather`.
 
         Args:
             maps: the backbone's map cache; missing maps are computed too. None means no maps.
+            open_engine: where they are computed.
         """
         cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
         wanted = WantedMaps.for_dataset(dataset, maps) if maps is not None else None
         lacks = missing_views(cache, wanted)
         watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
-        with closing(Decoder.in_bulk(settings.images)) as decoder:
-            computed = compute_features(
-                dataset.items,
-                backbone=backbone,
-                cache=cache,
-                maps=wanted,
-                decoder=decoder,
-                batch_size=choose_batch_size(settings.features),
-                progress=watcher.update,
-            )
+        with open_engine(backbone, settings) as engine:
+            computed = compute_features(dataset.items, engine=engine, cache=cache, maps=wanted, progress=watcher.update)
         refused = {photo.sha256: photo.reason for photo in computed.refused}
         kept = tuple(item for item in dataset.items if item.sha256 not in refused)
         return cls(replace(dataset, items=kept), backbone, cache, tuple(refused.items()), computed.n_photos, maps)

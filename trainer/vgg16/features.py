@@ -1,29 +1,23 @@
-"""Computes the bottleneck features that are missing in the cache.
+"""Computes the bottleneck features that are missing in the cache, and writes them; it is the cache's one writer.
 
-Processes decode a bounded number of photos ahead while the network runs. Results are written to disk at most every two
-seconds, so a crash or kill -9 loses no more than that. A photo that cannot be read is reported and skipped.
+An engine (`trainer.vgg16.engines`) computes. Results are written to disk at most every two seconds, so a crash or
+kill -9 loses no more than that. A photo that cannot be read is reported and skipped.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.errors import ImageError
-from trainer.vgg16.backbone import Backbone, Extractor, Pixels
 from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.engines.engine import Engine, Refused, Todo
+from trainer.vgg16.engines.local import Stored
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
 
 logger = logging.getLogger(__name__)
@@ -31,31 +25,6 @@ logger = logging.getLogger(__name__)
 STORE_BYTES = 64 * 1024 * 1024  # or earlier, if this much waits to be stored
 
 Progress = Callable[[int, int], None]  # photos done, photos to do
-
-
-class Decoder(Protocol):
-    """Bytes -> views of the photo: `trainer.photos.decode.Decoder`."""
-
-    def views(self, data: bytes, views: Sequence[str], *, side_px: int) -> Pixels: ...
-
-
-class Stored(Protocol):
-    """A photo on disk: a `Photo` of the manifest or an `Item` of the data set."""
-
-    @property
-    def sha256(self) -> str: ...
-
-    @property
-    def path(self) -> Path: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A photo that could not be read, and why."""
-
-    sha256: str
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +42,6 @@ class Computed:
     took_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One view of a photo to be computed, and whether it is the photo's last view."""
-
-    sha256: str
-    view: str
-    pixels: Pixels
-    ends_photo: bool
-
-
 class _Unstored:
     """Computed rows that are not on the disk yet."""
 
@@ -97,11 +56,13 @@ class _Unstored:
         """Memory used by the rows."""
         return sum(values.nbytes for values in self._values)
 
-    def add(self, batch: Sequence[_Row], values: npt.NDArray[Any]) -> None:
-        """Add those rows of the batch that the cache lacks."""
-        lacking = [at for at, row in enumerate(batch) if row.view in self._missing_views(row.sha256)]
-        self._rows += [(batch[at].sha256, batch[at].view) for at in lacking]
-        self._values.append(values.reshape(len(batch), -1)[lacking])
+    def add(self, rows: Sequence[tuple[str, str]], values: npt.NDArray[Any] | None) -> None:
+        """Add those rows of a batch that the cache lacks."""
+        if values is None:
+            return
+        lacking = [at for at, (sha256, view) in enumerate(rows) if view in self._missing_views(sha256)]
+        self._rows += [rows[at] for at in lacking]
+        self._values.append(values.reshape(len(rows), -1)[lacking])
 
     def store(self) -> None:
         """Write the rows as one shard and clear them."""
@@ -114,10 +75,8 @@ class _Unstored:
 def compute_features(
     photos: Iterable[Stored],
     *,
-    backbone: Extractor,
+    engine: Engine,
     cache: FeatureCache,
-    decoder: Decoder,
-    batch_size: int,
     maps: WantedMaps | None = None,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -126,56 +85,51 @@ def compute_features(
 
     Args:
         photos: in any order; duplicates are computed once.
-        backbone: used to compute the features.
-        cache: opened for this backbone's key; its views are computed.
-        decoder: decodes the photos.
-        batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
+        engine: computes them; its backbone has the cache's key.
+        cache: its views are computed.
         maps: block4's maps to compute as well, with the same views as the cache.
         progress: called after each batch; may sleep, to limit the load.
         clock: returns seconds; used for the time between writes.
 
     Raises:
         StorageError: the disk is full; rows stored before are kept.
+        ClusterError: no worker of a cluster is left; the same.
     """
     views = missing_views(cache, maps)
     missing = {photo.sha256: photo for photo in photos if views(photo.sha256)}
+    todo = [Todo(photo.sha256, photo.path, views(photo.sha256)) for photo in missing.values()]
     refused: list[Refused] = []
-    unstored = [_Unstored(cache, cache.missing_views)]
+    features = _Unstored(cache, cache.missing_views)
+    unstored = [features]
     if maps is not None:
         unstored.append(_Unstored(maps.cache, maps.missing_views))
     started = stored = clock()
     n_finished = 0
-    rows = _decode(list(missing.values()), views, decoder, backbone.side_px, 2 * batch_size, refused)
-    while batch := list(islice(rows, batch_size)):
-        pixels = np.stack([row.pixels for row in batch])
-        computed: list[npt.NDArray[Any]] = []
-        if maps is None:
-            computed.append(backbone.extract(pixels, batch_size=batch_size).features)
-        else:
-            assert isinstance(backbone, Backbone)  # noqa: S101 - maps are of Keras' VGG16
-            extracted = backbone.extract(pixels, batch_size=batch_size, with_block4=True)
-            assert extracted.block4_map is not None  # noqa: S101 - asked for
-            computed += [extracted.features, extracted.block4_map]
-        for one, values in zip(unstored, computed, strict=True):
-            one.add(batch, values)
-        n_finished += sum(row.ends_photo for row in batch)
+    for batch in engine.run(todo, with_maps=maps is not None):
+        features.add(batch.rows, batch.features)
+        if maps is not None:
+            unstored[-1].add(batch.rows, batch.maps)
+        refused += batch.refused
+        n_finished += batch.n_finished
         now = clock()
         if now - stored >= STORE_EVERY_S or sum(one.n_bytes for one in unstored) >= STORE_BYTES:
             for one in unstored:
                 one.store()
             stored = now
-        if progress is not None:
+        if progress is not None and batch.rows:
             progress(len(refused) + n_finished, len(missing))
     for one in unstored:
         one.store()
     for filled in (cache, *([maps.cache] if maps is not None else [])):
         filled.compact()
     took_s = clock() - started
+    places = {sha256: place for place, sha256 in enumerate(missing)}
+    refused.sort(key=lambda photo: places[photo.sha256])
     for photo in refused:
         logger.warning("photo skipped path=%s reason=%s", photo.path, photo.reason)
     n_photos = len(missing) - len(refused)
     logger.info(
-        "features computed photos=%d refused=%d took_s=%.1f key=%s", n_photos, len(refused), took_s, backbone.key
+        "features computed photos=%d refused=%d took_s=%.1f cache=%s", n_photos, len(refused), took_s, cache.folder.name
     )
     return Computed(n_photos=n_photos, refused=tuple(refused), took_s=took_s)
 
@@ -188,53 +142,3 @@ def missing_views(cache: FeatureCache, maps: WantedMaps | None = None) -> Callab
         return tuple(view for view in cache.views if view in lacking)
 
     return views
-
-
-def _decode(
-    photos: Sequence[Stored],
-    missing_views: Callable[[str], tuple[str, ...]],
-    decoder: Decoder,
-    side_px: int,
-    ahead: int,
-    refused: list[Refused],
-) -> Iterator[_Row]:
-    """Decode the missing views of all photos in order; threads keep up to `ahead` photos ready.
-
-    Photos that cannot be read are added to `refused` instead.
-    """
-
-    def rows_of(photo: Stored) -> list[_Row]:
-        views = missing_views(photo.sha256)
-        pixels = decoder.views(read_photo(photo), views, side_px=side_px)
-        return [
-            _Row(photo.sha256, view, image, ends_photo=view == views[-1])
-            for view, image in zip(views, pixels, strict=True)
-        ]
-
-    waiting: deque[tuple[Stored, Future[list[_Row]]]] = deque()
-    upcoming = iter(photos)
-    with ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="decode") as pool:
-        try:
-            while True:
-                waiting.extend((photo, pool.submit(rows_of, photo)) for photo in islice(upcoming, ahead - len(waiting)))
-                if not waiting:
-                    return
-                photo, future = waiting.popleft()
-                try:
-                    yield from future.result()
-                except ImageError as error:
-                    refused.append(Refused(photo.sha256, photo.path, str(error)))
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def read_photo(photo: Stored) -> bytes:
-    """Read a photo's bytes and check their SHA-256. Raises ImageError."""
-    try:
-        data = photo.path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", reason="missing") from error
-    if hashlib.sha256(data).hexdigest() != photo.sha256:
-        raise ImageError("the file has changed since it was added: its SHA-256 differs", reason="changed")
-    return data

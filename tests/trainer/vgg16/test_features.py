@@ -24,6 +24,7 @@ from trainer.vgg16 import precision as precision_module
 from trainer.vgg16.backbone import Backbone, choose_batch_size
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
+from trainer.vgg16.engines.local import LocalEngine
 from trainer.vgg16.features import Computed, compute_features
 from trainer.vgg16.precision import choose_precision, measure
 from trainer.vgg16.weights import CONVOLUTIONS, Convolution, kernel_shape, load_weights
@@ -70,8 +71,8 @@ def open_cache(folder: Path, backbone: Backbone, views: Sequence[str] = SETTINGS
 
 
 def compute(photos: list[Photo], backbone: Backbone, cache: FeatureCache, **options: Any) -> Computed:
-    decoder = FakeDecoder(LIMITS)
-    return compute_features(photos, backbone=backbone, cache=cache, decoder=decoder, batch_size=4, **options)
+    engine = LocalEngine(backbone, FakeDecoder(LIMITS), batch_size=4)
+    return compute_features(photos, engine=engine, cache=cache, **options)
 
 
 def test_features_equal_the_average_of_keras_vgg16(backbone: Backbone, weights: dict[str, Convolution]) -> None:
@@ -117,7 +118,7 @@ def test_photos_decoded_in_confined_processes_have_bit_identical_features(backbo
     caches = [open_cache(tmp_path / name, backbone) for name in ("here", "elsewhere")]
     compute(photos, backbone, caches[0])
     with closing(Decoder.in_bulk(LIMITS, n_children=2)) as decoder:
-        compute_features(photos, backbone=backbone, cache=caches[1], decoder=decoder, batch_size=4)
+        compute_features(photos, engine=LocalEngine(backbone, decoder, batch_size=4), cache=caches[1])
     here, elsewhere = (cache.load([photo.sha256 for photo in photos]) for cache in caches)
     assert np.array_equal(here, elsewhere)
 
