@@ -20,6 +20,7 @@ from benchmarks.result import Figure, Result
 
 BENCHMARKS = {  # name -> module, what it measures
     "features": ("benchmarks.features", "photos per second, compared with the machine's limit and plain Model.predict"),
+    "cluster": ("benchmarks.cluster", "two nodes of Ray on this machine beside the local engine; one is killed midway"),
     "training": ("benchmarks.training", "a whole training, compared with the usual tutorial recipe: seconds, accuracy"),
     "retrain": ("benchmarks.retrain", "cost of a training after 1% new photos, compared with the first training"),
     "scale": ("benchmarks.scale", "memory and seconds with the cached features of 15,000 and 100,000 photos"),

@@ -46,6 +46,8 @@ KNOWN_ONLY_TO = {
     ("trainer", "nncf"): {"trainer.vgg16"},
     ("trainer", "requests"): {"trainer.web"},
     ("trainer", "threadpoolctl"): {"trainer.head", "trainer.training"},
+    ("bot", "ray"): set(),
+    ("trainer", "ray"): {"trainer.vgg16"},
 }
 LONGEST_MODULE = 400
 MEDIAN_LENGTH = (80, 220)
@@ -180,6 +182,13 @@ def test_a_library_is_imported_only_where_it_belongs(package: str, library: str)
         if name.split(".")[0] == library
     }
     assert knowing <= KNOWN_ONLY_TO[package, library]
+
+
+def test_one_module_knows_ray() -> None:
+    knowing = {
+        module for module, path in modules("trainer").items() for name in imported(path) if name.split(".")[0] == "ray"
+    }
+    assert knowing == {"trainer.vgg16.engines.ray"}
 
 
 @pytest.mark.parametrize("package", ["trainer", "bot"])

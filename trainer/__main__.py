@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -116,15 +116,33 @@ GENTLE = typer.Option("--gentle", help="Pause after each batch for as long as it
 
 
 @app.command()
-def features(config: Config = None, gentle: Annotated[bool, GENTLE] = False) -> None:
+def features(
+    config: Config = None,
+    gentle: Annotated[bool, GENTLE] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where to compute: in this process, or on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="A running Ray cluster (default: one is started for this machine)."),
+    ] = None,
+) -> None:
     """Compute the missing features of all photos."""
     from trainer.training.progress import dataset_table, watch
     from trainer.training.session import session
     from trainer.training.training_data import TrainingData
+    from trainer.vgg16.engines.local import open_local
+    from trainer.vgg16.engines.ray import on_ray
 
     settings = read_settings(config)
+    if engine == "local" and address is not None:
+        raise typer.BadParameter("--address is for --engine ray")
+    if engine == "ray" and gentle:
+        raise typer.BadParameter("--gentle is for --engine local; give a Ray node fewer CPUs instead")
     with session(settings.data_dir, "features", gentle=gentle) as run, watch(console(stderr=True)) as shown:
-        training_data = TrainingData.gather(settings, run.watcher(shown))
+        training_data = TrainingData.gather(
+            settings, run.watcher(shown), open_engine=open_local if engine == "local" else on_ray(address)
+        )
     console().print(dataset_table(training_data.dataset))
     console().print(f"computed the features of {training_data.n_new:,} photos")
 
