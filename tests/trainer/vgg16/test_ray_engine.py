@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,14 @@ def sent_again(caplog: pytest.LogCaptureFixture) -> int:
     return int(re.findall(r"ray finished .*sent_again=(\d+)", caplog.text)[-1])
 
 
+def wait_a_little_for_both(caplog: pytest.LogCaptureFixture) -> bool:
+    """Hold the one worker that is ready up, so that the other one gets something to do; returns whether both are."""
+    if caplog.text.count("worker ready") >= 2:
+        return True
+    time.sleep(0.3)
+    return False
+
+
 def test_two_nodes_compute_the_bits_of_the_local_engine(
     network: Int8Backbone, nodes: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,9 +142,11 @@ def test_two_nodes_compute_the_bits_of_the_local_engine(
     photos[5].path.unlink()
     told: list[tuple[int, int]] = []
 
-    there, on_cluster = compute_there(
-        photos, network, tmp_path, nodes.address, lambda done, total: told.append((done, total))
-    )
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+        wait_a_little_for_both(caplog)
+
+    there, on_cluster = compute_there(photos, network, tmp_path, nodes.address, tell)
 
     here, local = compute_here(photos, network, tmp_path)
     kept = [photo.sha256 for photo in photos if photo not in (photos[3], photos[5])]
@@ -158,7 +169,9 @@ def test_a_node_that_is_killed_costs_at_most_the_tasks_it_held(
     killed: list[int] = []
 
     def kill_once(done: int, total: int) -> None:  # noqa: ARG001
-        if not killed and caplog.text.count("worker ready") == 2:
+        if not wait_a_little_for_both(caplog):
+            return
+        if not killed:
             killed.append(done)
             nodes.kill_other()
 
@@ -183,23 +196,22 @@ def test_a_photo_that_kills_three_workers_is_refused_with_the_reason(
     deadly = photos[6]
     deadly.path.unlink()
     os.mkfifo(deadly.path)
-    killed: list[int] = []
+    killed: set[int] = set()
 
     def kill_readers() -> None:
-        while len(killed) < 3:
-            with deadly.path.open("wb"):  # waits for a reader
-                until(lambda: readers(deadly.path))
-                for pid in readers(deadly.path):
-                    killed.append(pid)
+        with deadly.path.open("r+b", buffering=0):  # who reads it waits, and sees no end
+            while len(killed) < 3:
+                for pid in readers(deadly.path) - killed:
+                    killed.add(pid)
                     os.kill(pid, signal.SIGKILL)
-                until(lambda: not readers(deadly.path))
+                time.sleep(0.05)
 
     killer = threading.Thread(target=kill_readers, daemon=True)
     killer.start()
     there, computed = compute_there(photos, network, tmp_path, nodes.address)
     killer.join()
 
-    assert len(set(killed)) == 3
+    assert len(killed) == 3
     assert [photo.sha256 for photo in computed.refused] == [deadly.sha256]
     assert "3 workers died while they computed it" in computed.refused[0].reason
     assert f"photo skipped path={deadly.path}" in caplog.text
@@ -236,6 +248,14 @@ def test_no_worker_is_started_when_nothing_is_missing(network: Int8Backbone, tmp
     assert computed.n_photos == 0
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "somewhere"])
+def test_an_address_where_no_cluster_answers_is_told_at_once(
+    network: Int8Backbone, tmp_path: Path, address: str
+) -> None:
+    with pytest.raises(ClusterError, match=f"--address {address}: no Ray cluster answers .*HOST:PORT"):
+        compute_there(save_photos(tmp_path, 1), network, tmp_path, address)
+
+
 def test_a_worker_refuses_other_libraries_and_photos_that_it_does_not_see(
     network: Int8Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +273,7 @@ def test_a_worker_refuses_other_libraries_and_photos_that_it_does_not_see(
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 PROGRAM = """
-import logging, signal, sys
+import logging, signal, sys, time
 from pathlib import Path
 from tests.trainer.vgg16.test_ray_engine import compute_there, save_photos
 from trainer.vgg16.int8 import Int8Backbone
@@ -261,7 +281,8 @@ from trainer.vgg16.int8 import Int8Backbone
 logging.basicConfig(level="INFO", stream=sys.stderr)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 folder = Path(sys.argv[2])
-compute_there(save_photos(folder, int(sys.argv[3])), Int8Backbone(Path(sys.argv[1])), folder, None)
+photos, network = save_photos(folder, 300), Int8Backbone(Path(sys.argv[1]))
+compute_there(photos, network, folder, None, lambda done, total: time.sleep(0.2))
 """
 
 
@@ -272,30 +293,46 @@ def test_a_stopped_run_leaves_its_features_and_no_process(
     network: Int8Backbone, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     """It listens on loopback alone, reports no usage, and the same command goes on."""
-    command = [sys.executable, "-c", PROGRAM, str(network.path), str(tmp_path), "3000"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", PROGRAM, str(network.path), str(tmp_path)]
+    with (
+        TemporaryDirectory(ignore_cleanup_errors=True) as temporary,  # the path of a socket must be short
+        subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"TMPDIR": temporary}, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
         assert process.stderr is not None
         assert any("worker ready" in line for line in process.stderr)
         until(lambda: list((tmp_path / "ray/cache").glob("*.npy")))
         children = psutil.Process(process.pid).children(recursive=True)
-        listening = {
-            connection.laddr.ip.removeprefix("::ffff:")
-            for child in children
-            for connection in child.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        }
-        environments = [child.environ() for child in children if child.name() in ("raylet", "gcs_server")]
-        agents = [child for child in children if child.name() in AGENTS]
+        agents = [child for child in children if name_of(child) in AGENTS]
+        services = [child for child in children if name_of(child) in ("raylet", "gcs_server")]
+        usage = [child.environ()["RAY_USAGE_STATS_ENABLED"] for child in services]
+        listening = {address for child in children for address in addresses_of(child)}
         process.send_signal(number)
         assert process.wait(30) == status
     assert listening == {"127.0.0.1"}
-    assert [found["RAY_USAGE_STATS_ENABLED"] for found in environments] == ["0", "0"]
+    assert usage == ["0", "0"]
     _, alive = psutil.wait_procs([child for child in children if child not in agents], timeout=20)
     assert alive == []
     for agent in agents:  # they look for their node for a minute
         with suppress(psutil.NoSuchProcess):
             agent.kill()
     assert len(open_cache(tmp_path / "ray", network)) > 0
+
+
+def name_of(process: psutil.Process) -> str:
+    """Its name, also after its end."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
+
+
+def addresses_of(process: psutil.Process) -> set[str]:
+    """The addresses on which a process listens."""
+    with suppress(psutil.NoSuchProcess):
+        connections = [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+        return {connection.laddr.ip.removeprefix("::ffff:") for connection in connections}
+    return set()
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -39,6 +40,7 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024  # of a local cluster; features are small
 LOOK_EVERY_S = 2.0  # for nodes that came or went
 SAY_EVERY_S = 10.0
 NO_WORKER_S = 60.0  # for how long a cluster may have no node
+CONNECT_TIMEOUT_S = 10.0
 NO_USAGE_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 # Ray listens on all addresses unless it is told that it starts no cluster of several machines.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -84,6 +86,7 @@ def cluster(address: str | None = None) -> Iterator[Any]:
             options = {"address": "local", "include_dashboard": False, "_temp_dir": folder}
             options |= {"num_cpus": os.cpu_count(), "object_store_memory": OBJECT_STORE_BYTES}
         else:
+            _check(address)
             options = {"address": address}
         on_sigterm = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
@@ -98,6 +101,17 @@ def cluster(address: str | None = None) -> Iterator[Any]:
                 "--engine ray: Ray would listen on the network; import it after dokocos, or use --address"
             )
         yield ray
+
+
+def _check(address: str) -> None:
+    """Raise ClusterError if nothing listens there; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(
+            f"--address {address}: no Ray cluster answers ({error}); give HOST:PORT of `ray start --head`"
+        ) from error
 
 
 @dataclass(eq=False)
@@ -155,6 +169,7 @@ class _Run:
         self._failures: Counter[Place] = Counter()  # starts in a row that failed
         self._n_died = 0
         self._why = "it has no node with a processor"
+        self._refusal = ""  # what the last worker that refused to work said; tells more than how another one ended
         self._n_done = 0
         self._started = self._looked = self._said = self._staffed = time.monotonic()
 
@@ -200,8 +215,8 @@ class _Run:
             self._staffed = self._looked
         elif self._failures or self._looked - self._staffed > NO_WORKER_S:
             raise ClusterError(
-                f"the Ray cluster has no worker left: {self._why}. Features computed so far are kept, and the same "
-                "command continues from there"
+                f"the Ray cluster has no worker left: {(self._refusal or self._why).rstrip('.')}. Features computed so "
+                "far are kept, and the same command continues from there"
             )
 
     def _start(self, place: Place) -> _Hired:
@@ -235,7 +250,8 @@ class _Run:
             if not isinstance(error.cause, ProjectError):
                 raise error.cause from error  # a bug
             self._failures[worker.place] = MAX_DEATHS  # it refuses, and would do so again
-            self._dismiss(worker, str(error.cause))
+            self._refusal = str(error.cause)
+            self._dismiss(worker, self._refusal)
             for _, task in worker.tasks:
                 self._assignment.send_again(task)
             self._hire()
@@ -252,6 +268,8 @@ class _Run:
         worker.facts = facts
         self._failures.pop(worker.place, None)
         self._say("worker ready")
+        if facts.lacks:
+            logger.warning("host=%s decodes without full confinement; it lacks: %s", facts.host, "; ".join(facts.lacks))
         if facts.processor != self._order.processor and self._order.precision != "int8":
             logger.warning(
                 "host=%s has another processor; the last bits of %s features may differ: %s instead of %s",

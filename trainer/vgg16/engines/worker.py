@@ -74,11 +74,13 @@ class Facts:
         host: the machine's name.
         batch_size: images in one pass.
         processor: its name, as floats of another one may differ in their last bits.
+        lacks: protections of the decoding processes that the machine lacks (see `trainer.confinement`).
     """
 
     host: str
     batch_size: int
     processor: str
+    lacks: tuple[str, ...]
 
 
 class Worker:
@@ -121,7 +123,7 @@ class Worker:
         batch_size = choose_batch_size(order.features) if self._uses_gpu else order.batch_size
         decoder = Decoder.in_bulk(order.images, n_children=self._n_cpus)
         self._engine = LocalEngine(backbone, decoder, batch_size=batch_size, n_readers=self._n_cpus)
-        return Facts(host, batch_size, processor())
+        return Facts(host, batch_size, processor(), decoder.lacks())
 
     def compute(self, task: Sequence[Todo], *, with_maps: bool) -> Batch:
         """Compute some photos; see `Engine.run`."""
