@@ -70,7 +70,7 @@ lock:
 	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra review -o requirements-run.lock pyproject.toml
 	$(LOCK_WITH) -c requirements.lock --extra int8 -o requirements-int8.lock pyproject.toml
 	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra ray -o requirements-ray.lock pyproject.toml
-	$(LOCK_WITH) --extra gpu --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
+	$(LOCK_WITH) --extra gpu --extra review --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

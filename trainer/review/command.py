@@ -55,9 +55,9 @@ def review(
     out.print(lines("What would help most", advise(found.examined, found.suspects, curve)))
     n_sure = sum(each.is_sure for each in found.suspects)
     if drop_sure:
-        out.print(f"taken out of training: {len(taken)} photos; take it back: python -m trainer review --undo all")
+        out.print(f"taken out of training: {len(taken)} photos; `python -m trainer review --undo all` takes it back")
     elif n_sure:
-        out.print(f"{n_sure} are beyond doubt; take them out of training: python -m trainer review --drop-sure")
+        out.print(f"{n_sure} are beyond doubt; `python -m trainer review --drop-sure` takes them out of training")
 
 
 def take_out_before_training(settings: Settings, watcher: Watcher) -> Review | None:

@@ -19,7 +19,7 @@ from trainer.head.head import Floats
 from trainer.photos.decode import Decoder
 from trainer.review.copies import SMALL_PX, small_brightness
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.features import Stored, read_photo
+from trainer.vgg16.engines.local import Stored, read_photo
 
 FOLDER = "statistics-2"  # another number when the figures change
 NAMES = ("brightness", "contrast", "saturation", "sharpness", "detail", "flat", "paper", "strokes", "edge")

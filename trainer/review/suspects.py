@@ -26,7 +26,7 @@ from trainer.review.neighbours import Numbers, distance_under_label, last_block,
 from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
 from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank, is_text, load_statistics
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
-from trainer.vgg16.features import read_photo
+from trainer.vgg16.engines.local import read_photo
 
 Kind = Literal["blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone"]
 
