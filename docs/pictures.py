@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -23,6 +24,7 @@ import requests
 from PIL import Image, ImageChops
 
 from benchmarks.home import Home, running, until
+from benchmarks.studio import Silent
 from bot.monitor.pages import DAYS_SHOWN
 from bot.storage.store import DATABASE
 from sandbox.child import source_settings
@@ -31,7 +33,14 @@ from sandbox.gallery import create_app as create_gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, Status, create_app
 from sandbox.instance.people import YOU
 from sandbox.server import HOST, serve
+from trainer.config import Settings, load_settings
+from trainer.photos.decode import Decoder
 from trainer.registry.registry import Registry
+from trainer.review.page import ReviewPage
+from trainer.review.pictures import Pictures
+from trainer.review.settling import Settling
+from trainer.review.suspects import Review, find_suspects
+from trainer.web.local_server import LocalServer
 
 IMAGES = Path(__file__).parent / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -67,6 +76,8 @@ def main() -> None:
         report = (Registry(place.data_dir).champion() or sys.exit("no champion")).folder / "report.html"
         shoot(report.as_uri(), "report", width_px=PHONE_PX, height_px=1500)
         shoot(report.as_uri(), "report_dark", width_px=PHONE_PX, height_px=1500, dark=True)
+        settings = load_settings(Settings, environ=place.environment(), root=place.data_dir)
+        review(settings, find_suspects(settings, Silent()))
 
 
 @contextmanager
@@ -151,12 +162,26 @@ def _address(place: Home, status: Status, language: str = "en") -> str:
     return f"{place.url}/@{status.account.acct}/{status.id}?lang={language}"
 
 
+def review(settings: Settings, found: Review) -> None:
+    """The review page at the first contradicted label, wide and on a phone."""
+    labels = tuple(each for each in found.suspects if each.kind == "label")
+    settling = Settling(replace(found, suspects=labels), settings.source.kind, settings.data_dir)
+    with Decoder.in_bulk(settings.images) as decoder:
+        pictures = Pictures(settings, decoder)
+        for name, width_px in (("review", 1000), ("review_phone", 500)):
+            page = ReviewPage(settling, pictures)
+            server = LocalServer(HOST, 0, page.answer, posts=True)
+            server.start()
+            shoot(page.address(server.url), name, width_px=width_px, height_px=1000)
+            server.stop()
+
+
 def shoot(url: str, name: str, *, width_px: int = WIDE_PX, height_px: int = MAX_HEIGHT_PX, dark: bool = False) -> None:
     """Take a screenshot of a page and compress it."""
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         sys.exit(f"none of {', '.join(BROWSERS)} is installed; install one")
-    if url.startswith("http"):
+    if url.startswith("http") and "?token=" not in url:  # such an address works once
         requests.get(url, timeout=30).raise_for_status()
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"

@@ -20,6 +20,7 @@ SEAM = {
     "trainer.config",
     "trainer.web.connections",
     "trainer.web.fetch",
+    "trainer.web.local_server",
     "trainer.web.sockets",
     "trainer.confinement",
     "trainer.quoting",

@@ -12,9 +12,9 @@ from bot.admin.agreement import WHO_ANSWERS, share_of
 from bot.admin.operations import Operations
 from bot.admin.status import BotStatus, span
 from bot.monitor.metrics import CONTENT_TYPE, Metrics
-from bot.monitor.server import Page
 from bot.storage.inbox import Inbox, Tally
 from bot.storage.records import DAY_S
+from trainer.web.local_server import Page
 
 DAYS_SHOWN = 14
 CHART = (700, 165)  # width and height of the chart in SVG units

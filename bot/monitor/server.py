@@ -1,48 +1,14 @@
-"""Serves pages on a local HTTP port, to callers that may be slow, many, or a web page of somebody else's.
-
-A browser on this machine can be made to ask a local port under any name that points there (DNS rebinding); so the
-Host header must be an address or a known name.
-"""
+"""Serves the status page and its neighbours on a local HTTP port."""
 
 from __future__ import annotations
 
-import io
-import ipaddress
 import logging
-import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.web.connections import TimedReader
+from trainer.web.local_server import LocalServer, Page, Request
 
 logger = logging.getLogger(__name__)
-
-HEAD_TIMEOUT_S = 5.0  # for all of a request together
-ANSWER_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 32
-ALWAYS_KNOWN = "localhost"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A response."""
-
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-    status: int = 200
 
 
 class Pages:
@@ -60,108 +26,21 @@ class Pages:
     def __init__(
         self, host: str, port: int, pages: Mapping[str, Callable[[], Page]], *, names: Collection[str] = ()
     ) -> None:
-        known = frozenset(name.casefold().rstrip(".") for name in (ALWAYS_KNOWN, host, *names))
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = HEAD_TIMEOUT_S
-            error_content_type = "text/plain; charset=utf-8"
-            error_message_format = "%(code)d %(message)s\n"
-
-            def setup(self) -> None:
-                super().setup()
-                self.rfile: Any = io.BufferedReader(TimedReader(self.connection, self.rfile.detach()))
-
-            def do_GET(self) -> None:
-                self.connection.settimeout(ANSWER_TIMEOUT_S)
-                _answer(self, pages, known)
-
-            def end_headers(self) -> None:
-                for name, value in HEADERS.items():
-                    self.send_header(name, value)
-                super().end_headers()
-
-            def version_string(self) -> str:
-                return "dokocos"
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
-                logger.debug(format, *args)
+        def answer(request: Request) -> Page:
+            make = pages.get(request.path)
+            return Page(b"no such page\n", status=404) if make is None else make()
 
         try:
-            self._server = _Server((host, port), Handler)
+            self._server = LocalServer(host, port, answer, names=names)
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"bot.http_port: {host}:{port} cannot be listened on: {error}") from error
-        self.url = f"http://{host}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
+        self.url = self._server.url
 
     def start(self) -> None:
         """Starts answering requests."""
-        self._thread.start()
+        self._server.start()
         logger.info("status page at %s/", self.url)
 
     def stop(self) -> None:
         """Stops and frees the port."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    """At most `MAX_CONNECTIONS` at a time; those beyond are closed at once."""
-
-    daemon_threads = True
-    request_queue_size = 128  # with few, a burst waits for seconds until its packets are sent again
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
-            logger.debug("connection refused, there are %d", MAX_CONNECTIONS)
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._free.release()
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class' arguments
-        """The caller hung up in the midst of it."""
-        logger.debug("page not sent to=%s", client_address, exc_info=True)
-
-
-def _answer(request: BaseHTTPRequestHandler, pages: Mapping[str, Callable[[], Page]], known: Collection[str]) -> None:
-    make = pages.get(request.path.partition("?")[0])
-    try:
-        if not _is_known(request.headers.get_all("Host", []), known):
-            page = Page(b"not under this name; see bot.http_names\n", status=421)
-        else:
-            page = Page(b"no such page\n", status=404) if make is None else make()
-    except Exception:
-        logger.exception("page failed path=%s", request.path)
-        page = Page(b"this page failed; see the log\n", status=500)
-    request.send_response(page.status)
-    request.send_header("Content-Type", page.content_type)
-    request.send_header("Content-Length", str(len(page.body)))
-    request.end_headers()
-    request.wfile.write(page.body)
-
-
-def _is_known(hosts: list[str], known: Collection[str]) -> bool:
-    """Whether the Host headers are one, with an IP address or a known name."""
-    if len(hosts) != 1:
-        return False
-    host = hosts[0].strip()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return name.casefold().rstrip(".") in known
-    return True
+        self._server.stop()

@@ -1,4 +1,4 @@
-"""`python -m trainer review`: lists suspects, takes out what is beyond doubt, takes decisions back."""
+"""`python -m trainer review`: lists suspects, serves a page to settle them, takes out what is beyond doubt."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def review(
         list[str] | None,
         typer.Option("--undo", metavar="ID", help="Take back the newest decision about a photo; all: the program's."),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Open a page on this machine, to settle suspects one by one.")
+    ] = False,
     show: Annotated[int, typer.Option(min=0, help="How many suspects to list.")] = SHOWN,
 ) -> None:
     """List stored photos that are worth a second look, and what would help most; changes nothing by itself."""
@@ -44,10 +47,14 @@ def review(
     with session(settings.data_dir, "review") as run, watch(console(stderr=True)) as shown:
         watcher = run.watcher(shown)
         found = find_suspects(settings, watcher)
-        watcher.step("curve")
-        curve = draw_curve(found.examined, settings, watcher.update)
+        if not serve:
+            watcher.step("curve")
+            curve = draw_curve(found.examined, settings, watcher.update)
         taken = take_out_sure(found, settings, now=datetime.now(UTC)) if drop_sure else []
     out = console()
+    if serve:
+        serve_page(found, settings)
+        return
     out.print(suspects_table(found, show=show))
     out.print(lines("Odd as a whole", find_odd_members(found.examined, found.suspects)))
     out.print(lines("What gives a label away, without a look at the costume", find_giveaways(found.examined)))
@@ -58,6 +65,31 @@ def review(
         out.print(f"taken out of training: {len(taken)} photos; `python -m trainer review --undo all` takes it back")
     elif n_sure:
         out.print(f"{n_sure} are beyond doubt; `python -m trainer review --drop-sure` takes them out of training")
+
+
+def serve_page(review: Review, settings: Settings) -> None:
+    """Serve the page to settle suspects until Ctrl-C or SIGTERM; its address is printed, and works once."""
+    import threading
+    from contextlib import closing
+
+    from trainer.photos.decode import Decoder
+    from trainer.review.page import ReviewPage
+    from trainer.review.pictures import Pictures
+    from trainer.review.settling import Settling
+    from trainer.web.local_server import LocalServer
+
+    with closing(Decoder.in_bulk(settings.images)) as decoder:
+        settling = Settling(review, settings.source.kind, settings.data_dir)
+        page = ReviewPage(settling, Pictures(settings, decoder))
+        server = LocalServer("127.0.0.1", 0, page.answer, posts=True)
+        server.start()
+        print(f"{len(settling.suspects):,} photos to settle. Open this address, which works once; Ctrl-C ends it:")
+        print(page.address(server.url), flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            server.stop()
+            print(f"{settling.n_settled:,} of {len(settling.suspects):,} photos settled; all is kept")
 
 
 def take_out_before_training(settings: Settings, watcher: Watcher) -> Review | None:

@@ -130,7 +130,7 @@ def _examine(
     by_sha256 = {photo.sha256: photo for photo in photos}
     features = training_data.features(dataset.items, views=[settings.features.views[0]])[:, 0]
     watcher.step("statistics")
-    placed = [_Placed(photo.sha256, settings.data_dir / photo.path) for photo in photos]
+    placed = [Placed(photo.sha256, settings.data_dir / photo.path) for photo in photos]
     known, figures = load_statistics(placed, features_dir(settings), decoder, progress=watcher.update)
     watcher.step("folds")
     remarks, scores = [], None
@@ -212,7 +212,7 @@ def _reposts(
     @lru_cache(maxsize=512)
     def pixels(photo: Photo) -> Pixels | None:
         try:
-            data = read_photo(_Placed(photo.sha256, settings.data_dir / photo.path))
+            data = read_photo(Placed(photo.sha256, settings.data_dir / photo.path))
             return decoder.prepare(data, VIEW, side_px=SIDE_PX)
         except ImageError:
             return None
@@ -313,7 +313,7 @@ def _scores(examined: Examined, row: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class Placed:
     """A photo with its path from the working directory."""
 
     sha256: str

@@ -1,1 +1,1 @@
-"""Fetches from the web, over connections with deadlines and address checks; no other module does."""
+"""Fetches from the web, with deadlines and address checks, and serves pages on local ports; no other module does."""

@@ -21,13 +21,14 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot.admin.operations import changed
-from bot.monitor import health, server
+from bot.monitor import health
 from bot.monitor.health import Heartbeat, problem
 from bot.monitor.pages import status_page
-from bot.monitor.server import HEADERS, MAX_CONNECTIONS, Page, Pages
+from bot.monitor.server import Pages
 from bot.storage.inbox import Tally
 from tests.bot.conftest import ROOT, World, settle, until
 from tests.fake_trainer import add_version
+from trainer.web.local_server import HEAD_TIMEOUT_S, HEADERS, MAX_CONNECTIONS, Page
 
 NOW = 1_800_000_000.0
 
@@ -311,7 +312,7 @@ def test_half_requests_hold_neither_threads_nor_others(pages: Pages) -> None:
             with suppress(OSError):  # closed already
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: loc")
         until(lambda: threading.active_count() - n_before <= MAX_CONNECTIONS)
-        deadline = time.monotonic() + server.HEAD_TIMEOUT_S + 10
+        deadline = time.monotonic() + HEAD_TIMEOUT_S + 10
         while time.monotonic() < deadline:  # one letter at a time does not help them
             for sock in held:
                 with suppress(OSError):
