@@ -232,6 +232,17 @@ def test_an_unreadable_registry_is_an_error_before_the_training(
     assert len(Registry(tmp_path / "data").names()) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(("--address", "10.0.0.1:6379"), "--engine ray"), (("--engine", "ray", "--gentle"), "--engine local")],
+)
+def test_options_of_one_engine_are_refused_with_the_other(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    found = trainer("features", *options, DOKOCOS_DATA_DIR=str(tmp_path))
+    assert found.returncode == 2
+    assert said in " ".join(found.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_second_training_at_the_same_time_is_refused(tmp_path: Path) -> None:
     with session(tmp_path, "train"):
         found = trainer("features", DOKOCOS_DATA_DIR=str(tmp_path))
