@@ -196,22 +196,23 @@ def test_a_photo_that_kills_three_workers_is_refused_with_the_reason(
     deadly = photos[6]
     deadly.path.unlink()
     os.mkfifo(deadly.path)
-    killed: set[int] = set()
+    is_over = threading.Event()
 
     def kill_readers() -> None:
         with deadly.path.open("r+b", buffering=0):  # who reads it waits, and sees no end
-            while len(killed) < 3:
-                for pid in readers(deadly.path) - killed:
-                    killed.add(pid)
-                    os.kill(pid, signal.SIGKILL)
-                time.sleep(0.05)
+            while not is_over.wait(0.05):
+                for pid in readers(deadly.path):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_readers, daemon=True)
     killer.start()
-    there, computed = compute_there(photos, network, tmp_path, nodes.address)
-    killer.join()
+    try:
+        there, computed = compute_there(photos, network, tmp_path, nodes.address)
+    finally:
+        is_over.set()
+        killer.join()
 
-    assert len(killed) == 3
     assert [photo.sha256 for photo in computed.refused] == [deadly.sha256]
     assert "3 workers died while they computed it" in computed.refused[0].reason
     assert f"photo skipped path={deadly.path}" in caplog.text
