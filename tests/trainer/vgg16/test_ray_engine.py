@@ -129,7 +129,7 @@ def wait_a_little_for_both(caplog: pytest.LogCaptureFixture) -> bool:
     """Hold the one worker that is ready up, so that the other one gets something to do; returns whether both are."""
     if caplog.text.count("worker ready") >= 2:
         return True
-    time.sleep(0.3)
+    time.sleep(1.0)
     return False
 
 
