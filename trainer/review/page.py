@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from trainer.errors import ImageError
+from trainer.errors import ImageError, ModelError, StorageError
 from trainer.review.pictures import LARGE_PX, SMALL_PX, Pictures
 from trainer.review.settling import Settling
 from trainer.web.local_server import Page, Request
@@ -42,7 +42,7 @@ class ReviewPage:
         return f"{base_url}/start?token={self._token}"
 
     def answer(self, request: Request) -> Page:
-        """Answer one request. Raises StorageError if the manifest cannot be read or written."""
+        """Answer one request; what cannot be recorded is said on the page."""
         cookies = _cookies(request)
         language = _language(request, cookies)
         if request.method == "GET" and request.path == "/start":
@@ -50,7 +50,12 @@ class ReviewPage:
         if not hmac.compare_digest(cookies.get(self._cookie, "").encode(), self._session.encode()):
             return Page(TEXTS[language]["refused"].encode(), status=403)
         if request.method == "POST":
-            return self._post(request) if _is_own(request) else Page(b"not from this page\n", status=403)
+            if not _is_own(request):
+                return Page(b"not from this page\n", status=403)
+            try:
+                return self._post(request)
+            except StorageError as error:
+                return self._show(request, language, fault=TEXTS[language]["not_kept"].format(error=error))
         if request.path == "/":
             return self._show(request, language)
         if request.path == "/language":
@@ -77,7 +82,7 @@ class ReviewPage:
                 settling.unskip()
                 return _to("/")
             if request.path == "/undo":
-                undone = settling.undo()
+                undone = settling.undo(_number(request.values.get("step", "")))
                 return _to("/" if undone is None else f"/?at={undone}")
             if request.path == "/skip" and 0 <= at < len(settling.suspects):
                 settling.skip(at)
@@ -92,7 +97,7 @@ class ReviewPage:
         following = settling.next(at)
         return _to("/" if following is None else f"/?at={following}")
 
-    def _show(self, request: Request, language: str) -> Page:
+    def _show(self, request: Request, language: str, *, fault: str = "") -> Page:
         settling, texts = self._settling, TEXTS[language]
         at: int | None = _number(request.values.get("at", ""))
         if at is None or not 0 <= at < len(settling.suspects):
@@ -111,6 +116,8 @@ class ReviewPage:
             scores=list(zip(settling.labels, suspect.scores, strict=False)) if suspect else [],
             neighbours=suspect.neighbours[:N_NEIGHBOURS] if suspect else (),
             n_settled=settling.n_settled,
+            n_steps=settling.n_steps,
+            fault=fault,
             n_suspects=len(settling.suspects),
             has_map=self._pictures.classifier is not None,
         )
@@ -120,7 +127,7 @@ class ReviewPage:
         )
         # Without a referrer, a browser would not say either from which page a form comes.
         headers = {"Content-Security-Policy": policy, "Referrer-Policy": "same-origin"}
-        return Page(body.encode(), "text/html; charset=utf-8", headers=headers)
+        return Page(body.encode(), "text/html; charset=utf-8", 503 if fault else 200, headers)
 
     def _picture(self, path: str) -> Page:
         """/12/photo.jpg, /12/map.jpg, /12/0.jpg: a suspect, where the champion looked, its first neighbour."""
@@ -134,9 +141,9 @@ class ReviewPage:
                 found = self._pictures.photo(suspect.photo, LARGE_PX, name == "map")
             else:
                 found = self._pictures.photo(suspect.neighbours[_number(name)], SMALL_PX, False)
-        except (ImageError, IndexError):
+        except (ImageError, ModelError, IndexError):
             return Page(b"this photo cannot be shown\n", status=404)
-        return Page(found, "image/jpeg")
+        return Page(found, "image/jpeg", headers={"Cache-Control": "private, max-age=600"})  # it was loaded ahead
 
 
 def _to(path: str, headers: dict[str, str] | None = None) -> Page:

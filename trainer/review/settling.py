@@ -57,6 +57,11 @@ class Settling:
         """How many were decided."""
         return len(self._settled)
 
+    @property
+    def n_steps(self) -> int:
+        """How many steps can be taken back."""
+        return len(self._done)
+
     def next(self, after: int = -1) -> int | None:
         """The next suspect after this one that is neither decided nor skipped; None if there is none."""
         order = [*range(after + 1, len(self.suspects)), *range(after + 1)]
@@ -95,10 +100,13 @@ class Settling:
         with self._lock:
             self._skipped.clear()
 
-    def undo(self) -> int | None:
-        """Take back the last step; returns its suspect, or None if there was none."""
+    def undo(self, step: int) -> int | None:
+        """Take back the last step, if it is the one with this number; returns its suspect, or None.
+
+        A second call with the same number, as after a double tap, changes nothing.
+        """
         with self._lock:
-            if not self._done:
+            if not self._done or step != len(self._done):
                 return None
             at, was_decided = self._done[-1]
             if was_decided:

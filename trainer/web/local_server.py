@@ -139,8 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "dokocos"
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
-        logger.debug(format, *args)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - as the base class has it
+        """Logs no query: it may hold what only the caller may know."""
+        logger.debug("%s %s", self.command or "-", getattr(self, "path", "").partition("?")[0])
 
 
 class _Server(ThreadingHTTPServer):

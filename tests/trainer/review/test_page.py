@@ -14,6 +14,7 @@ import requests
 
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from trainer.config import Settings
+from trainer.errors import StorageError
 from trainer.photos.decisions import Decisions
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest
@@ -161,7 +162,9 @@ def test_each_decision_is_on_the_disk_and_can_be_undone(place: Place) -> None:
         place.id_of(1): ("drop", None),
         place.id_of(2): ("relabel", label),
     }
-    assert place.post("/undo").url.endswith("/?at=2")
+    for _ in range(2):  # a double tap
+        back = place.post("/undo", step=3)
+    assert back.url.endswith("/")
     assert set(place.decided()) == {place.id_of(0), place.id_of(1)}
     place.post("/decide", at=0, verdict="drop")  # a double tap, late
     assert place.decided()[place.id_of(0)] == ("keep", None)
@@ -231,6 +234,31 @@ def test_photos_that_are_held_out_are_marked(place: Place) -> None:
         assert ("counted and told in the report" in page) == (suspect.split in ("validation", "holdout"))
 
 
+def test_a_decision_that_cannot_be_recorded_is_said_and_nothing_is_settled(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.open()
+
+    def fail(*_: object) -> None:
+        raise StorageError("manifest.sqlite3: the disk is full")
+
+    monkeypatch.setattr(Decisions, "put", fail)
+    shown = place.post("/decide", at=0, verdict="drop")
+    assert shown.status_code == 503
+    assert "not recorded, try it again: manifest.sqlite3: the disk is full" in shown.text
+    assert f"photo 1 of {N_SUSPECTS}" in shown.text
+    assert place.settling.n_settled == 0
+
+
+def test_the_token_is_in_no_log(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    token = place.address.partition("token=")[2]
+    place.browser.post(place.address, timeout=20)
+    place.open()
+    assert "/start" in caplog.text
+    assert token not in "".join(line.getMessage() for line in caplog.records if line.name.startswith("trainer"))
+
+
 def test_ten_photos_are_settled_by_keys_in_a_browser(place: Place) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -247,6 +275,7 @@ def test_ten_photos_are_settled_by_keys_in_a_browser(place: Place) -> None:
         page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
         page.goto(place.address)
         assert "token" not in page.url
+        page.evaluate("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', repeat: true}))")
         for number, key in enumerate("kdkdskdkdkd"):
             with page.expect_navigation():
                 page.keyboard.press(key)
