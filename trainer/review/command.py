@@ -36,7 +36,7 @@ def review(
     from trainer.review.giveaways import find_giveaways, find_odd_members
     from trainer.review.suspects import find_suspects
     from trainer.review.tables import curve_table, lines, suspects_table
-    from trainer.review.take_out import take_out_sure, undo
+    from trainer.review.take_out import can_go, take_out_sure, undo
     from trainer.training.progress import watch
     from trainer.training.session import session
 
@@ -60,7 +60,7 @@ def review(
     out.print(lines("What gives a label away, without a look at the costume", find_giveaways(found.examined)))
     out.print(curve_table(curve))
     out.print(lines("What would help most", advise(found.examined, found.suspects, curve)))
-    n_sure = sum(each.is_sure for each in found.suspects)
+    n_sure = sum(can_go(each) for each in found.suspects)
     if drop_sure:
         out.print(f"taken out of training: {len(taken)} photos; `python -m trainer review --undo all` takes it back")
     elif n_sure:

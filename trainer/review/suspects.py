@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -16,11 +17,11 @@ from trainer.config import Settings
 from trainer.errors import DatasetError, ImageError
 from trainer.head.head import Floats, Indexes
 from trainer.photos.dataset import OTHER_LABEL, Dataset, Split
-from trainer.photos.decisions import Verdict
+from trainer.photos.decisions import Decisions, Verdict
 from trainer.photos.decode import Decoder
 from trainer.photos.duplicates import find_neighbours
 from trainer.photos.images import Pixels
-from trainer.photos.manifest import Photo
+from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.review.copies import likeness, mirrored
 from trainer.review.neighbours import Numbers, distance_under_label, last_block, nearest
 from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
@@ -105,7 +106,7 @@ class Review:
 
 
 def find_suspects(settings: Settings, watcher: Watcher) -> Review:
-    """Examine all photos of the configured source; missing features are computed.
+    """Examine the photos of the configured source about which nothing was decided; missing features are computed.
 
     Raises:
         DatasetError: too few photos.
@@ -113,13 +114,16 @@ def find_suspects(settings: Settings, watcher: Watcher) -> Review:
         StorageError: the disk is full.
     """
     photos = read_photos(settings)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        standing = Decisions(manifest).standing(settings.source.kind, at=datetime.now(UTC))
     training_data = TrainingData.gather(settings, watcher, photos=photos)
     with closing(Decoder.in_bulk(settings.images)) as decoder:
         examined = _examine(photos, training_data, settings, watcher, decoder)
         watcher.step("suspects")
         found: dict[str, Suspect] = {}
         for each in _all(examined, settings, decoder, watcher.update):
-            found.setdefault(each.photo.sha256, each)  # the first reason is the plainest
+            if standing.find(each.photo) is None:
+                found.setdefault(each.photo.sha256, each)  # the first reason is the plainest
     return Review(tuple(sorted(found.values(), key=lambda each: (-each.is_sure, -each.score))), examined)
 
 
@@ -207,7 +211,7 @@ def _placeholders(examined: Examined, split_of: dict[str, Split], max_bits: int)
 def _reposts(
     examined: Examined, settings: Settings, places: Numbers, decoder: Decoder, progress: Callable[[int, int], None]
 ) -> Iterator[Suspect]:
-    """Later photos that are an earlier one of another member, mirrored, framed or cropped."""
+    """Photos that are one of another member, mirrored, framed or cropped: the copy in training, else the later one."""
 
     @lru_cache(maxsize=512)
     def pixels(photo: Photo) -> Pixels | None:
@@ -221,8 +225,12 @@ def _reposts(
     done: set[int] = set()
     for number, (row, other) in enumerate(pairs, start=1):
         progress(number, len(pairs))
+        if examined.dataset.items[other].split == "train" != examined.dataset.items[row].split:
+            row, other = other, row  # the copy in training can go, the held-out one stays
+        if row in done:
+            continue
         ours, theirs = pixels(examined.used[row]), pixels(examined.used[other])
-        if row in done or ours is None or theirs is None:
+        if ours is None or theirs is None:
             continue
         same = likeness(ours, theirs)
         if same < SAME:

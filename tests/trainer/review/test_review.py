@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from trainer.review.advice import advise, draw_curve
 from trainer.review.command import take_out_before_training
 from trainer.review.giveaways import find_giveaways
 from trainer.review.suspects import Review, find_suspects
-from trainer.review.take_out import take_out_sure
+from trainer.review.take_out import take_out_sure, undo
 from trainer.training.reproduce import reproduce
 from trainer.training.train import train
 
@@ -91,6 +92,36 @@ def test_what_is_beyond_doubt_leaves_training_alone_and_a_person_may_say_no(sett
     assert not reproduce(outcome.version.name, settings, Silent()).differing
 
 
+def test_what_was_decided_is_not_listed_again(settings: Settings) -> None:
+    now = datetime.now(UTC)
+    taken = take_out_sure(find_suspects(settings, Silent()), settings, now=now)
+    left = {each.photo.sha256 for each in find_suspects(settings, Silent()).suspects}
+    assert not left & {each.photo.sha256 for each in taken}
+
+
+def test_of_a_repost_across_splits_the_copy_in_training_is_the_suspect(review: Review) -> None:
+    splits = {item.sha256: item.split for item in review.examined.dataset.items}
+    (copy,) = (each for each in review.suspects if each.kind == "repost")
+    assert "train" not in {splits[copy.photo.sha256], splits[copy.neighbours[0].sha256]} or copy.split == "train"
+
+
+def test_as_many_photos_stay_as_a_training_needs(settings: Settings) -> None:
+    review = find_suspects(settings, Silent())
+    n_china = sum(item.label == "china" for item in review.examined.dataset.items)
+    split = settings.split.model_copy(update={"min_photos_per_label": n_china - 1})
+    careful = settings.model_copy(update={"split": split})
+    taken = take_out_sure(review, careful, now=datetime.now(UTC))
+    assert sum(each.photo.label == "china" and each.split == "train" for each in taken) <= 1
+
+
+def test_a_decision_about_the_same_bytes_under_another_id_is_taken_back_by_the_new_id(settings: Settings) -> None:
+    taken = take_out_sure(find_suspects(settings, Silent()), settings, now=datetime.now(UTC))[0].photo
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        manifest.replace(taken, replace(taken, photo_id="china/again.png"))
+    (said,) = undo(settings, ["china/again.png"], now=datetime.now(UTC))
+    assert "no longer decided" in said
+
+
 def test_no_more_than_a_share_of_a_label_is_taken_out(settings: Settings) -> None:
     careful = settings.model_copy(update={"review": settings.review.model_copy(update={"max_share": 0.05})})
     review = find_suspects(careful, Silent())
@@ -130,8 +161,6 @@ def test_the_advice_puts_balance_first(review: Review, planted: Settings) -> Non
     curve = draw_curve(examined, planted, lambda *_: None)
     assert [point.share for point in curve] == [0.25, 0.5, 0.75, 1.0]
     assert curve[0].n_photos < curve[-1].n_photos
-    from dataclasses import replace
-
     rare = [item for item in examined.dataset.items if item.label != "japan"]
     rare += [item for item in examined.dataset.items if item.label == "japan"][:6]
     thin = replace(examined, dataset=replace(examined.dataset, items=tuple(rare)))
@@ -140,8 +169,6 @@ def test_the_advice_puts_balance_first(review: Review, planted: Settings) -> Non
 
 
 def test_a_brighter_label_is_told(review: Review) -> None:
-    from dataclasses import replace
-
     assert find_giveaways(review.examined) == []
     labels = {photo.sha256: photo.label for photo in review.examined.used}
     lit = {
