@@ -28,6 +28,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "repeat": ("benchmarks.repeat", "the same training twice, bit-identical; the spread of its figures over seeds"),
     "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
     "real": ("benchmarks.real", "the head on a folder of real pictures: accuracy, calibration, a rare label"),
+    "converged": ("benchmarks.converged", "the head on real pictures beside the tutorial recipe at convergence"),
     "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
     "heat": ("benchmarks.heat", "how far a score falls when the places that the heat map shows are blurred"),
     "int8": ("benchmarks.int8", "what int8 costs on real pictures, beside float32: accuracy, calibration, heat maps"),
@@ -54,7 +55,9 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: a test run, not for publication.")] = False,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="A folder of real pictures, for `real`, `foreign`, `heat`, `imbalance`, `int8`, `review`."),
+        typer.Option(
+            help="A folder of real pictures, for `real`, `converged`, `foreign`, `heat`, `imbalance`, `int8`, `review`."
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")

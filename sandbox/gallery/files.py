@@ -44,10 +44,7 @@ def _picture(photo: Photo, width: int) -> Image.Image:
     whole = draw(photo.scene, round(width / (right - left)))
     if photo.twin_of is None:
         return whole
-    box = (
-        round(left * whole.width),
-        round(top * whole.height),
-        round(right * whole.width),
-        round(bottom * whole.height),
-    )
+    x, y = round(left * whole.width), round(top * whole.height)
+    # Both edges may be rounded outwards, which would be a pixel too many.
+    box = (x, y, min(round(right * whole.width), x + width), round(bottom * whole.height))
     return whole.crop(box)

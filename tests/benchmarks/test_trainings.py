@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import foreign, pictures, real, reference
+from benchmarks import converged, foreign, pictures, real, reference
 from benchmarks.calibration import errors_by_chance
 from benchmarks.imbalance import drop_every_second_member, equally_many
 from benchmarks.retrain import grow
 from benchmarks.studio import Studio, seconds_of_steps, with_other_members
 from sandbox.gallery import Gallery
 from tests.trainer.collection import paint_photos
-from trainer.config import FeatureSettings, SplitSettings
+from trainer.config import FeatureSettings, ImageSettings, SplitSettings
 from trainer.errors import ConfigError
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.manifest import Photo
@@ -90,6 +91,15 @@ def test_the_reference_gets_the_same_photos_in_the_same_splits(tmp_path: Path) -
     for item in items:
         assert (tmp_path / "recipe" / item.split / item.label / item.path.name).read_bytes() == item.path.read_bytes()
     assert sum(path.is_file() for path in (tmp_path / "recipe").rglob("*")) == len(items)
+
+
+def test_the_reference_sees_transparent_pictures_on_white_as_the_trainer_does(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.png"
+    Image.new("RGBA", (40, 50), (0, 0, 0, 0)).save(path)
+    item = Item("ab" * 32, path, "a", 0, "somebody", "train")
+    converged.write_pictures([item], tmp_path / "recipe", ImageSettings())
+    with Image.open(tmp_path / "recipe/train/a" / f"{item.sha256}.png") as picture:
+        assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (40, 50), (255, 255, 255))
 
 
 def test_a_created_gallery_has_enough_intact_photos_per_label() -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -111,6 +111,7 @@ def test_broken_files_have_the_named_flaw(gallery: Gallery) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(width=st.integers(10, 400), height=st.none() | st.integers(10, 600), index=st.integers(0, 30))
+@example(width=35, height=None, index=15)
 def test_a_photo_fits_the_requested_size(gallery: Gallery, width: int, height: int | None, index: int) -> None:
     photo = sound(gallery.photos())[index]
     image = decoded(render(photo, width=width, height=height))

@@ -125,12 +125,20 @@ def sent_again(caplog: pytest.LogCaptureFixture) -> int:
     return int(re.findall(r"ray finished .*sent_again=(\d+)", caplog.text)[-1])
 
 
-def wait_a_little_for_both(caplog: pytest.LogCaptureFixture) -> bool:
-    """Hold the one worker that is ready up, so that the other one gets something to do; returns whether both are."""
-    if caplog.text.count("worker ready") >= 2:
-        return True
-    time.sleep(1.0)
-    return False
+class WaitForBoth:
+    """Hold the one worker that is ready up, so that the other one gets something to do."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self._pause_s = 0.5
+
+    def __call__(self) -> bool:
+        """Wait longer each time, as other work may delay the other worker; returns whether both are ready."""
+        if self._caplog.text.count("worker ready") >= 2:
+            return True
+        time.sleep(self._pause_s)
+        self._pause_s *= 1.5
+        return False
 
 
 def test_two_nodes_compute_the_bits_of_the_local_engine(
@@ -142,9 +150,11 @@ def test_two_nodes_compute_the_bits_of_the_local_engine(
     photos[5].path.unlink()
     told: list[tuple[int, int]] = []
 
+    wait_for_both = WaitForBoth(caplog)
+
     def tell(done: int, total: int) -> None:
         told.append((done, total))
-        wait_a_little_for_both(caplog)
+        wait_for_both()
 
     there, on_cluster = compute_there(photos, network, tmp_path, nodes.address, tell)
 
@@ -167,9 +177,10 @@ def test_a_node_that_is_killed_costs_at_most_the_tasks_it_held(
     caplog.set_level(logging.INFO)
     photos = save_photos(tmp_path, 200)
     killed: list[int] = []
+    wait_for_both = WaitForBoth(caplog)
 
     def kill_once(done: int, total: int) -> None:  # noqa: ARG001
-        if not wait_a_little_for_both(caplog):
+        if not wait_for_both():
             return
         killed.append(done)
         if len(killed) == 5:  # both have something to do
