@@ -42,7 +42,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     """Run the benchmark.
 
     Args:
-        quick: few photos, small products, and one epoch of each fit.
+        quick: few photos, small products, and one epoch of each fit; the reference is not compiled.
         work_dir: an empty folder for the data folder and photos.
         say: prints a line of progress.
         weights: as `features.weights`; None: ImageNet's.
@@ -70,7 +70,8 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
         tuned, tuned_s = _timed(lambda: fit_and_evaluate(data, tuning, Silent()))
         reference.link_photos(data.dataset.items, work_dir / "reference")
     say(f"{epochs} epochs of the reference")
-    copied, copied_s = _timed(lambda: run_reference(work_dir / "reference", epochs, weights, ()))
+    ways = ("--without-xla",) if quick else ()
+    copied, copied_s = _timed(lambda: run_reference(work_dir / "reference", epochs, weights, ways))
     figures: dict[str, Figure] = {
         "device": device(),
         "engine": describe_machine()["engine"],

@@ -64,7 +64,7 @@ def run(
             seen |= {item.sha256 for item in fresh}
             for start in range(0, len(fresh), BATCH):
                 files = [item.path.read_bytes() for item in fresh[start : start + BATCH]]
-                images = np.concatenate([decoder.views(file, [view]) for file in files])
+                images = np.concatenate([decoder.views(file, [view], side_px=data.backbone.side_px) for file in files])
                 falls.append(_falls(images, head, data.backbone, rng))
             say(f"{len(seen)} of {wanted} pictures")
             if len(seen) == wanted:

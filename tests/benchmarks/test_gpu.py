@@ -23,7 +23,8 @@ def number(figure: Figure) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_everything_is_measured_in_small_without_a_gpu(tmp_path: Path) -> None:
+def test_everything_is_measured_in_small_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.vgg16.backbone.SIDE_PX", 64)  # a small VGG16, for speed; the reference is whole
     found = gpu.run(quick=True, work_dir=tmp_path, say=lambda _: None, weights="random")
     figures = found.figures
     assert figures["weights"] == "VGG16 with seeded random weights"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import heat
-from benchmarks.pictures import real_weights
+from benchmarks.pictures import gather_pictures, real_weights
 from tests.trainer.collection import paint_photos
 from trainer.errors import ConfigError
 
@@ -28,7 +29,11 @@ def test_only_the_hottest_fifth_is_blurred() -> None:
 
 
 @pytest.mark.slow
-def test_every_kind_of_map_is_judged_on_photos_that_were_not_learned_from(tmp_path: Path) -> None:
+def test_every_kind_of_map_is_judged_on_photos_that_were_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.vgg16.backbone.SIDE_PX", 64)  # a small VGG16, for speed
+    monkeypatch.setattr(heat, "gather_pictures", partial(gather_pictures, precision="float32"))
     paint_photos(tmp_path / "pictures", per_label=16)
     found = heat.run(
         quick=True, work_dir=tmp_path, say=lambda _: None, pictures=tmp_path / "pictures", weights="random"

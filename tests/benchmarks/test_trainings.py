@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,9 @@ def test_the_simulated_error_is_smaller_for_more_photos_and_zero_for_certain_sco
 
 
 @pytest.mark.slow
-def test_real_pictures_are_judged_draw_by_draw(tmp_path: Path) -> None:
+def test_real_pictures_are_judged_draw_by_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.vgg16.backbone.SIDE_PX", 64)  # a small VGG16, for speed
+    monkeypatch.setattr(pictures, "gather_pictures", partial(pictures.gather_pictures, precision="float32"))
     paint_photos(tmp_path / "pictures", per_label=16)
     options: dict[str, Any] = {"quick": True, "say": lambda _: None, "weights": "random"}
     result = real.run(work_dir=tmp_path / "real", pictures=tmp_path / "pictures", **options)
