@@ -139,6 +139,7 @@ class ScheduleSettings(Section):
     time_zone: str = "UTC"
     scrape: JobSettings = JobSettings(when="0 1 * * *", jitter_s=7200.0, misfire_grace_h=18.0)
     train: JobSettings = JobSettings(when="0 4 * * sun", jitter_s=3600.0, misfire_grace_h=120.0)
+    review: JobSettings = JobSettings(enabled=False, when="0 8 * * mon", misfire_grace_h=120.0)
     report: JobSettings = JobSettings(when="0 9 * * mon", misfire_grace_h=48.0)
     prune: JobSettings = JobSettings(when="every 6 h", misfire_grace_h=24.0)
     sweep: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=24.0)

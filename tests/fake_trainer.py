@@ -1,7 +1,7 @@
 """A fake of `python -m trainer`, as a training takes too long: `python -m tests.fake_trainer DATA_DIR ...`.
 
 plan.json lists the results of the next scrapes and trainings, the next one first:
-{"scrape": [5, "down"], "train": ["better", "worse", "crash", "hang"]}; "now" may set the time.
+{"scrape": [5, "down"], "train": ["better", "worse", "crash", "hang"], "review": [3]}; "now" may set the time.
 Manifest, registry and figures are real.
 """
 
@@ -22,6 +22,7 @@ from trainer.errors import ProjectError
 from trainer.evaluation.evaluate import Report, evaluate
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, VersionFacts
+from trainer.review_state import LastReview, save_review
 
 LABELS = ("brazil", "china", "japan")
 N_HELD_OUT = 60
@@ -125,6 +126,14 @@ def main(data_dir: Path, command: str, *arguments: str) -> None:
         os.abort()
     if step == "hang":
         signal.pause()
+    if command == "review":
+        if arguments != ("--count",) or not isinstance(step, int):
+            raise ProjectError(str(step))
+        with Manifest(data_dir / FILE_NAME) as manifest:
+            n_photos = manifest.count_by_label("worldcosplay").total()
+        save_review(data_dir, LastReview(now, n_photos, {"label": step - 1, "blank": 1}, {"japan": step}))
+        print(f"{step} suspects among {n_photos} photos: label {step - 1}, blank 1")
+        return
     if command == "scrape" and not isinstance(step, int):
         raise ProjectError(f"japan: https://worldcosplay.net: {step}")
     if command == "scrape":

@@ -27,6 +27,7 @@ SEAM = {
     "trainer.photos.decode",
     "trainer.photos.images",
     "trainer.registry.serving",
+    "trainer.review_state",
 }
 # Library -> the folders that may import it, within the package given first.
 KNOWN_ONLY_TO = {

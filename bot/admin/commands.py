@@ -72,6 +72,7 @@ WORDS = (
         "pause", ("休んで", "一時停止"), "answer nobody but admins; mentions wait", "返事を止める（届いた分は後で返す）"
     ),
     Word("resume", ("起きて", "復帰"), "answer again, waiting mentions first", "返事を続ける"),
+    Word("review", ("確認", "見直し"), "photos worth a second look, and the page for it", "見直す写真の数とページ"),
     Word("report", ("報告", "レポート"), "the last week in figures", "この一週間のまとめ"),
     Word("jobs", ("予定", "ジョブ"), "when each job runs, and its last result", "予定と結果"),
     Word("inbox", ("受信箱",), "mentions that wait or have failed", "待っているものと失敗したもの"),

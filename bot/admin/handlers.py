@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from cachetools import TTLCache
 
-from bot.admin import commands
+from bot.admin import commands, second_look
 from bot.admin.commands import Command
 from bot.admin.jobs import Jobs
 from bot.admin.outbox import ANNOUNCE, QUIET_UNTIL
@@ -22,6 +22,7 @@ from bot.admin.status import PAUSED, StatusReader, span
 from bot.admin.subprocesses import Subprocesses
 from bot.storage.records import Records
 from bot.storage.store import Store
+from trainer import review_state
 from trainer.errors import ProjectError
 from trainer.registry import serving
 
@@ -154,6 +155,7 @@ class CommandHandlers:
             "rollback": lambda _: self._change_champion("rollback"),
             "pause": self._pause,
             "resume": self._resume,
+            "review": self._review,
             "report": lambda _: self.jobs.week(),
             "jobs": lambda _: "\n".join(self.status_reader.job_lines(self.schedule.jobs())),
             "inbox": self._inbox,
@@ -195,6 +197,15 @@ class CommandHandlers:
         if started:
             return f"{job.capitalize()} starts now; I will tell you when it is done."
         return f"{job.capitalize()} is already running or queued; I will tell you when it is done."
+
+    def _review(self, _argument: str | None) -> str:
+        settings, now = self.status_reader.settings, self.now()
+        last = review_state.last_review(settings.data_dir)
+        lines = second_look.describe(settings, last, now=now)
+        if second_look.needs_look(settings, last, now=now):
+            self.schedule.ask("review")
+            lines.append("I have the photos looked through again, and tell you when that is done.")
+        return "\n".join(lines)
 
     def _models(self, _argument: str | None) -> str:
         settings = self.status_reader.settings

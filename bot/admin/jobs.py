@@ -1,4 +1,4 @@
-"""The actions of the recurring jobs: scrape, train, report, prune, and watch for faults that need a person."""
+"""The actions of the recurring jobs: scrape, train, review, report, prune, and watch for faults that need a person."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+from bot.admin import second_look
 from bot.admin.agreement import Opinions, is_worse, worse_message
 from bot.admin.messages import Message, announcement, figures, scrape_message, training_message, week_message
 from bot.admin.outbox import Outbox
@@ -16,6 +17,7 @@ from bot.admin.subprocesses import Ended, Subprocesses
 from bot.config import Settings
 from bot.storage.records import DAY_S, Records
 from bot.storage.store import Store
+from trainer import review_state
 from trainer.errors import ModelError, ProjectError
 from trainer.registry import serving
 
@@ -67,6 +69,18 @@ class Jobs:
             self._training_failed(ended, asked=asked)
         self.outbox.resolved("train", "Training works again.")
         return self._report_version(made[-1])
+
+    def review(self, asked: bool) -> str:
+        """Counts the photos worth a second look; tells the admins if asked to."""
+        ended = self.subprocesses.run("review", "--count")
+        last = review_state.last_review(self.settings.data_dir)
+        if ended.status != 0 or last is None:
+            self._fail("review", f"The review failed: {ended.why}.", asked=asked, again_after_s=WEEK_S)
+        self.outbox.resolved("review", "A review works again.")
+        if asked:
+            lines = second_look.describe(self.settings, last, now=self.now())
+            self.outbox.tell_admins(Message("\n".join(["Review done.", *lines])))
+        return ended.last_line
 
     def report(self, _asked: bool) -> str:
         """Sends the admins the weekly report."""
@@ -154,7 +168,10 @@ class Jobs:
         earlier = {version.name: version.metrics for version in serving.versions(self.settings)}
         compared_with = made.metrics.get("compared_with")
         before = (compared_with, earlier[compared_with]) if compared_with in earlier else None
-        self.outbox.tell_admins(training_message(made.name, made.facts.n_photos, made.metrics, before))
+        message = training_message(
+            made.name, made.facts.n_photos, made.metrics, before, more=second_look.in_short(self.settings)
+        )
+        self.outbox.tell_admins(message)
         if not made.metrics["verdict"]["promoted"]:
             return f"{made.name} is kept, but does not serve"
         self.outbox.announce(announcement(made.name, made.facts.n_photos, made.metrics["report"]))

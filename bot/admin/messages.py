@@ -21,13 +21,16 @@ class Message:
     link: str = ""
 
 
-def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[str, Metrics] | None) -> Message:
+def training_message(
+    name: str, n_photos: int, metrics: Metrics, before: tuple[str, Metrics] | None, *, more: str = ""
+) -> Message:
     """The report of a training: verdict and reasons, per-class figures of both versions, and the confusion matrix.
 
     Args:
         name: the trained version's.
         metrics: the trained version's.
         before: name and metrics of the version it was compared with.
+        more: a last line.
     """
     verdict, report = metrics["verdict"], metrics["report"]
     end = "is the champion now" if verdict["promoted"] else "is kept, but does not serve"
@@ -37,6 +40,8 @@ def training_message(name: str, n_photos: int, metrics: Metrics, before: tuple[s
         lines.append(f"(In brackets: the champion so far, {before[0]}, on its own holdout.)")
     if metrics.get("rarest"):
         lines.append(metrics["rarest"])
+    if more:
+        lines.append(more)
     labels = [each["label"] for each in report["classes"]]
     title = f"{name} on {report['n_photos']:,} held-out photos"
     matrix = report["confusion"]

@@ -116,11 +116,12 @@ class Decisions:
                     known[key] = decision
         return Standing(of_id, of_content, at)
 
-    def count(self, source: str) -> Counter[tuple[Judge, Verdict]]:
-        """The number of decisions that stand, by who made them and what they say."""
+    def count(self, source: str, *, since: datetime | None = None) -> Counter[tuple[Judge, Verdict]]:
+        """The number of decisions that stand, by who made them and what they say; of those made since then."""
         rows = self._database.rows(
-            "SELECT by, verdict, count(*) FROM decisions WHERE source = ? AND undone_at IS NULL GROUP BY by, verdict",
-            (source,),
+            "SELECT by, verdict, count(*) FROM decisions WHERE source = ? AND undone_at IS NULL AND decided_at >= ?"
+            " GROUP BY by, verdict",
+            (source, since.isoformat() if since else ""),
         )
         return Counter({(by, verdict): n for by, verdict, n in rows})
 

@@ -20,6 +20,7 @@ from trainer.errors import ModelError
 from trainer.head.evidence import evidence, heat
 from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
+from trainer.photos.decisions import Decisions
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
 from trainer.registry.registry import Version as Version  # part of the API for the bot
@@ -179,6 +180,23 @@ def holdings(settings: Settings) -> Holdings:
     since = max(trained_at, default=None)
     n_new = sum(since is None or photo.fetched_at > since for photo in photos)
     return Holdings(dict(sorted(Counter(photo.label for photo in photos).items())), n_new)
+
+
+def settled(settings: Settings, *, since: datetime | None = None) -> dict[str, int]:
+    """How many photos a person has kept, relabelled and dropped, by these words; of decisions made since then.
+
+    Args:
+        since: aware, UTC.
+
+    Raises:
+        StorageError: the manifest cannot be read.
+    """
+    path = settings.data_dir / FILE_NAME
+    if not path.exists():
+        return {}
+    with Manifest(path) as manifest:
+        counted = Decisions(manifest).count(settings.source.kind, since=since)
+    return {verdict: n for (by, verdict), n in sorted(counted.items()) if by == "person"}
 
 
 def _find(settings: Settings, name: str | None) -> Version:

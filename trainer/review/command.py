@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from trainer.command_line import Config, console, read_settings
 from trainer.config import Settings
+from trainer.review_state import LastReview, page_served, save_review
 
 if TYPE_CHECKING:
     from trainer.review.suspects import Review
@@ -30,12 +33,15 @@ def review(
         bool, typer.Option("--serve", help="Open a page on this machine, to settle suspects one by one.")
     ] = False,
     show: Annotated[int, typer.Option(min=0, help="How many suspects to list.")] = SHOWN,
+    count: Annotated[
+        bool, typer.Option("--count", help="Only count suspects, as the bot does for its admins.")
+    ] = False,
 ) -> None:
     """List stored photos that are worth a second look, and what would help most; changes nothing by itself."""
     from trainer.review.advice import advise, draw_curve
     from trainer.review.giveaways import find_giveaways, find_odd_members
     from trainer.review.suspects import find_suspects
-    from trainer.review.tables import curve_table, lines, suspects_table
+    from trainer.review.tables import curve_table, lines, suspects_table, total
     from trainer.review.take_out import can_go, take_out_sure, undo
     from trainer.training.progress import watch
     from trainer.training.session import session
@@ -47,6 +53,10 @@ def review(
     with session(settings.data_dir, "review") as run, watch(console(stderr=True)) as shown:
         watcher = run.watcher(shown)
         found = find_suspects(settings, watcher)
+        save_review(settings.data_dir, numbers_of(found, now=datetime.now(UTC)))
+        if count:
+            print(total(found))
+            return
         if not serve:
             watcher.step("curve")
             curve = draw_curve(found.examined, settings, watcher.update)
@@ -67,9 +77,27 @@ def review(
         out.print(f"{n_sure} are beyond doubt; `python -m trainer review --drop-sure` takes them out of training")
 
 
-def serve_page(review: Review, settings: Settings) -> None:
-    """Serve the page to settle suspects until Ctrl-C or SIGTERM; its address is printed, and works once."""
-    import threading
+def numbers_of(review: Review, *, now: datetime) -> LastReview:
+    """What the bot may know of a review."""
+    from collections import Counter
+
+    from trainer.review.suspects import count_by_kind
+
+    by_label = Counter(each.photo.label for each in review.suspects)
+    return LastReview(
+        now,
+        len(review.examined.photos),
+        dict(count_by_kind(review.suspects).most_common()),
+        dict(by_label.most_common()),
+    )
+
+
+def serve_page(review: Review, settings: Settings, *, wait: Callable[[], object] | None = None) -> None:
+    """Serve the page to settle suspects until Ctrl-C or SIGTERM; its address is printed, and works once.
+
+    Args:
+        wait: returns, or raises, when the page is to end; None: it never does by itself.
+    """
     from contextlib import closing
 
     from trainer.photos.decode import Decoder
@@ -86,7 +114,8 @@ def serve_page(review: Review, settings: Settings) -> None:
         print(f"{len(settling.suspects):,} photos to settle. Open this address, which works once; Ctrl-C ends it:")
         print(page.address(server.url), flush=True)
         try:
-            threading.Event().wait()
+            with page_served(settings.data_dir, server.url.removeprefix("http://")):
+                (wait or threading.Event().wait)()
         finally:
             server.stop()
             print(f"{settling.n_settled:,} of {len(settling.suspects):,} photos settled; all is kept")

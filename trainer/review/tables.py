@@ -26,11 +26,15 @@ def suspects_table(review: Review, *, show: int) -> RenderableType:
             escaped(suggested),
             "yes" if each.is_sure else "",
         )
-    counts = ", ".join(f"{kind} {n:,}" for kind, n in count_by_kind(review.suspects).most_common()) or "none"
-    total = f"{len(review.suspects):,} suspects among {len(review.examined.photos):,} photos: {counts}"
     more = len(review.suspects) - show
     rest = [f"{more:,} more are not shown (--show)"] if more > 0 else []
-    return Group(table, *(Text(line) for line in (total, *rest, *review.examined.remarks)))
+    return Group(table, *(Text(line) for line in (total(review), *rest, *review.examined.remarks)))
+
+
+def total(review: Review) -> str:
+    """The number of suspects by kind, in one line."""
+    counts = ", ".join(f"{kind} {n:,}" for kind, n in count_by_kind(review.suspects).most_common()) or "none"
+    return f"{len(review.suspects):,} suspects among {len(review.examined.photos):,} photos: {counts}"
 
 
 def curve_table(curve: Sequence[Point]) -> RenderableType:

@@ -20,6 +20,7 @@ from tests.bot.admin.conftest import Office
 from tests.bot.conftest import World
 from tests.fake_trainer import add_photos, add_version, plan, report
 from trainer.registry.registry import Registry
+from trainer.review_state import LastReview, save_review
 
 EVENING = datetime(2026, 11, 23, 20, tzinfo=UTC)
 
@@ -47,6 +48,13 @@ def test_a_training_on_demand_needs_no_new_photos(office: Office) -> None:
     plan(office.data_dir, train=["worse"])
     assert "is kept, but does not serve" in office.run("train", asked=True)
     assert "is kept, but does not serve" in office.waiting()[0]
+
+
+def test_the_report_of_a_training_names_the_photos_worth_a_second_look(office: Office) -> None:
+    save_review(office.data_dir, LastReview(datetime.now(UTC), 90, {"label": 5}, {"japan": 5}))
+    plan(office.data_dir, train=["worse"])
+    office.run("train", asked=True)
+    assert "Photos worth a second look: 5 (“review” tells more)." in office.waiting()[0]
 
 
 def test_admins_are_told_of_three_crashes_in_a_row_but_not_of_one(office: Office) -> None:

@@ -17,7 +17,11 @@ from sandbox.faults import Fault
 from sandbox.instance import Account, Status
 from tests.bot.conftest import World, settle, until
 from tests.fake_trainer import add_photos, add_version, plan
+from trainer.errors import ProjectError
+from trainer.photos.decisions import Decision, Decisions, Verdict
+from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import Registry
+from trainer.review_state import LastReview, page_served, save_review
 
 ADMIN = {"admins": ["alice"]}
 
@@ -31,6 +35,14 @@ def told(world: World, text: str, **options: Any) -> str:
     """The bot's answer to an order, all parts joined."""
     question = order(world, text, **options)
     return world.answer(question).text
+
+
+def settle_by_hand(data_dir: Path, verdict: Verdict, photo_id: str) -> None:
+    """A person's decision on the review page."""
+    with Manifest(data_dir / FILE_NAME) as manifest:
+        Decisions(manifest).put(
+            [Decision("worldcosplay", photo_id, photo_id * 64, verdict, None, "person", "", datetime.now(UTC))]
+        )
 
 
 def messages(world: World) -> list[Status]:
@@ -358,6 +370,54 @@ def test_new_photos_are_counted_since_the_newest_version(world: World) -> None:
     add_photos(world.data_dir, 4, fetched_at=datetime(2026, 1, 3, tzinfo=UTC))
     holdings = serving.holdings(world.settings())
     assert (sum(holdings.n_by_label.values()), holdings.n_new) == (7, 4)
+
+
+@pytest.mark.usefixtures("versions")
+def test_review_tells_the_last_numbers_at_once_and_the_new_ones_when_they_are_counted(world: World) -> None:
+    add_photos(world.data_dir, 9, fetched_at=datetime(2026, 1, 3, tzinfo=UTC))
+    plan(world.data_dir, review=[4])
+    with world.bot(bot=ADMIN) as bot:
+        first = told(world, "review")
+        assert "No review yet." in first
+        assert "No page is open." in first
+        assert "I have the photos looked through again" in first
+        done = message(world, "Review done.")
+        assert done.visibility == "direct"
+        assert "4 suspects among 9 photos, 0 min ago: label 3, blank 1." in done.text
+        assert "By label: japan 4." in done.text
+        settle(bot)
+        again = told(world, "確認")
+        assert "4 suspects among 9 photos" in again
+        assert "looked through again" not in again
+        settle_by_hand(world.data_dir, "drop", "1")
+        settle_by_hand(world.data_dir, "keep", "2")
+        assert "Settled by hand since then: 2; in all: drop 1, keep 1." in told(world, "review")
+
+
+@pytest.mark.usefixtures("versions")
+def test_review_names_an_open_page_without_its_token_and_without_a_link(world: World) -> None:
+    save_review(world.data_dir, LastReview(datetime.now(UTC), 0))
+    with world.bot(bot=ADMIN):
+        with page_served(world.data_dir, "127.0.0.1:4321"):
+            open_ = told(world, "review")
+        closed = told(world, "review")
+    assert "The page is open at 127.0.0.1:4321 on the trainer's machine" in open_
+    assert "ssh -L 4321:127.0.0.1:4321" in open_
+    assert "token" not in open_
+    assert "://" not in open_
+    assert "0 suspects among 0 photos, 0 min ago: none." in closed
+    assert "No page is open." in closed
+
+
+@pytest.mark.usefixtures("versions")
+def test_admins_hear_of_a_review_that_failed_only_if_they_asked_for_it(world: World) -> None:
+    plan(world.data_dir, review=["there are no photos yet", "there are no photos yet"])
+    with world.bot(bot=ADMIN) as bot:
+        told(world, "review")
+        assert "The review failed: there are no photos yet." in message(world, "The review failed").text
+        with pytest.raises(ProjectError):
+            bot.operations.jobs.review(False)
+        assert bot.operations.records.queued() == []
 
 
 def test_a_late_yes_does_nothing(world: World, versions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,12 @@ from trainer.errors import StorageError
 from trainer.photos.decisions import Decisions
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest
+from trainer.review.command import serve_page
 from trainer.review.page import TEXTS, ReviewPage
 from trainer.review.pictures import Pictures
 from trainer.review.settling import Settling
 from trainer.review.suspects import Review, Suspect, find_suspects
+from trainer.review_state import PAGE, page_address
 from trainer.web.local_server import LocalServer
 
 N_SUSPECTS = 12
@@ -107,6 +109,18 @@ def test_the_address_works_once_and_is_gone_from_the_browser(place: Place) -> No
     again = requests.get(place.address, timeout=20)
     assert again.status_code == 403
     assert "was used before" in again.text
+
+
+def test_while_the_page_is_served_its_address_is_known_without_the_token(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str | None] = []
+    data_dir = place.settings.data_dir
+    serve_page(place.settling.review, place.settings, wait=lambda: seen.append(page_address(data_dir)))
+    printed = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("http://"))
+    assert [printed.partition("/start?token=")[0]] == [f"http://{each}" for each in seen]
+    assert page_address(data_dir) is None
+    assert "token" not in (data_dir / PAGE).read_text()
 
 
 @pytest.mark.parametrize("path", ["/", "/0/photo.jpg", "/0/0.jpg", "/language?to=ja", "/start?token=", "/start"])

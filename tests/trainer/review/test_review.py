@@ -24,6 +24,7 @@ from trainer.review.command import take_out_before_training
 from trainer.review.giveaways import find_giveaways
 from trainer.review.suspects import Review, find_suspects
 from trainer.review.take_out import take_out_sure, undo
+from trainer.review_state import last_review
 from trainer.training.reproduce import reproduce
 from trainer.training.train import train
 
@@ -143,6 +144,12 @@ def test_the_command_lists_takes_out_and_takes_back(settings: Settings, tmp_path
     for words in ("china/blank0.png", "shows next to nothing", "Have I enough photos?", "What would help most"):
         assert words in shown.output
     assert "taken out of training: " in shown.output
+    counted = CliRunner().invoke(app, ["review", "--config", str(config), "--count"], env={"COLUMNS": "200"})
+    last = last_review(settings.data_dir)
+    assert last is not None
+    (line,) = counted.stdout.splitlines()
+    assert line.startswith(f"{last.n_suspects} suspects among {last.n_photos} photos: ")
+    assert last.n_suspects == sum(last.by_label.values()) > 0
     back = CliRunner().invoke(app, ["review", "--config", str(config), "--undo", "all", "--undo", "brazil/0-3.png"])
     assert "decisions of the program are taken back" in back.output
     assert "nothing was decided about it" in back.output
