@@ -17,6 +17,7 @@ from bot.instance.neighbours import Neighbours
 from bot.mentions.answer import Answerer
 from bot.mentions.catch_up import CatchUp
 from bot.mentions.cleanup import Cleanup
+from bot.mentions.contributions import ContributionKeeper
 from bot.mentions.delivery import Delivery
 from bot.mentions.feedback import Feedback
 from bot.mentions.hosts import Hosts
@@ -35,6 +36,7 @@ from bot.reply.texts import load_texts
 from bot.reply.writer import Writer
 from bot.storage.sole_user import sole_user
 from bot.storage.store import DATABASE, Store
+from trainer.photos.contributions import Contributions
 from trainer.web.fetch import Fetcher, user_agent
 
 logger = logging.getLogger(__name__)
@@ -129,7 +131,18 @@ class Bot:
                 asker = stack.enter_context(Fetcher(settings.web.model_copy(update={"max_attempts": 1})))
                 neighbours = Neighbours(asker, now=now)
             hosts = Hosts(self.client.home, frozenset(limits.blocked_domains), neighbours)
-            self.withdrawal = Withdrawal(self.client, self.store, texts, max_age_s=max_age_s, now=now)
+            contributions = ContributionKeeper(
+                self.client,
+                self.store,
+                texts,
+                hosts,
+                self.photo_reader,
+                Contributions(data_dir),
+                is_asked=limits.contributions == "ask",
+                tidy=lambda: schedule.ask("tidy"),
+                now=now,
+            )
+            self.withdrawal = Withdrawal(self.client, self.store, texts, contributions, max_age_s=max_age_s, now=now)
             feedback = Feedback(self.store, writer)
             answerer = Answerer(
                 self.client,
@@ -141,6 +154,7 @@ class Bot:
                 hosts=hosts,
                 withdrawal=self.withdrawal,
                 feedback=feedback,
+                contributions=contributions,
                 now=now,
             )
             self.worker = Worker(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 import trainer.config
 from bot.timetable import Timetable
@@ -53,6 +53,11 @@ def host_name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", found):
         raise ValueError(f"{text!r}: a host's name and nothing more is expected, like example.social")
     return found
+
+
+def _off(value: object) -> object:
+    """What `off` is without quotes in YAML, which means false by it."""
+    return "off" if value is False else value
 
 
 def without_token(environ: Mapping[str, str]) -> dict[str, str]:
@@ -117,6 +122,7 @@ class BotSettings(Section):
     retry_pause_s: Seconds = 10.0
     max_retry_pause_s: Seconds = 900.0
     keep_days: Annotated[int, Field(ge=1)] = 30
+    contributions: Annotated[Literal["off", "ask"], BeforeValidator(_off)] = "off"
     sample_answers_per_week: Annotated[int, Field(ge=0, le=100)] = 0
     http_port: Annotated[int, Field(ge=0, le=65535)] = 0
     http_host: str = "127.0.0.1"
@@ -142,6 +148,7 @@ class ScheduleSettings(Section):
     review: JobSettings = JobSettings(enabled=False, when="0 8 * * mon", misfire_grace_h=120.0)
     report: JobSettings = JobSettings(when="0 9 * * mon", misfire_grace_h=48.0)
     prune: JobSettings = JobSettings(when="every 6 h", misfire_grace_h=24.0)
+    tidy: JobSettings = JobSettings(when="every 6 h", misfire_grace_h=24.0)
     sweep: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=24.0)
     catch_up: JobSettings = JobSettings(when="every 1 h", misfire_grace_h=1.0)
     watch: JobSettings = JobSettings(when="every 15 min", misfire_grace_h=1.0)

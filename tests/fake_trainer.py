@@ -20,6 +20,7 @@ import numpy as np
 from trainer.config import EvaluateSettings
 from trainer.errors import ProjectError
 from trainer.evaluation.evaluate import Report, evaluate
+from trainer.photos.contributions import Contributions
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, VersionFacts
 from trainer.review_state import LastReview, save_review
@@ -119,6 +120,13 @@ def main(data_dir: Path, command: str, *arguments: str) -> None:
         return
     if command == "rollback":
         print(f"{registry.rollback().name} is the champion again")
+        return
+    if command == "contributions":
+        folder = Contributions(data_dir)
+        gone = folder.taken_back()
+        for each in gone:
+            folder.forget(each.id)
+        print(f"{len(gone)} contributed photos deleted, with all traces")
         return
     step = steps[command].pop(0)
     (data_dir / "plan.json").write_text(json.dumps(steps))

@@ -24,6 +24,7 @@ SEAM = {
     "trainer.web.sockets",
     "trainer.confinement",
     "trainer.quoting",
+    "trainer.photos.contributions",
     "trainer.photos.decode",
     "trainer.photos.images",
     "trainer.registry.serving",

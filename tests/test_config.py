@@ -73,6 +73,12 @@ def test_a_wrong_value_names_the_key_the_value_and_what_is_allowed(tmp_path: Pat
     assert "features.precision: 'float16' is not allowed; allowed: 'auto', 'float32', 'bfloat16' or 'int8'" in message
 
 
+def test_off_without_quotes_means_off_though_yaml_takes_it_for_false(tmp_path: Path) -> None:
+    assert load(tmp_path, "bot: {contributions: off}").bot.contributions == "off"
+    assert load(tmp_path, "bot: {contributions: ask}").bot.contributions == "ask"
+    assert "allowed: 'off' or 'ask'" in error(tmp_path, "bot: {contributions: on}")
+
+
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     assert len(error(tmp_path, "images: {max_bytes: 0, max_pixels: lots}\nnonsense: 1").splitlines()) == 3
 

@@ -46,7 +46,7 @@ PACKAGES = ("bot", "trainer", "sandbox")
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 PATH = re.compile(r"`([\w-]+/[\w./-]*)`")
 SETTING_OR_MODULE = re.compile(rf"`((?:{'|'.join(Settings.model_fields)})(?:\.\w+)+)`")
-IN_DATA_DIR = re.compile(r"(data|data_dir|images|features)/|bot\.sqlite3$")
+IN_DATA_DIR = re.compile(r"(data|data_dir|images|features|contributions)/|bot\.sqlite3$")
 
 
 def lines(name: str) -> list[str]:

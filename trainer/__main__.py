@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,8 +85,6 @@ def forget(
 
     Versions that learned from them go on serving, without naming or showing them.
     """
-    from datetime import UTC, datetime
-
     from trainer.lock import only_one
     from trainer.photos.manifest import FILE_NAME, Kind, Manifest
     from trainer.scrape.maintenance import forget as forget_photos
@@ -112,6 +111,27 @@ def forget(
     )
 
 
+@app.command()
+def contributions(
+    config: Config = None,
+    delete: Annotated[
+        list[str] | None, typer.Option("--delete", metavar="ID", help="Delete such a photo for good.")
+    ] = None,
+) -> None:
+    """Delete contributed photos that were taken back or not settled in time, with all traces; list the others."""
+    from trainer.photos.contributions import ID, Contributions
+    from trainer.training.contributed import held, tidy
+
+    settings, now = read_settings(config), datetime.now(UTC)
+    for id_ in delete or ():
+        if not ID.fullmatch(id_) or not Contributions(settings.data_dir).take_back(id_):
+            raise typer.BadParameter(f"there is no {id_}")
+    n_gone = tidy(settings, now=now)
+    for each in held(settings, now=now):
+        print(f"{each.contribution.id}  {each.contribution.offered_at:%Y-%m-%d}  {each.state}")
+    print(f"{n_gone} contributed photo{'' if n_gone == 1 else 's'} deleted, with all traces")
+
+
 GENTLE = typer.Option("--gentle", help="Pause after each batch for as long as it took: half the load, half the speed.")
 
 
@@ -128,6 +148,7 @@ def features(
     ] = None,
 ) -> None:
     """Compute the missing features of all photos."""
+    from trainer.training.contributed import tidy
     from trainer.training.progress import dataset_table, watch
     from trainer.training.session import session
     from trainer.training.training_data import TrainingData
@@ -139,6 +160,7 @@ def features(
         raise typer.BadParameter("--address is for --engine ray")
     if engine == "ray" and gentle:
         raise typer.BadParameter("--gentle is for --engine local; give a Ray node fewer CPUs instead")
+    tidy(settings, now=datetime.now(UTC))
     with session(settings.data_dir, "features", gentle=gentle) as run, watch(console(stderr=True)) as shown:
         training_data = TrainingData.gather(
             settings, run.watcher(shown), open_engine=open_local if engine == "local" else on_ray(address)
@@ -156,6 +178,7 @@ def train(
     ] = 1,
 ) -> None:
     """Compute missing features, train, evaluate on held-out members, promote the better version."""
+    from trainer.training.contributed import tidy
     from trainer.training.fitting import repeat as repeat_fit
     from trainer.training.progress import dataset_table, report_table, spread_table, verdict_text, watch
     from trainer.training.session import SCRAPING, session
@@ -163,6 +186,7 @@ def train(
     from trainer.training.train import train as train_version
 
     settings = read_settings(config)
+    tidy(settings, now=datetime.now(UTC))
     with session(settings.data_dir, "train", gentle=gentle) as run:
         if settings.source.kind == "folder" or run.resumes_scrape or not _has_photos(settings):
             run.journal.step(SCRAPING)

@@ -208,10 +208,11 @@ class ExchangeSettings(Section):
 
 
 class ReviewSettings(Section):
-    """Photos that are taken out of training before it, and how many at most."""
+    """Photos that are taken out of training before it, and how long contributed ones wait for a decision."""
 
     drop_sure: bool = False
     max_share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    keep_contributions_days: Annotated[float, Field(gt=0)] = 30.0
 
 
 class Settings(Section):

@@ -19,6 +19,7 @@ from bot.storage.records import DAY_S, Records
 from bot.storage.store import Store
 from trainer import review_state
 from trainer.errors import ModelError, ProjectError
+from trainer.photos.contributions import Contributions
 from trainer.registry import serving
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,15 @@ class Jobs:
         before = self.now() - self.settings.bot.keep_days * DAY_S
         self.store.consents.prune(before=before)  # first, as `inbox.prune` clears what was deleted out of the file
         return f"{self.store.inbox.prune(before=before)} mentions, {self.records.prune(before=before)} runs deleted"
+
+    def tidy(self, _asked: bool) -> str:
+        """Has contributed photos deleted that were taken back, dropped, or not settled in time."""
+        if Contributions(self.settings.data_dir).is_empty():
+            return "nothing is contributed"
+        ended = self.subprocesses.run("contributions")
+        if ended.status != 0:
+            raise ProjectError(f"contributed photos are not all deleted: {ended.why}")
+        return ended.last_line
 
     def watch(self, _asked: bool) -> str:
         """Checks for what needs a person: a full disk, a damaged champion, one that people disagree with."""

@@ -117,6 +117,7 @@ class Operations:
         self.schedule.add("scrape", jobs.scrape, lane="long")
         self.schedule.add("train", jobs.train, lane="long")
         self.schedule.add("review", jobs.review, lane="long")
+        self.schedule.add("tidy", jobs.tidy, lane="long")
         self.schedule.add("report", jobs.report)
         self.schedule.add("prune", jobs.prune)
         self.schedule.add("watch", watch)

@@ -28,7 +28,9 @@ def needs_look(settings: Settings, last: LastReview | None, *, now: float) -> bo
 
 def describe(settings: Settings, last: LastReview | None, *, now: float) -> list[str]:
     """The answer to the order `review`, in lines. Raises StorageError."""
-    return [*_numbers(settings, last, now=now), _page(review_state.page_address(settings.data_dir))]
+    n_waiting = serving.n_contributed(settings)
+    offered = [f"Contributed by their authors, and waiting for a decision: {n_waiting:,}."] if n_waiting else []
+    return [*_numbers(settings, last, now=now), *offered, _page(review_state.page_address(settings.data_dir))]
 
 
 def in_short(settings: Settings) -> str:

@@ -23,6 +23,7 @@ from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused,
 from bot.instance.client import Client
 from bot.mentions import etiquette
 from bot.mentions.consent import ConsentKeeper
+from bot.mentions.contributions import AGAIN, ContributionKeeper
 from bot.mentions.etiquette import Subject
 from bot.mentions.feedback import Feedback
 from bot.mentions.forms import deliver
@@ -63,6 +64,7 @@ class Answerer:
     hosts: Hosts
     withdrawal: Withdrawal
     feedback: Feedback
+    contributions: ContributionKeeper
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Answerer:
         if thread is None:
             thread = self.client.reader.thread(status.id) if status.in_reply_to_id else NO_THREAD
         if is_delete:
+            self.contributions.delete(status, thread)
             return self._delete_answer(status, thread, me)
         return self._answer_question(entry, status, thread, me)
 
@@ -186,6 +189,7 @@ class Answerer:
             self.store.opt_outs.add(account_id)
             self.store.consents.withdraw(account_id)
             self.store.opinions.forget_account(account_id)
+            self.contributions.forget_account(account_id)
             self.withdrawal.soon()
             return self._confirm(entry, status, "opted_out")
         return None
@@ -250,6 +254,10 @@ class Answerer:
         is_first = self.feedback.hear(status, thread, me=me)
         if is_first is not None:
             return self._notice(entry, status, "thanks") if is_first else _refused("another word about the same answer")
+        last_try = entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES)
+        text = self.contributions.hear(status, thread, me=me, last_try=last_try)
+        if text is not None:
+            return self._notice(entry, status, text) if text else _refused(AGAIN)
         agreed_to = self.consent.given(status, thread, me=me)
         if etiquette.n_own_answers(thread, me=me) >= self.settings.max_answers_in_a_row:
             return _refused("enough answers in this thread")

@@ -16,6 +16,7 @@ from bot.entities import Status
 from bot.errors import NoSuchPage, NotFound, Refused, Transient
 from bot.instance.client import Client
 from bot.mentions import etiquette
+from bot.mentions.contributions import ContributionKeeper
 from bot.reply.texts import Texts
 from bot.storage.inbox import Outcome
 from bot.storage.shown import Shown
@@ -43,11 +44,19 @@ class Withdrawal:
     """
 
     def __init__(
-        self, client: Client, store: Store, texts: Texts, *, max_age_s: float, now: Callable[[], float] = time.time
+        self,
+        client: Client,
+        store: Store,
+        texts: Texts,
+        contributions: ContributionKeeper,
+        *,
+        max_age_s: float,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._store = store
         self._texts = texts
+        self._contributions = contributions
         self._max_age_s = max_age_s
         self._now = now
         self._n_looks = 0
@@ -73,7 +82,7 @@ class Withdrawal:
 
     def changed(self, status_id: str) -> None:
         """Handles a deleted or edited status; returns at once."""
-        if self._store.shown.of_photo(status_id):
+        if self._contributions.changed(status_id) or self._store.shown.of_photo(status_id):
             self._wake.set()
 
     def take_back(self, answers: Sequence[Shown], *, reason: str) -> int:
@@ -111,6 +120,7 @@ class Withdrawal:
                     taken.add(answer.reply_id)
         if self._follow_moves():
             n_taken += self.take_back(self._store.shown.of_opted_out(), reason=OPTED_OUT)
+        self._contributions.look(self._current)
         return n_taken
 
     def _reason(self, answer: Shown, status_id: str, status: Status | None) -> str:

@@ -72,6 +72,21 @@ class PhotoReader:
         with waiting():
             return [self._look_at(each, thumbnails=thumbnails, last_try=last_try) for each in attachments]
 
+    def small_copy(
+        self, attachment: Attachment, *, max_width: int, max_height: int, last_try: bool = False
+    ) -> Photo | None:
+        """The whole photo scaled down, (h, w, 3) uint8; None if it is gone, or cannot be read.
+
+        Args:
+            last_try: a file that cannot be fetched now counts as gone.
+
+        Raises:
+            Transient: the file cannot be fetched now.
+        """
+        with waiting(), ExitStack() as room:
+            file = self._fetch(attachment, room, last_try=last_try)
+            return None if isinstance(file, Unseen) else self._scaled(file, max_width, max_height)
+
     def _look_at(self, attachment: Attachment, *, thumbnails: bool, last_try: bool) -> Finding:
         with ExitStack() as room:  # for the file's bytes, until it is decoded
             file = self._fetch(attachment, room, last_try=last_try)
@@ -126,15 +141,15 @@ class PhotoReader:
             return Unseen(error.reason if kind in STILL else "no_preview")
         with self._places.held():
             predicted = self.predictor.submit(photo, view=view)
-            thumbnail = self._thumbnail(file) if thumbnails else None  # made while the predictor works
+            thumbnail = self._scaled(file, *PHOTO_BOX) if thumbnails else None  # made while the predictor works
             prediction = predicted.result(PREDICT_TIMEOUT_S)
         return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
 
-    def _thumbnail(self, file: bytes) -> Photo | None:
+    def _scaled(self, file: bytes, max_width: int, max_height: int) -> Photo | None:
         try:
             with self._decoders.held():
-                return self.decoder.thumbnail(file, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
-        except ProjectError as error:  # the answer then has no picture
+                return self.decoder.thumbnail(file, max_width=max_width, max_height=max_height)
+        except ProjectError as error:  # an answer then has no picture
             logger.info("no thumbnail error=%s", error)
             return None
 

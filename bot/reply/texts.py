@@ -19,11 +19,11 @@ from trainer.errors import ConfigError
 
 DEFAULT_PATH = Path(__file__).with_name("texts.yaml")
 FALLBACK = "en"
-REQUESTS = ("stop", "start", "delete", "agree", "right", "wrong")
+REQUESTS = ("stop", "start", "delete", "agree", "right", "wrong", "learn")
 WORDS = (*REQUESTS, "named")  # "named" has the name of a gallery in each of its texts
 # Texts and words that came later: a language of an admin's own file that lacks them has ours, or the English ones.
-ADDED = ("unknown", "picture_unknown", "thanks")
-ADDED_WORDS = ("right", "wrong", "named")
+ADDED = ("unknown", "picture_unknown", "thanks", "contributed", "not_contributed")
+ADDED_WORDS = ("right", "wrong", "learn", "named")
 PLACEHOLDERS: dict[str, frozenset[str]] = {
     "sure": frozenset({"gallery"}),
     "unsure": frozenset({"gallery"}),
@@ -38,6 +38,8 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "opted_in": frozenset(),
     "sensitive": frozenset(),
     "thanks": frozenset(),
+    "contributed": frozenset(),
+    "not_contributed": frozenset(),
     "unseen_gone": frozenset(),
     "unseen_unreadable": frozenset(),
     "unseen_too_large": frozenset(),

@@ -137,6 +137,18 @@ class Database:
                     self.db.execute("ROLLBACK")
                 raise
 
+    def clear_out(self) -> None:
+        """Overwrite in the file what deleted rows held.
+
+        Raises:
+            StorageError: another process still reads what they held.
+        """
+        with self.explained():
+            self.db.execute("VACUUM")
+            is_busy = self.value("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            raise StorageError(f"{self.path}: another process reads it, so deleted rows are still in it; run it again")
+
     def _migrate(self) -> None:
         version = self.value("PRAGMA user_version")
         if version > len(MIGRATIONS):

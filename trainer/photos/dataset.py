@@ -8,6 +8,8 @@
   of the members is at least one. Only earlier photos count, so later photos do not change this either.
 - What was decided about a photo changes its label, or takes it out, and moves no photo to another split. The decisions
   of a program count in training alone: no figure improves by what a program takes out of validation or the holdout.
+- Photos that their authors contributed are for training alone, and change nothing about the others: those that are
+  nearly the same as another photo, beyond their share of a label, or too many of one account are left out.
 - Splits given by the source are kept; of near-duplicates in two splits, holdout keeps its photo, then validation. A
   missing validation or holdout split is taken from the source's training photos, as above.
 """
@@ -24,6 +26,7 @@ from typing import Literal
 
 from trainer.config import SplitSettings
 from trainer.errors import DatasetError
+from trainer.photos.contributions import MAX_OF_ACCOUNT, MAX_SHARE, SOURCE
 from trainer.photos.decisions import Standing
 from trainer.photos.duplicates import Neighbours, find_neighbours
 from trainer.photos.manifest import Photo
@@ -38,6 +41,10 @@ EPSILON = 1e-9  # 0.2 * 5 must count as 1
 
 OTHER_SPLIT = "nearly the same as a photo in another split"
 OTHER_LABEL = "nearly the same as a photo with another label"
+CONTRIBUTED_TWICE = "contributed, but nearly the same as another photo"
+CONTRIBUTED_TOO_MANY = f"contributed, beyond {MAX_OF_ACCOUNT} photos of one account"
+CONTRIBUTED_BEYOND_SHARE = f"contributed, beyond {MAX_SHARE:.0%} of a label"
+CONTRIBUTED_ELSEWHERE = "contributed, under a label that is not there"
 TAKEN_OUT = {
     ("person", "train"): "taken out by hand",
     ("person", "validation"): "taken out of validation by hand",
@@ -74,6 +81,7 @@ class Dataset:
         excluded: (sha256, reason) of excluded photos, in the order of admission.
         relabelled: (sha256, split) of photos in `items` whose label was decided, in the order of admission.
         decided_at: decisions of later do not count; None: none does.
+        contributed: sha256 of photos in `items` that their authors contributed, all in training.
     """
 
     labels: tuple[str, ...]
@@ -81,6 +89,7 @@ class Dataset:
     excluded: tuple[tuple[str, str], ...]
     relabelled: tuple[tuple[str, Split], ...] = ()
     decided_at: datetime | None = None
+    contributed: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The photos of one split, in the order of admission."""
@@ -99,6 +108,7 @@ def build_dataset(
 
     Args:
         photos: in the order of admission. Photos added at the end do not move earlier ones to another split.
+            Contributed ones are those that a person accepted, with the label that was decided.
         data_dir: base of relative photo paths.
         labels: required labels; there may be more.
         decisions: about these photos. A decided label that is none of the photos' own or required ones does not count.
@@ -106,7 +116,8 @@ def build_dataset(
     Raises:
         DatasetError: a label has too few photos, or none in one of the splits; the message says how many are missing.
     """
-    listed = list(photos)
+    given = list(photos)
+    listed = [photo for photo in given if photo.source != SOURCE]
     neighbours = find_neighbours([photo.phash for photo in listed], max_bits=split.near_duplicate_bits)
     places = _places(listed, neighbours, split)
     names = tuple(sorted({photo.label for photo in listed} | set(labels)))
@@ -130,7 +141,13 @@ def build_dataset(
             if now.label != photo.label:
                 relabelled.append((photo.sha256, where))
     _check(names, items, split)
-    return Dataset(names, tuple(items), tuple(excluded), tuple(relabelled), decisions.at)
+    contributed, left_out = _contributed(given, items, names, split)
+    for photo in contributed:
+        group = f"{photo.source}:{photo.member_id}"
+        items.append(Item(photo.sha256, data_dir / photo.path, photo.label, indexes[photo.label], group, "train"))
+    excluded += left_out
+    used = tuple(photo.sha256 for photo in contributed)
+    return Dataset(names, tuple(items), tuple(excluded), tuple(relabelled), decisions.at, used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +233,39 @@ class _Splitter:
         if at < self._shares["holdout"]:
             return "holdout"
         return "validation" if at < self._shares["holdout"] + self._shares["validation"] else "train"
+
+
+def _contributed(
+    photos: Sequence[Photo], items: Sequence[Item], labels: Collection[str], settings: SplitSettings
+) -> tuple[list[Photo], list[tuple[str, str]]]:
+    """The contributed photos that are used, the oldest first; and the others, as (sha256, reason)."""
+    chosen: list[Photo] = []
+    left_out: list[tuple[str, str]] = []
+    if not any(photo.source == SOURCE for photo in photos):
+        return chosen, left_out
+    n_train = Counter(item.label for item in items if item.split == "train")
+    of_label: Counter[str] = Counter()
+    of_account: Counter[str | None] = Counter()
+    neighbours = find_neighbours([photo.phash for photo in photos], max_bits=settings.near_duplicate_bits)
+    numbers: list[int] = neighbours.ids.tolist()
+    there = {number for photo, number in zip(photos, numbers, strict=True) if photo.source != SOURCE}
+    for photo, number in zip(photos, numbers, strict=True):
+        if photo.source != SOURCE:
+            continue
+        if photo.label not in labels:
+            left_out.append((photo.sha256, CONTRIBUTED_ELSEWHERE))
+        elif not there.isdisjoint(neighbours.near(number).tolist()):
+            left_out.append((photo.sha256, CONTRIBUTED_TWICE))
+        elif of_account[photo.member_id] >= MAX_OF_ACCOUNT:
+            left_out.append((photo.sha256, CONTRIBUTED_TOO_MANY))
+        elif of_label[photo.label] + 1 > MAX_SHARE * n_train[photo.label]:
+            left_out.append((photo.sha256, CONTRIBUTED_BEYOND_SHARE))
+        else:
+            there.add(number)
+            of_label[photo.label] += 1
+            of_account[photo.member_id] += 1
+            chosen.append(photo)
+    return chosen, left_out
 
 
 def _with_conflicting_labels(labels: Sequence[str | None], neighbours: Neighbours) -> set[int]:

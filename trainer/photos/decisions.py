@@ -1,13 +1,15 @@
 """What was decided about photos: kept as they are, moved to another label, or taken out of training.
 
 A decision is about a photo id and about the photo's bytes, so it holds when either comes back with a later scrape.
-Nothing is deleted: a decision that was undone stays in the file, and so a version can be trained again.
+Nothing is deleted: a decision that was undone stays in the file, and so a version can be trained again. Only what was
+decided about a photo that its author took back goes with the photo.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -91,6 +93,16 @@ class Decisions:
                 (now.isoformat(), source, photo_id),
             ).fetchall()
         return _decision(rows[0]) if rows else None
+
+    def keep_only(self, source: str, photo_ids: Collection[str]) -> None:
+        """Delete all that was decided about other photos of a source, gone for good; it is in no file afterwards."""
+        with self._database.transaction():
+            n_gone = self._database.db.execute(
+                "DELETE FROM decisions WHERE source = ? AND photo_id NOT IN (SELECT value FROM json_each(?))",
+                (source, json.dumps(list(photo_ids))),
+            ).rowcount
+        if n_gone:
+            self._database.clear_out()
 
     def undo_programs(self, source: str, *, now: datetime) -> int:
         """Take back all decisions of the program; returns their number."""

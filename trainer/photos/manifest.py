@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.errors import StorageError
 from trainer.photos.database import Database
 
 FILE_NAME = "manifest.sqlite3"
@@ -142,11 +141,7 @@ class Manifest(Database):
             if kind == "photo":
                 self.db.execute("DELETE FROM refusals WHERE source = ? AND photo_id = ?", (source, id_))
             self.db.execute(f"DELETE FROM photos WHERE source = ? AND {column} = ?", (source, id_))  # noqa: S608
-        with self.explained():
-            self.db.execute("VACUUM")
-            is_busy = self.value("PRAGMA wal_checkpoint(TRUNCATE)")
-        if is_busy:
-            raise StorageError(f"{self.path}: another process reads it, so deleted rows are still in it; run it again")
+        self.clear_out()
 
     def photos(self, source: str | None = None) -> Iterator[Photo]:
         """All photos in the order of admission, or those of one source."""

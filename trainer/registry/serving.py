@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from trainer.errors import ModelError
 from trainer.head.evidence import evidence, heat
 from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
+from trainer.photos.contributions import SOURCE, Contributions
 from trainer.photos.decisions import Decisions
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
@@ -197,6 +198,15 @@ def settled(settings: Settings, *, since: datetime | None = None) -> dict[str, i
     with Manifest(path) as manifest:
         counted = Decisions(manifest).count(settings.source.kind, since=since)
     return {verdict: n for (by, verdict), n in sorted(counted.items()) if by == "person"}
+
+
+def n_contributed(settings: Settings) -> int:
+    """How many contributed photos wait for a person's decision. Raises StorageError."""
+    ids = {each.id for each in Contributions(settings.data_dir).all()}
+    if not ids or not (settings.data_dir / FILE_NAME).exists():
+        return len(ids)
+    with Manifest(settings.data_dir / FILE_NAME) as manifest:
+        return len(ids - Decisions(manifest).standing(SOURCE, at=datetime.now(UTC)).of_id.keys())
 
 
 def _find(settings: Settings, name: str | None) -> Version:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,10 +40,12 @@ def review(
 ) -> None:
     """List stored photos that are worth a second look, and what would help most; changes nothing by itself."""
     from trainer.review.advice import advise, draw_curve
+    from trainer.review.contributed import waiting
     from trainer.review.giveaways import find_giveaways, find_odd_members
     from trainer.review.suspects import find_suspects
     from trainer.review.tables import curve_table, lines, suspects_table, total
     from trainer.review.take_out import can_go, take_out_sure, undo
+    from trainer.training.contributed import tidy
     from trainer.training.progress import watch
     from trainer.training.session import session
 
@@ -50,6 +53,7 @@ def review(
     if undo_ids:
         print("\n".join(undo(settings, undo_ids, now=datetime.now(UTC))))
         return
+    tidy(settings, now=datetime.now(UTC))
     with session(settings.data_dir, "review") as run, watch(console(stderr=True)) as shown:
         watcher = run.watcher(shown)
         found = find_suspects(settings, watcher)
@@ -62,10 +66,13 @@ def review(
             curve = draw_curve(found.examined, settings, watcher.update)
         taken = take_out_sure(found, settings, now=datetime.now(UTC)) if drop_sure else []
     out = console()
+    offered = waiting(settings, now=datetime.now(UTC))
     if serve:
-        serve_page(found, settings)
+        serve_page(replace(found, suspects=(*offered, *found.suspects)), settings)
         return
     out.print(suspects_table(found, show=show))
+    if offered:
+        out.print(f"{len(offered)} contributed photos wait for a decision (`python -m trainer review --serve`)")
     out.print(lines("Odd as a whole", find_odd_members(found.examined, found.suspects)))
     out.print(lines("What gives a label away, without a look at the costume", find_giveaways(found.examined)))
     out.print(curve_table(curve))

@@ -40,12 +40,13 @@ class Settling:
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        sources = {each.photo.source for each in self.review.suspects}
         with Manifest(self.data_dir / FILE_NAME) as manifest:
-            standing = Decisions(manifest).standing(self.source, at=self.now())
+            standing = {source: Decisions(manifest).standing(source, at=self.now()) for source in sources}
         self.suspects = tuple(
             each
             for each in self.review.suspects
-            if (found := standing.find(each.photo)) is None or found.by == "program"
+            if (found := standing[each.photo.source].find(each.photo)) is None or found.by == "program"
         )
 
     @property
@@ -111,7 +112,8 @@ class Settling:
             at, was_decided = self._done[-1]
             if was_decided:
                 with Manifest(self.data_dir / FILE_NAME) as manifest:
-                    Decisions(manifest).undo(self.source, self.suspects[at].photo.photo_id, now=self.now())
+                    photo = self.suspects[at].photo
+                    Decisions(manifest).undo(photo.source, photo.photo_id, now=self.now())
             self._done.pop()
             self._settled.discard(at)
             self._skipped.discard(at)

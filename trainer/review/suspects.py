@@ -16,6 +16,7 @@ import numpy as np
 from trainer.config import Settings
 from trainer.errors import DatasetError, ImageError
 from trainer.head.head import Floats, Indexes
+from trainer.photos.contributions import SOURCE
 from trainer.photos.dataset import OTHER_LABEL, Dataset, Split
 from trainer.photos.decisions import Decisions, Verdict
 from trainer.photos.decode import Decoder
@@ -29,7 +30,7 @@ from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank,
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
 from trainer.vgg16.engines.local import read_photo
 
-Kind = Literal["blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone"]
+Kind = Literal["blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone", "contributed"]
 
 TINY_PX = 64  # of the shorter side
 PLACEHOLDER_MEMBERS = 3  # so many members do not post the same picture by chance
@@ -113,7 +114,7 @@ def find_suspects(settings: Settings, watcher: Watcher) -> Review:
         ModelError: the weights are not available.
         StorageError: the disk is full.
     """
-    photos = read_photos(settings)
+    photos = [photo for photo in read_photos(settings) if photo.source != SOURCE]  # a person has looked at those
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         standing = Decisions(manifest).standing(settings.source.kind, at=datetime.now(UTC))
     training_data = TrainingData.gather(settings, watcher, photos=photos)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from trainer.config import Settings
+from trainer.photos.contributions import ID
+from trainer.photos.contributions import SOURCE as CONTRIBUTIONS
 from trainer.photos.decisions import Decision, Decisions
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.review.suspects import Review, Suspect
@@ -69,7 +71,10 @@ def undo(settings: Settings, photo_ids: Sequence[str], *, now: datetime) -> list
         for photo_id in photo_ids:
             photo = manifest.photo(source, photo_id)
             found = standing.find(photo) if photo else None  # perhaps about the same bytes under another id
-            if photo_id == "all":
+            if ID.fullmatch(photo_id):
+                undone = decisions.undo(CONTRIBUTIONS, photo_id, now=now)
+                done.append(f"photo {photo_id}: {'waits again' if undone else 'nothing was decided about it'}")
+            elif photo_id == "all":
                 done.append(f"{decisions.undo_programs(source, now=now):,} decisions of the program are taken back")
             elif undone := decisions.undo(source, found.photo_id if found else photo_id, now=now):
                 done.append(f"photo {photo_id}: no longer decided ({undone.verdict}: {undone.reason})")

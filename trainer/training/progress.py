@@ -124,6 +124,8 @@ def dataset_table(dataset: Dataset) -> RenderableType:
     ]
     moved = Counter(split for _, split in dataset.relabelled)
     lines += [f"another label than at the source: {moved[split]:,} of {split}" for split in SPLITS if moved[split]]
+    if dataset.contributed:
+        lines.append(f"contributed by their authors: {len(dataset.contributed):,} of train")
     return Group(table, *(Text(line, style="dim") for line in lines))
 
 

@@ -101,6 +101,7 @@ def render(
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
         excluded=sorted(Counter(reason for _, reason in dataset.excluded).items()),
         relabelled=sorted(Counter(split for _, split in dataset.relabelled).items()),
+        n_contributed=len(dataset.contributed),
         learning=_learning_charts(trained),
         tuning=trained.tuning,
         tuning_chart=_tuning_chart(trained.tuning) if trained.tuning else "",

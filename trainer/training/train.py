@@ -192,6 +192,7 @@ def _metrics(trained: Trained, dataset: Dataset, verdict: Verdict, champion: Ver
         **figures_of(trained),
         "excluded": Counter(reason for _, reason in dataset.excluded),
         "relabelled": Counter(split for _, split in dataset.relabelled),
+        "contributed": Counter(item.label for item in dataset.items if item.sha256 in dataset.contributed),
         "verdict": verdict.as_json(),
         "compared_with": champion.name if champion else None,
     }

@@ -18,8 +18,9 @@ from trainer.config import FeatureSettings, Settings
 from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
 from trainer.head.head import Floats, Indexes
+from trainer.photos.contributions import SOURCE, Contributions
 from trainer.photos.dataset import Dataset, Item, build_dataset
-from trainer.photos.decisions import Decisions
+from trainer.photos.decisions import Decisions, Standing
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
@@ -48,10 +49,10 @@ class Watcher(Protocol):
 
 
 def read_photos(settings: Settings) -> list[Photo]:
-    """The manifest's photos of the configured source and labels, in the order of admission.
+    """The manifest's photos of the configured source and labels, in the order of admission; then contributed ones.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: the manifest has none.
     """
     source = settings.source.kind
     labels = wanted_labels(settings)
@@ -59,7 +60,7 @@ def read_photos(settings: Settings) -> list[Photo]:
         photos = [photo for photo in manifest.photos(source) if photo.label in labels]
         n_refused = sum(1 for _ in manifest.refusals(source))
     if photos:
-        return photos
+        return photos + Contributions(settings.data_dir).photos()
     if n_refused:
         raise DatasetError(f"all {n_refused:,} photos were refused; run `python -m trainer scrape` to see the reasons")
     raise DatasetError("there are no photos yet; run `python -m trainer scrape`")
@@ -80,7 +81,7 @@ def sort_photos(
     labels: Collection[str] | None = None,
     decided_at: datetime | None = None,
 ) -> Dataset:
-    """Assign photos to splits, as was decided about them.
+    """Assign photos to splits, as was decided about them; of contributed ones, only those that a person accepted.
 
     Args:
         labels: the labels that must have photos; None: those of the settings.
@@ -91,8 +92,20 @@ def sort_photos(
     """
     labels = wanted_labels(settings) if labels is None else labels
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
-        decisions = Decisions(manifest).standing(settings.source.kind, at=decided_at or datetime.now(UTC))
+        table, at = Decisions(manifest), decided_at or datetime.now(UTC)
+        decisions, contributed = table.standing(settings.source.kind, at=at), table.standing(SOURCE, at=at)
+    photos = [accepted for photo in photos if (accepted := _accepted(photo, contributed)) is not None]
     return build_dataset(photos, split=settings.split, data_dir=settings.data_dir, labels=labels, decisions=decisions)
+
+
+def _accepted(photo: Photo, decisions: Standing) -> Photo | None:
+    """A photo with the label that counts; None for a contributed one that nobody has accepted."""
+    if photo.source != SOURCE:
+        return photo
+    decision = decisions.of_id.get(photo.photo_id)
+    if decision is None or decision.by != "person" or decision.verdict == "drop":
+        return None
+    return replace(photo, label=decision.label or photo.label)
 
 
 def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:

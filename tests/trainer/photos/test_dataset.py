@@ -18,7 +18,20 @@ from PIL import Image, ImageOps
 from sandbox.gallery import Gallery
 from trainer.config import SplitSettings
 from trainer.errors import DatasetError
-from trainer.photos.dataset import OTHER_LABEL, OTHER_SPLIT, SPLITS, TAKEN_OUT, Dataset, Split, build_dataset
+from trainer.photos.contributions import SOURCE
+from trainer.photos.dataset import (
+    CONTRIBUTED_BEYOND_SHARE,
+    CONTRIBUTED_ELSEWHERE,
+    CONTRIBUTED_TOO_MANY,
+    CONTRIBUTED_TWICE,
+    OTHER_LABEL,
+    OTHER_SPLIT,
+    SPLITS,
+    TAKEN_OUT,
+    Dataset,
+    Split,
+    build_dataset,
+)
 from trainer.photos.decisions import Decision, Judge, Standing, Verdict
 from trainer.photos.duplicates import find_neighbours, perceptual_hash
 from trainer.photos.manifest import Photo
@@ -440,3 +453,58 @@ def test_a_decided_label_that_no_longer_exists_does_not_count() -> None:
     photos = plenty()
     unknown = standing(decided(photos[0], "relabel", label="atlantis"))
     assert build(photos, decisions=unknown).items == build(photos).items
+
+
+# Contributed by their authors
+
+
+def contributed(number: int, *, account: str = "7", label: str = "japan", **more: Any) -> Photo:
+    return photo(90_000 + number, label=label, member=account, source=SOURCE, **more)
+
+
+def test_contributed_photos_are_for_training_alone_and_change_nothing_about_the_others() -> None:
+    photos = plenty(n_members=40)
+    without = build(photos)
+    # Accounts that are called as members are nobody's members.
+    offered = [contributed(n, account=f"japan{n}") for n in range(40)]
+    dataset = build([*offered[:20], *photos, *offered[20:]])
+    assert dataset.items[: len(photos)] == without.items
+    more = dataset.items[len(photos) :]
+    assert {item.split for item in more} == {"train"}
+    assert dataset.contributed == tuple(item.sha256 for item in more)
+    n_train = sum(item.label == "japan" for item in without.split("train"))
+    assert len(more) == int(0.02 * n_train) > 0
+    assert {reason for _, reason in dataset.excluded} == {CONTRIBUTED_BEYOND_SHARE}
+
+
+def test_of_one_account_five_contributed_photos_are_used() -> None:
+    photos = plenty(n_members=99, n_photos=9)
+    dataset = build([*photos, *(contributed(n) for n in range(7)), contributed(8, account="8")])
+    assert [sha256 for sha256, _ in dataset.excluded] == [contributed(n).sha256 for n in (5, 6)]
+    assert {reason for _, reason in dataset.excluded} == {CONTRIBUTED_TOO_MANY}
+    assert len(dataset.contributed) == 6
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("label", ["japan", "brazil"])
+def test_a_contributed_copy_takes_no_photo_out(split: str, label: str) -> None:
+    photos = plenty(n_members=40)
+    without = build(photos)
+    victim = next(item.sha256 for item in without.items if item.split == split and item.label == "japan")
+    copied = next(photo for photo in photos if photo.sha256 == victim)
+    dataset = build([*photos, contributed(1, label=label, phash=copied.phash)])
+    assert dataset.items == without.items
+    assert dataset.excluded == ((contributed(1).sha256, CONTRIBUTED_TWICE),)
+
+
+def test_a_photo_that_is_contributed_twice_counts_once() -> None:
+    offered = [contributed(1), contributed(2, account="8", phash=phash(90_001, flipped=3))]
+    dataset = build([*plenty(n_members=40), *offered])
+    assert dataset.contributed == (offered[0].sha256,)
+    assert dataset.excluded == ((offered[1].sha256, CONTRIBUTED_TWICE),)
+
+
+def test_a_contributed_photo_makes_no_label() -> None:
+    dataset = build([*plenty(n_members=40), contributed(1, label="atlantis")])
+    assert dataset.labels == LABELS
+    assert dataset.excluded == ((contributed(1).sha256, CONTRIBUTED_ELSEWHERE),)

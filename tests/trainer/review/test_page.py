@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,17 +14,20 @@ import pytest
 import requests
 
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
+from tests.trainer.training.test_contributed import offer
 from trainer.config import Settings
 from trainer.errors import StorageError
 from trainer.photos.decisions import Decisions
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.review.command import serve_page
+from trainer.review.contributed import waiting
 from trainer.review.page import TEXTS, ReviewPage
 from trainer.review.pictures import Pictures
 from trainer.review.settling import Settling
 from trainer.review.suspects import Review, Suspect, find_suspects
 from trainer.review_state import PAGE, page_address
+from trainer.training.contributed import held
 from trainer.web.local_server import LocalServer
 
 N_SUSPECTS = 12
@@ -239,6 +243,21 @@ def test_the_page_speaks_both_languages_and_has_a_text_for_each_picture(place: P
     chosen = place.browser.get(f"{place.url}/language?to=ja", timeout=20).text
     assert TEXTS["ja"]["keep"] in chosen
     assert TEXTS["en"].keys() == TEXTS["ja"].keys()
+
+
+def test_a_contributed_photo_is_shown_with_what_its_author_allows(place: Place) -> None:
+    made = offer(place.settings)
+    review = replace(place.settling.review, suspects=waiting(place.settings, now=datetime.now(UTC)))
+    with Decoder.in_bulk(place.settings.images, n_children=1) as decoder:
+        other = Place(place.settings, review, decoder)
+        page = other.open().text
+        assert TEXTS["en"]["contributed"] in page
+        assert "the bot&#39;s answer was china" in page
+        assert other.browser.get(f"{other.url}/0/photo.jpg", timeout=20).status_code == 200
+        other.post("/decide", at=0, verdict="keep")
+        other.server.stop()
+    assert [each.state for each in held(place.settings, now=datetime.now(UTC))] == ["accepted as china"]
+    assert held(place.settings, now=datetime.now(UTC))[0].contribution == made
 
 
 def test_photos_that_are_held_out_are_marked(place: Place) -> None:
