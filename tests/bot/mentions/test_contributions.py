@@ -20,6 +20,7 @@ from tests.bot.mentions.test_etiquette import refusal
 from trainer.errors import FetchError, StorageError
 from trainer.photos.contributions import Contribution, Contributions
 from trainer.review_state import LastReview, save_review
+from trainer.training.contributed import tidy
 
 ASK = {"contributions": "ask"}
 KEPT, NOT_KEPT = "I keep a small copy", "I did not keep this photo"
@@ -72,6 +73,9 @@ def test_an_authors_photo_is_kept_small_and_drawn_anew_until_a_person_decides(wo
         assert (found.width, found.height, found.label) == (350, 467, "japan")
         assert refusal(bot, learn(world, answer)) == contributions.AGAIN
         assert held(world) == [found]
+        assert tidy(world.settings(), now=datetime.now(UTC)) == 0
+        (readable,) = folder(world).photos()  # by the trainer, which has measured it
+        assert (readable.photo_id, len(readable.phash)) == (found.id, 64)
 
 
 def test_it_is_off_by_default(world: World) -> None:
