@@ -28,6 +28,7 @@ from trainer.vgg16.backbone import Backbone, feature_columns
 from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.last_block import BATCH, Block5
+from trainer.vgg16.stored_rows import Table
 from trainer.vgg16.weights import Convolution
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Rows:
     """
 
     keys: Sequence[tuple[str, str]]
-    features: Floats
+    features: Table
     class_indexes: Indexes
 
 

@@ -22,6 +22,7 @@ from trainer.head.calibration import fit_calibration
 from trainer.head.head import CHUNK, Floats, Head, Indexes
 from trainer.head.linear import STRENGTHS, LinearFit, Rows, fit_linear
 from trainer.vgg16.backend import load_keras
+from trainer.vgg16.stored_rows import StoredRows, Table, rows_at
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,10 @@ def gain(logits: Floats, before: Floats, class_indexes: Indexes) -> Gain:
 
 
 def fit_head(
-    features: Floats,
+    features: Table,
     class_indexes: Indexes,
     *,
-    validation_features: Floats,
+    validation_features: Table,
     validation_class_indexes: Indexes,
     labels: Sequence[str],
     settings: HeadSettings,
@@ -90,7 +91,8 @@ def fit_head(
     seed is changed.
 
     Args:
-        features: (n, n_views, d); each view of a photo is one training row.
+        features: (n, n_views, d), or the same as rows, (n * n_views, d), photo by photo; each view of a photo is one
+            training row.
         class_indexes: (n,) in 0..k-1, each label at least once.
         validation_features: (m, d), of the view used for prediction.
         validation_class_indexes: (m,).
@@ -103,9 +105,11 @@ def fit_head(
     """
     if not (_is_finite(features) and _is_finite(validation_features)):
         raise ModelError("features contain values that are not finite; delete data_dir/features and compute them again")
-    n_photos, n_views, n_features = features.shape
+    n_photos = len(class_indexes)
+    table = features if isinstance(features, StoredRows) else features.reshape(-1, features.shape[-1])
+    n_views = len(table) // n_photos
     rows = Rows(
-        features=features.reshape(n_photos * n_views, n_features),
+        features=table,
         class_indexes=np.repeat(class_indexes, n_views),
         weights=class_weights(class_indexes, n_classes=len(labels), settings=settings)[
             np.repeat(class_indexes, n_views)
@@ -144,7 +148,7 @@ def fit_head(
     return FittedHead(deep if better.is_clear else linear.head, linear, history, best_epoch)
 
 
-def _calibrated_logits(head: Head, validation: tuple[Floats, Indexes]) -> Floats:
+def _calibrated_logits(head: Head, validation: tuple[Table, Indexes]) -> Floats:
     """Logits (m, k) divided by their best temperature, to compare heads after calibration."""
     logits = head.logits(validation[0])
     return logits / np.float32(fit_calibration(logits, validation[1]).temperature)
@@ -153,7 +157,7 @@ def _calibrated_logits(head: Head, validation: tuple[Floats, Indexes]) -> Floats
 def _fit_hidden(
     empty: Head,
     rows: Rows,
-    validation: tuple[Floats, Indexes],
+    validation: tuple[Table, Indexes],
     settings: HeadSettings,
     *,
     count: Callable[[int], None],
@@ -165,7 +169,7 @@ def _fit_hidden(
     n_steps = -(-n_rows // batch_size)
     model = _build(keras, empty.n_features, len(empty.labels), n_steps, settings)
     rng = np.random.default_rng(settings.seed)
-    judged = (rows.features[rows.is_judged], rows.class_indexes[rows.is_judged])
+    judged = (rows_at(rows.features, rows.is_judged), rows.class_indexes[rows.is_judged])
     best, best_loss, best_epoch = empty, np.inf, 0
     history: list[Epoch] = []
     for epoch in range(settings.max_epochs):
@@ -188,11 +192,11 @@ def _fit_hidden(
     return best, tuple(history), best_epoch
 
 
-def _is_finite(features: Floats) -> bool:
+def _is_finite(features: Table) -> bool:
     return all(np.isfinite(features[start : start + CHUNK]).all() for start in range(0, len(features), CHUNK))
 
 
-def _mean_and_scale(rows: Floats) -> tuple[Floats, Floats]:
+def _mean_and_scale(rows: Table) -> tuple[Floats, Floats]:
     """Mean and standard deviation, each (d,), computed in chunks to save memory."""
     total = np.zeros(rows.shape[1])
     squares = np.zeros(rows.shape[1])

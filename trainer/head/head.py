@@ -18,6 +18,7 @@ from trainer.arrays import read_arrays
 from trainer.errors import ModelError
 from trainer.files import read_file, write_file
 from trainer.head.calibration import Calibration
+from trainer.vgg16.stored_rows import Table
 
 Floats = npt.NDArray[np.float32]
 Indexes = npt.NDArray[np.int64]
@@ -57,16 +58,16 @@ class Head:
         """0 for a linear head."""
         return int(self.layers[0][0].shape[1]) if len(self.layers) == 2 else 0
 
-    def logits(self, features: Floats) -> Floats:
+    def logits(self, features: Table) -> Floats:
         """(n, d) -> (n, k), before the temperature.
 
         Raises:
             ModelError: features of another length.
         """
-        parts = [features[start : start + CHUNK] for start in range(0, len(features), CHUNK)] or [features]
-        return np.concatenate([self._forward(part)[1] for part in parts])
+        starts = range(0, len(features), CHUNK) or [0]
+        return np.concatenate([self._forward(features[start : start + CHUNK])[1] for start in starts])
 
-    def scores(self, features: Floats) -> Floats:
+    def scores(self, features: Table) -> Floats:
         """(n, d) -> (n, k) in 0..1, rows that add up to one: calibrated probabilities."""
         return self.calibrated_scores(self.logits(features))
 

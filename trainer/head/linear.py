@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from trainer.head.head import CHUNK, Floats, Head, Indexes
+from trainer.head.axes import Doubles, Turned, axes_of, turned
+from trainer.head.head import Floats, Head, Indexes
+from trainer.vgg16.stored_rows import Table
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 TAUS = tuple(float(tau) for tau in np.arange(0.0, 2.01, 0.25))
@@ -31,12 +32,8 @@ PATIENCE = 1  # weaker penalties in a row without improvement before the search 
 BETTER = 0.99  # required ratio to the loss before; otherwise the stronger penalty is kept
 N_FOLDS = 5
 ENOUGH_TO_CHOOSE_BY = 30  # validation photos of the rarest label; with fewer, cross-validation is used
-IN_DOUBLE = 20_000_000  # maximum number of values for float64
-SMALLEST_AXIS = 1e-9  # share of the largest variance
 ROUNDING = 1e-9  # of two losses that are equal; the weaker adjustment is chosen
 SOLVER = {"maxiter": 500, "maxcor": 10, "ftol": 1e-8, "gtol": 1e-6}
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class Rows:
         is_judged: (n,) whether a row is the view used for prediction.
     """
 
-    features: Floats
+    features: Table
     class_indexes: Indexes
     weights: Floats
     groups: Sequence[str]
@@ -107,15 +104,14 @@ class _Solution:
     bias: Doubles
     loss: Doubles
 
-    def logits(self, rotated: npt.NDArray[Any], fit: int) -> Doubles:
-        found: Doubles = rotated @ self.kernel[:, fit].astype(rotated.dtype) + self.bias[fit]
-        return found
+    def logits(self, rows: Turned, fit: int, among: npt.NDArray[np.bool_] | None = None) -> Doubles:
+        return rows.logits(self.kernel[:, fit], self.bias[fit], among)
 
 
 def fit_linear(
     empty: Head,
     rows: Rows,
-    validation: tuple[Floats, Indexes],
+    validation: tuple[Table, Indexes],
     *,
     strengths: Sequence[float] = STRENGTHS,
     progress: Callable[[int, int], None] | None = None,
@@ -129,13 +125,13 @@ def fit_linear(
         progress: called after each strength with (done, total).
     """
     n_classes = len(empty.labels)
-    axes, variances = _axes(empty, rows.features)
-    rotated = _rotated(empty, rows.features, axes)
+    axes, variances = axes_of(empty, rows.features)
+    rotated = turned(empty, rows.features, axes)
     log_shares = np.log(np.bincount(rows.class_indexes, minlength=n_classes) / len(rows.class_indexes))
     folds = _folds(rows, validation[1], n_classes=n_classes)
     deciding = rows.class_indexes[rows.is_judged] if folds else validation[1]
     seen = np.array([np.ones(len(rotated), dtype=np.bool_), *folds])
-    unseen = rotated if folds else _rotated(empty, validation[0], axes)
+    unseen = rotated if folds else turned(empty, validation[0], axes)
     path: list[Strength] = []
     tried: list[tuple[_Solution, Doubles]] = []
     chosen = 0
@@ -143,7 +139,7 @@ def fit_linear(
     for strength, solution in zip(strengths, solutions, strict=True):
         logits = solution.logits(unseen, 0)
         for fit, inside in enumerate(folds, start=1):
-            logits[~inside] = solution.logits(rotated[~inside], fit)
+            logits[~inside] = solution.logits(rotated, fit, ~inside)
         logits = logits[rows.is_judged] if folds else logits
         loss, tau = _loss_and_tau(logits, deciding, log_shares)
         tried.append((solution, logits))
@@ -162,39 +158,8 @@ def fit_linear(
     return LinearFit(head, tuple(path), chosen, out_of_fold, n_steps=len(strengths))
 
 
-def _axes(empty: Head, features: Floats) -> tuple[Doubles, Doubles]:
-    """Principal axes (d, r) of the standardised rows, and the variance (r,) along each; r <= min(n, d)."""
-    n_rows, n_features = features.shape
-    if n_rows < n_features:  # the axes from the products of rows, which are fewer
-        standardised: npt.NDArray[Any] = empty.standardise(features).astype(np.float64)
-        variances, turns = np.linalg.eigh(standardised @ standardised.T / n_rows)
-        kept = variances > SMALLEST_AXIS * variances.max()
-        return standardised.T @ (turns[:, kept] / np.sqrt(n_rows * variances[kept])), variances[kept]
-    products = np.zeros((n_features, n_features))
-    for part in _parts(n_rows):
-        standardised = empty.standardise(features[part])
-        products += standardised.T @ standardised
-    variances, axes = np.linalg.eigh(products / n_rows)
-    kept = variances > SMALLEST_AXIS * variances.max()
-    return axes[:, kept], variances[kept]
-
-
-def _rotated(empty: Head, features: Floats, axes: Doubles) -> npt.NDArray[Any]:
-    """The standardised rows in the coordinates of the axes, (n, r)."""
-    dtype = np.float64 if len(features) * axes.shape[1] <= IN_DOUBLE else np.float32
-    rotated = np.empty((len(features), axes.shape[1]), dtype=dtype)
-    turn: npt.NDArray[Any] = axes.astype(dtype)
-    for part in _parts(len(features)):
-        rotated[part] = empty.standardise(features[part]) @ turn
-    return rotated
-
-
-def _parts(n_rows: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK) for start in range(0, n_rows, CHUNK))
-
-
 def _solve_path(
-    rotated: npt.NDArray[Any],
+    rotated: Turned,
     class_indexes: Indexes,
     weights: Floats,
     variances: Doubles,
@@ -209,9 +174,8 @@ def _solve_path(
         rotated: (n, r), with the variance (r,) along each axis.
         weights: (f, n) of each fit; rows with a weight of 0 do not count.
     """
-    n_fits, (n_rows, n_axes), dtype = len(weights), rotated.shape, rotated.dtype
+    n_fits, n_axes = len(weights), len(variances)
     shares = (weights / weights.sum(axis=1, keepdims=True, dtype=np.float64)).T
-    at = (np.arange(n_rows), slice(None), class_indexes)
     n_biases = n_fits * n_classes
     kernel, bias = np.zeros((n_axes, n_biases)), np.zeros(n_biases)
     losses = np.zeros(n_fits)
@@ -221,19 +185,25 @@ def _solve_path(
 
         def loss(flat: Doubles, unit: Doubles = unit, strength: float = strength) -> tuple[float, Doubles]:
             kernel, bias = flat[:-n_biases].reshape(n_axes, n_biases) * unit, flat[-n_biases:] * 2
-            logits = (rotated @ kernel.astype(dtype) + bias).reshape(n_rows, n_fits, n_classes)
-            logits -= logits.max(axis=2, keepdims=True)
-            right = logits[at]
-            errors = np.exp(logits, out=logits)
-            sums = errors.sum(axis=2)
-            losses[:] = np.sum(shares * (np.log(sums) - right), axis=0)
-            errors /= sums[:, :, None]
-            errors[at] -= 1
-            errors *= shares[:, :, None]
-            errors = errors.reshape(n_rows, n_biases)
-            slope = (rotated.T @ errors.astype(dtype) + strength * kernel) * unit
+            its_kernel = rotated.kernel(kernel)
+            losses[:], slopes, bias_slopes = 0, np.zeros(its_kernel.shape), np.zeros(n_biases)
+            for part, block in rotated.blocks():
+                logits = (block @ its_kernel + bias).reshape(len(block), n_fits, n_classes)
+                logits -= logits.max(axis=2, keepdims=True)
+                at = (np.arange(len(block)), slice(None), class_indexes[part])
+                right = logits[at]
+                errors = np.exp(logits, out=logits)
+                sums = errors.sum(axis=2)
+                losses[:] += np.sum(shares[part] * (np.log(sums) - right), axis=0)
+                errors /= sums[:, :, None]
+                errors[at] -= 1
+                errors *= shares[part][:, :, None]
+                errors = errors.reshape(len(block), n_biases)
+                slopes += block.T @ errors.astype(block.dtype)
+                bias_slopes += errors.sum(axis=0)
+            slope = (rotated.slope(slopes) + strength * kernel) * unit
             value = float(losses.sum() + strength / 2 * np.sum(kernel**2))
-            return value, np.concatenate([slope.ravel(), errors.sum(axis=0) * 2])
+            return value, np.concatenate([slope.ravel(), bias_slopes * 2])
 
         start = np.concatenate([(kernel / unit).ravel(), bias / 2])
         found = minimize(loss, start, jac=True, method="L-BFGS-B", options=SOLVER)

@@ -25,6 +25,7 @@ from trainer.errors import ModelError
 from trainer.files import read_file, write_file
 from trainer.head.head import Floats
 from trainer.vgg16.backbone import feature_columns
+from trainer.vgg16.stored_rows import Table
 
 FILE_NAME = "novelty.npz"
 N_NEAREST = 2
@@ -49,7 +50,7 @@ class Novelty:
     limit: float
 
     @classmethod
-    def fit(cls, features: Floats, validation_features: Floats, *, layers: Sequence[str]) -> Self:
+    def fit(cls, features: Table, validation_features: Table, *, layers: Sequence[str]) -> Self:
         """Choose the references and the limit.
 
         Args:
@@ -61,22 +62,22 @@ class Novelty:
         columns = (parts[0].start, parts[-1].stop) if parts else (0, features.shape[1])
         step = -(-len(features) // MAX_REFERENCES)
         # As loaded from disk: half precision is enough to find neighbours.
-        references = unit_rows(features[::step, slice(*columns)]).astype(np.float16).astype(np.float32)
+        references = unit_rows(features[::step][:, slice(*columns)]).astype(np.float16).astype(np.float32)
         distances = cls(references, columns, 0.0).distances(validation_features)
         rank = min(math.ceil((1 - REFUSED) * (len(distances) + 1)), len(distances))
         return cls(references, columns, float(np.sort(distances)[rank - 1]))
 
-    def distances(self, features: Floats) -> Floats:
+    def distances(self, features: Table) -> Floats:
         """Cosine distance, (n,) in 0..2, of each row to its second nearest reference."""
-        rows = unit_rows(features[:, slice(*self.columns)])
         rank = min(N_NEAREST, len(self.references)) - 1
-        found = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), CHUNK):
+        found = np.empty(len(features), dtype=np.float32)
+        for start in range(0, len(features), CHUNK):
             part = slice(start, start + CHUNK)
-            found[part] = np.partition(1 - rows[part] @ self.references.T, rank, axis=1)[:, rank]
+            rows = unit_rows(features[part][:, slice(*self.columns)])
+            found[part] = np.partition(1 - rows @ self.references.T, rank, axis=1)[:, rank]
         return found
 
-    def is_known(self, features: Floats) -> npt.NDArray[np.bool_]:
+    def is_known(self, features: Table) -> npt.NDArray[np.bool_]:
         """Whether each row is within the limit, (n,)."""
         return self.distances(features) <= self.limit
 

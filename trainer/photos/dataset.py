@@ -24,6 +24,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from trainer.config import SplitSettings
 from trainer.errors import DatasetError
 from trainer.photos.contributions import MAX_OF_ACCOUNT, MAX_SHARE, SOURCE
@@ -35,6 +38,8 @@ Split = Literal["train", "validation", "holdout"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "holdout")
 # The split that keeps a photo when the source has it in two splits.
 KEEPS_FIRST: dict[str | None, int] = {"holdout": 0, "validation": 1, "train": 2, None: 0}
+
+Flags = npt.NDArray[np.bool_]
 
 NOTHING = Standing()
 EPSILON = 1e-9  # 0.2 * 5 must count as 1
@@ -130,7 +135,7 @@ def build_dataset(
     for at, (photo, place, now) in enumerate(zip(listed, places, decided, strict=True)):
         if now.label is None:
             excluded.append((photo.sha256, now.reason))
-        elif at in conflicting:
+        elif conflicting[at]:
             excluded.append((photo.sha256, OTHER_LABEL))
         elif place is None:
             excluded.append((photo.sha256, OTHER_SPLIT))
@@ -268,15 +273,17 @@ def _contributed(
     return chosen, left_out
 
 
-def _with_conflicting_labels(labels: Sequence[str | None], neighbours: Neighbours) -> set[int]:
-    """Indexes of photos that have a near-duplicate with another label; None stands for a photo that was taken out."""
-    by_hash: defaultdict[int, set[str]] = defaultdict(set)
-    numbers: list[int] = neighbours.ids.tolist()
-    for number, label in zip(numbers, labels, strict=True):
-        by_hash[number] |= set() if label is None else {label}
-    around = {number: neighbours.near(number).tolist() for number in by_hash}
-    doubtful = {number for number, near in around.items() if len(set().union(*(by_hash[other] for other in near))) > 1}
-    return {at for at, number in enumerate(numbers) if number in doubtful}
+def _with_conflicting_labels(labels: Sequence[str | None], neighbours: Neighbours) -> Flags:
+    """Whether each photo (n,) has a near-duplicate with another label; None stands for a photo that was taken out."""
+    codes = {label: code for code, label in enumerate(sorted({label for label in labels if label is not None}))}
+    code = np.array([-1 if label is None else codes[label] for label in labels], dtype=np.int64)
+    there = code >= 0
+    lowest, highest = (np.full(neighbours.n_distinct, edge) for edge in (len(codes), -1))
+    np.minimum.at(lowest, neighbours.ids[there], code[there])
+    np.maximum.at(highest, neighbours.ids[there], code[there])
+    doubtful = neighbours.over_near(np.minimum, lowest) < neighbours.over_near(np.maximum, highest)
+    flags: Flags = doubtful[neighbours.ids]
+    return flags
 
 
 def _check(labels: Sequence[str], items: Sequence[Item], settings: SplitSettings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,16 @@ class Neighbours:
     def near(self, number: int) -> Ids:
         """The numbers of the distinct hashes near one of them, itself among them; ascending."""
         return self._others[self._starts[number] : self._starts[number + 1]]
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of distinct hashes, m."""
+        return len(self._starts) - 1
+
+    def over_near(self, combine: np.ufunc, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Combine, for each distinct hash, the values (m,) of those near it, its own among them: (m,)."""
+        combined: npt.NDArray[Any] = combine.reduceat(values[self._others], self._starts[:-1])
+        return combined
 
 
 def find_neighbours(hashes: Sequence[str], *, max_bits: int) -> Neighbours:

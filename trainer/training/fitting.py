@@ -22,6 +22,7 @@ from trainer.head.novelty import Novelty
 from trainer.photos.dataset import Item
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups
 from trainer.vgg16.backbone import Backbone
+from trainer.vgg16.stored_rows import Table, every
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,10 @@ def _fit_and_evaluate(
     view = settings.features.views[0]
     train_items, validation_items = (_by_hash(training_data.dataset.split(name)) for name in ("train", "validation"))
     holdout_items = training_data.dataset.split("holdout")
-    train_features = training_data.features(train_items)
-    validation_features = training_data.features(validation_items, views=[view])[:, 0]
+    views = training_data.cache.views
     watcher.step("head")
+    train_features = training_data.rows(train_items, views)
+    validation_features = training_data.rows(validation_items, [view])
     fitted = fit_head(
         train_features,
         class_indexes(train_items),
@@ -91,16 +93,16 @@ def _fit_and_evaluate(
         groups=groups(train_items),
         progress=watcher.update,
     )
-    head, train_seen, holdout_seen = fitted.head, train_features[:, 0], training_data
+    head, train_seen, holdout_seen = fitted.head, every(train_features, len(views)), training_data
     tuning = None
     if settings.head.fine_tune != "none":
-        train = _rows(train_items, training_data.cache.views, train_features)
-        validation = _rows(validation_items, [view], validation_features[:, None])
+        train = _rows(train_items, views, train_features)
+        validation = _rows(validation_items, [view], validation_features)
         tuning = _fine_tune(fitted.head, training_data, train, validation, settings, watcher)
     if tuning is not None and tuning.is_kept:
         head, holdout_seen = tuning.head, training_data.tuned(tuning.block5, settings, watcher)
         validation_features, train_seen = (
-            holdout_seen.features(items)[:, 0] for items in (validation_items, train_items)
+            holdout_seen.rows(items, [view]) for items in (validation_items, train_items)
         )
     watcher.step("evaluation")
     logits, truth = head.logits(validation_features), class_indexes(validation_items)
@@ -118,7 +120,7 @@ def _fit_and_evaluate(
         min_answers=settings.evaluate.min_answers_per_label,
     )
     novelty = Novelty.fit(train_seen, validation_features, layers=training_data.backbone.layers)
-    holdout_features = holdout_seen.features(holdout_items, views=[view])[:, 0]
+    holdout_features = holdout_seen.rows(holdout_items, [view])
     known = novelty.is_known(holdout_features)
     scores = head.scores(holdout_features)
     report = evaluate(
@@ -157,11 +159,11 @@ def _fine_tune(
     return tuning
 
 
-def _rows(items: Sequence[Item], views: Sequence[str], features: Floats) -> Rows:
-    """The rows of photos with (n, n_views, d) features, view by view."""
+def _rows(items: Sequence[Item], views: Sequence[str], features: Table) -> Rows:
+    """The rows of photos with (n * n_views, d) features, photo by photo."""
     return Rows(
         keys=[(item.sha256, view) for item in items for view in views],
-        features=features.reshape(-1, features.shape[-1]),
+        features=features,
         class_indexes=np.repeat(class_indexes(items), len(views)),
     )
 

@@ -33,9 +33,12 @@ from trainer.vgg16.features import compute_features, missing_views
 from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.load import N_SAMPLES, load_network
 from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
+from trainer.vgg16.stored_rows import Table
 from trainer.vgg16.weights import Convolution
 
 Flags = npt.NDArray[np.bool_]
+
+IN_MEMORY = 200_000_000  # values, 0.8 GB: the training rows of 130,000 photos with two views; more are read from disk
 
 
 class Watcher(Protocol):
@@ -279,6 +282,17 @@ class TrainingData:
         """Load features (n, n_views, d) in the order of the items, in all views or the named ones."""
         return self.cache.load([item.sha256 for item in items], views=views)
 
+    def rows(self, items: Sequence[Item], views: Sequence[str]) -> Table:
+        """The same as rows, photo by photo, (n * n_views, d): in memory, or on disk if they are too many.
+
+        Raises:
+            StorageError: data_dir's disk has no room for them.
+        """
+        sha256s = [item.sha256 for item in items]
+        if len(items) * len(views) * self.cache.n_features > IN_MEMORY:
+            return self.cache.load_to_disk(sha256s, views=views)
+        return self.cache.load(sha256s, views=views).reshape(-1, self.cache.n_features)
+
 
 def training_data_for(
     version: Version, dataset: Dataset, settings: Settings, watcher: Watcher, *, known: TrainingData | None = None
@@ -314,7 +328,7 @@ def compute_scores(version: Version, training_data: TrainingData) -> tuple[Float
     Returns:
         scores (n, k), and whether each photo is known (n,); None for a version that cannot tell.
     """
-    features = training_data.features(training_data.dataset.items, views=[version.facts.view])[:, 0]
+    features = training_data.rows(training_data.dataset.items, [version.facts.view])
     novelty = version.novelty()
     return version.head().scores(features), None if novelty is None else novelty.is_known(features)
 

@@ -14,7 +14,9 @@ import hashlib
 import io
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,7 @@ import numpy.typing as npt
 
 from trainer.errors import StorageError
 from trainer.files import UNFINISHED_FILE, storage_error, sync_folder, write_file
+from trainer.vgg16.stored_rows import Places, StoredRows
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ Table = npt.NDArray[np.void]  # rows of (sha256, view, features); see `FeatureCa
 
 SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
 SET_ASIDE = ".damaged"
+MAX_ROWS = 2**32  # of a shard
+DIGEST_BYTES = 32
 MERGED_BYTES = 64 * 1024 * 1024  # `compact` leaves shards of this size unchanged
 
 
@@ -57,13 +62,14 @@ class FeatureCache:
         self.n_features = n_features
         self.row_type = np.dtype([("sha256", "u1", 32), ("view", "S16"), ("features", kind, n_features)])
         self._shards: dict[int, Path] = {}  # shard number -> file
-        self._places: dict[tuple[bytes, bytes], tuple[int, int]] = {}  # (sha256, view) -> (shard number, row)
+        # view -> sha256 -> shard number * MAX_ROWS + row: one integer for a row, as there may be millions
+        self._places: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
         self._number = 0
         self._read_folder()
 
     def __len__(self) -> int:
         """Number of rows (photos times views) that can be loaded."""
-        return len(self._places)
+        return sum(map(len, self._places.values()))
 
     def missing(self, sha256s: Iterable[str]) -> list[str]:
         """Photos with at least one missing view, without duplicates, in the order given."""
@@ -72,11 +78,11 @@ class FeatureCache:
     def missing_views(self, sha256: str) -> tuple[str, ...]:
         """The views of a photo that are not stored."""
         key = bytes.fromhex(sha256)
-        return tuple(view for view in self.views if (key, view.encode()) not in self._places)
+        return tuple(view for view in self.views if key not in self._places[view])
 
     def holds(self, sha256: str, view: str) -> bool:
         """Whether a view of a photo can be loaded."""
-        return (bytes.fromhex(sha256), view.encode()) in self._places
+        return bytes.fromhex(sha256) in self._places[view]
 
     def append(self, sha256s: Sequence[str], features: Features) -> None:
         """Store all views of some photos atomically.
@@ -128,8 +134,8 @@ class FeatureCache:
             StorageError: a shard cannot be read.
         """
         views = self.views if views is None else tuple(views)
-        rows = [(sha256, view) for sha256 in sha256s for view in views]
-        return self.load_rows(rows).reshape(len(sha256s), len(views), self.n_features)
+        places = self._find((sha256, view) for sha256 in sha256s for view in views)
+        return self._load(places).reshape(len(sha256s), len(views), self.n_features)
 
     def load_rows(self, rows: Sequence[tuple[str, str]]) -> Features:
         """Load single views by photo and view, in the order given.
@@ -141,18 +147,17 @@ class FeatureCache:
             KeyError: a view is not stored.
             StorageError: a shard cannot be read.
         """
-        result = np.empty((len(rows), self.n_features), dtype=np.float32)
-        wanted: dict[int, list[tuple[int, int]]] = {}  # shard number -> (row of the result, row of the shard)
-        for position, (sha256, view) in enumerate(rows):
-            key = (bytes.fromhex(sha256), view.encode())
-            if key not in self._places:
-                raise KeyError(f"no features of {key[0].hex()}, view {key[1].decode()}, in {self.folder}")
-            number, row = self._places[key]
-            wanted.setdefault(number, []).append((position, row))
-        for number, pairs in wanted.items():
-            positions, places = np.array(pairs).T
-            result[positions] = self._open(self._shards[number])["features"][places]
-        return result
+        return self._load(self._find(rows))
+
+    def load_to_disk(self, sha256s: Sequence[str], *, views: Sequence[str]) -> StoredRows:
+        """As `load`, for more features than fit into memory: (n * n_views, n_features), photo by photo.
+
+        Raises:
+            KeyError: a view of a photo is not stored.
+            StorageError: a shard cannot be read, or the cache's disk has no room for the rows.
+        """
+        places = self._find((sha256, view) for sha256 in sha256s for view in views)
+        return StoredRows.write(self._parts(places), (len(places), self.n_features), folder=self.folder)
 
     def remove(self, sha256s: Iterable[str]) -> int:
         """Delete photos with all their views, e.g. after a take-down.
@@ -203,8 +208,10 @@ class FeatureCache:
         """Replace some shards by a new one; the old ones are deleted after the new one is safely on disk."""
         if len(table):
             self._add_shard(table)
-        old = set(numbers)
-        self._places = {key: place for key, place in self._places.items() if place[0] not in old}
+        for number in numbers:  # these rows alone: looking at all of them for each shard would be quadratic
+            for view, key, place in _rows(number, self._open(self._shards[number])):
+                if self._places[view].get(key) == place:
+                    del self._places[view][key]
         try:
             for number in numbers:
                 self._shards.pop(number).unlink()
@@ -223,8 +230,33 @@ class FeatureCache:
 
     def _index(self, number: int, path: Path, table: Table) -> None:
         self._shards[number] = path
-        for row, (sha256, view) in enumerate(zip(table["sha256"], table["view"], strict=True)):
-            self._places[bytes(sha256), bytes(view)] = (number, row)
+        for view, key, place in _rows(number, table):
+            self._places[view][key] = place
+
+    def _find(self, rows: Iterable[tuple[str, str]]) -> Places:
+        """Where single views are stored; raises KeyError."""
+
+        def find(sha256: str, view: str) -> int:
+            place = self._places[view].get(bytes.fromhex(sha256))
+            if place is None:
+                raise KeyError(f"no features of {sha256}, view {view}, in {self.folder}")
+            return place
+
+        return np.fromiter((find(*row) for row in rows), dtype=np.int64)
+
+    def _load(self, places: Places) -> Features:
+        result = np.empty((len(places), self.n_features), dtype=np.float32)
+        for positions, values in self._parts(places):
+            result[positions] = values
+        return result
+
+    def _parts(self, places: Places) -> Iterator[tuple[Places, Values]]:
+        """The rows at some places, one shard after another: positions in `places`, and their values."""
+        order = np.argsort(places, kind="stable")
+        numbers, rows = np.divmod(places[order], MAX_ROWS)
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        for start, stop in pairwise([*starts.tolist(), len(order)]):
+            yield order[start:stop], self._open(self._shards[int(numbers[start])])["features"][rows[start:stop]]
 
     def _read_folder(self) -> None:
         try:
@@ -259,6 +291,16 @@ class FeatureCache:
         if table.dtype != self.row_type:
             raise StorageError(f"{path}: rows of {table.dtype}, expected {self.row_type}; move {self.folder} away")
         return table
+
+
+def _rows(number: int, table: Table) -> Iterator[tuple[str, bytes, int]]:
+    """(view, sha256, place) of each row of a shard."""
+    digests, key = table["sha256"].tobytes(), b""
+    names: dict[bytes, str] = {}
+    for row, name in enumerate(table["view"].tolist()):
+        here = digests[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
+        key = key if key == here else here  # a photo's views follow each other and share the object
+        yield names.setdefault(name, name.decode()), key, number * MAX_ROWS + row
 
 
 def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:

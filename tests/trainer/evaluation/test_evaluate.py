@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from trainer.config import EvaluateSettings
+from trainer.evaluation import evaluate as evaluate_module
 from trainer.evaluation.evaluate import Figure, Report, balanced_accuracy, evaluate, member_tables, resample
 from trainer.head.calibration import Indexes
 
@@ -110,6 +111,27 @@ def test_the_bootstrap_is_stratified_by_label() -> None:
     truth = np.array([0] * 50 + [1] * 2 + [2] * 2)
     tables = member_tables(truth, truth, [str(number) for number in range(54)], n_classes=3)
     assert (resample(tables, n=300).sum(axis=2) == [50, 2, 2]).all()
+
+
+def test_how_many_samples_are_drawn_at_once_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, answers = np.arange(60) % 3, np.arange(60) % 2
+    tables = member_tables(truth, answers, [str(number // 2) for number in range(60)], n_classes=3)
+    together = resample(tables, n=50)
+    at_once: list[int] = []
+    default_rng = np.random.default_rng
+
+    class Counted:
+        def __init__(self, seed: int) -> None:
+            self.rng = default_rng(seed)
+
+        def multinomial(self, n: int, shares: Any, *, size: int) -> Any:
+            at_once.append(size * len(shares))
+            return self.rng.multinomial(n, shares, size=size)
+
+    monkeypatch.setattr(np.random, "default_rng", Counted)
+    monkeypatch.setattr(evaluate_module, "CHUNK_DRAWS", 40)
+    np.testing.assert_array_equal(resample(tables, n=50), together)
+    assert max(at_once) <= 40
 
 
 def test_a_score_below_the_threshold_is_no_answer() -> None:

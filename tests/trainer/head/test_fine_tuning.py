@@ -70,7 +70,7 @@ class Stage:
 
     def head(self, settings: HeadSettings) -> FittedHead:
         return fit_head(
-            self.train.features[:, None],
+            self.train.features,
             self.train.class_indexes,
             validation_features=self.validation.features,
             validation_class_indexes=self.validation.class_indexes,

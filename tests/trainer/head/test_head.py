@@ -22,6 +22,7 @@ from trainer.head.fit import class_weights, fit_head
 from trainer.head.head import FILE_NAME, Floats, Head, Indexes, softmax
 from trainer.head.linear import BETTER, STRENGTHS
 from trainer.vgg16.backend import load_keras
+from trainer.vgg16.stored_rows import StoredRows
 
 ROOT = Path(__file__).parents[3]
 LABELS = ("brazil", "china", "japan")
@@ -160,6 +161,36 @@ def test_where_validation_is_small_members_of_training_decide_and_none_is_in_two
     ).linear
     assert linear.cross_validated
     assert linear.n_steps == len(STRENGTHS)
+
+
+@pytest.mark.parametrize("hidden_units", [0, 8])
+@pytest.mark.parametrize("n_validation", [30, 3])  # chosen by validation, and by members
+def test_rows_on_disk_give_the_same_head_but_for_rounding(tmp_path: Path, n_validation: int, hidden_units: int) -> None:
+    features, indexes = drawn([900, 900, 900], n_views=2)  # several blocks
+    chosen = HeadSettings(hidden_units=hidden_units, max_epochs=2, learning_rate=0.001)
+    groups = [str(number // 3) for number in range(len(indexes))]
+    here = fit(features, indexes, chosen, n_validation=n_validation, groups=groups)
+    rows = features.reshape(-1, features.shape[2])
+    stored = StoredRows.write([(np.arange(len(rows)), rows)], rows.shape, folder=tmp_path)
+    validation, validation_indexes = drawn([n_validation] * 3, seed=2)
+    there = fit_head(
+        stored,
+        indexes,
+        validation_features=StoredRows.write(
+            [(np.arange(len(validation)), validation[:, 0])], validation[:, 0].shape, folder=tmp_path
+        ),
+        validation_class_indexes=validation_indexes,
+        labels=LABELS,
+        settings=chosen,
+        groups=groups,
+    )
+    assert there.linear.cross_validated == here.linear.cross_validated == (n_validation < 30)
+    assert there.linear.chosen == here.linear.chosen
+    assert (there.head.mean == here.head.mean).all()
+    assert [epoch.validation_loss for epoch in there.history] == [epoch.validation_loss for epoch in here.history]
+    np.testing.assert_allclose(there.linear.head.logits(stored), here.linear.head.logits(rows), atol=2e-3)
+    if there.linear.out_of_fold is not None:
+        np.testing.assert_allclose(there.linear.out_of_fold[0], here.linear.out_of_fold[0], atol=2e-3)
 
 
 def test_photos_of_one_member_are_not_what_a_penalty_is_chosen_by() -> None:

@@ -10,6 +10,7 @@ import pytest
 from trainer.errors import ModelError
 from trainer.head.head import Floats
 from trainer.head.novelty import FILE_NAME, MAX_REFERENCES, REFUSED, Novelty
+from trainer.vgg16.stored_rows import StoredRows
 
 LAYERS = ("block3_conv3", "block5_conv3")  # 256 and 512 features
 
@@ -30,6 +31,17 @@ def test_few_photos_of_the_same_kind_are_refused_and_almost_all_of_another(novel
     assert novelty.is_known(photos(200, seed=2)).mean() >= 1 - REFUSED
     assert novelty.is_known(photos(500, seed=3)).mean() > 0.85
     assert novelty.is_known(photos(500, seed=4, kind=9)).mean() < 0.05
+
+
+def test_rows_on_disk_give_the_same_limit_and_distances(novelty: Novelty, tmp_path: Path) -> None:
+    def stored(rows: Floats) -> StoredRows:
+        return StoredRows.write([(np.arange(len(rows)), rows)], rows.shape, folder=tmp_path)
+
+    there = Novelty.fit(stored(photos(300, seed=1)), stored(photos(200, seed=2)), layers=LAYERS)
+    assert there.limit == novelty.limit
+    assert (there.references == novelty.references).all()
+    unseen = photos(300, seed=3)  # more than are compared at a time
+    assert (there.distances(stored(unseen)) == novelty.distances(unseen)).all()
 
 
 def test_of_unseen_photos_of_the_same_kind_as_few_are_refused_as_promised() -> None:

@@ -21,9 +21,11 @@ from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import METRICS, PHOTOS, REPORT, Registry, Version
 from trainer.registry.serving import Classifier
 from trainer.training import train as train_module
+from trainer.training import training_data as training_data_module
 from trainer.training.fitting import repeat
 from trainer.training.train import Outcome, evaluate_version, train
 from trainer.training.training_data import TrainingData
+from trainer.vgg16.cache import FeatureCache
 
 START = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
 
@@ -98,6 +100,26 @@ def test_the_same_photos_in_another_folder_give_the_same_head_and_figures(
     other = run(settings, day=3).version
     assert content(other) == content(trained[1].version)
     assert (other.folder / METRICS).read_bytes() == (trained[1].version.folder / METRICS).read_bytes()
+
+
+def test_more_photos_than_memory_holds_give_the_same_version_in_whatever_order_they_were_stored(
+    trained: tuple[Settings, Outcome], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_data_module, "IN_MEMORY", 0)
+    version = run(settings, day=1).version
+    cache = trained[1].training_data.cache
+    sha256s = [item.sha256 for item in trained[1].training_data.dataset.items][::-1]
+    shuffled = settings.model_copy(update={"data_dir": tmp_path / "shuffled"})
+    shutil.copytree(settings.data_dir, shuffled.data_dir, ignore=lambda *_: [cache.folder.name])
+    for part in (sha256s[::2], sha256s[1::2]):
+        folder = shuffled.data_dir / "features" / cache.folder.name
+        FeatureCache(folder, views=cache.views, n_features=cache.n_features).append(part, cache.load(part))
+    again = run(shuffled, day=2).version
+    assert content(again) == content(version)
+    here, there = (json.loads((each.folder / METRICS).read_bytes()) for each in (trained[1].version, version))
+    assert there["report"]["confusion"] == here["report"]["confusion"]
+    assert there["novelty"] == here["novelty"]
+    assert there["verdict"]["n_photos"] == here["report"]["n_photos"]  # the comparison read them from disk, too
 
 
 @pytest.mark.parametrize("step", ["features", "head", "version"])

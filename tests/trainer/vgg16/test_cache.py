@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,39 @@ def test_small_shards_are_merged_and_nothing_changes(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     assert holds(cache, list(range(20)))
     assert holds(opened(tmp_path), list(range(20)))
+
+
+def test_merging_looks_at_each_row_a_few_times_however_many_shards_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = opened(tmp_path)
+    fill(cache, *([number] for number in range(40)))
+    monkeypatch.setattr(cache_module, "MERGED_BYTES", 2 * next(tmp_path.iterdir()).stat().st_size)
+    looked_at: list[int] = []
+    rows = cache_module._rows
+
+    def counted(number: int, table: cache_module.Table) -> Any:
+        looked_at.append(len(table))
+        return rows(number, table)
+
+    monkeypatch.setattr(cache_module, "_rows", counted)
+    cache.compact()
+    assert len(list(tmp_path.iterdir())) == 20
+    assert sum(looked_at) == 2 * len(cache)
+    assert holds(cache, list(range(40)))
+
+
+def test_rows_on_disk_are_those_that_are_loaded(tmp_path: Path) -> None:
+    cache = opened(tmp_path)
+    fill(cache, [1, 2], [3], [4, 5])
+    sha256s = [sha256(number) for number in (5, 1, 3, 1)]
+    before = sorted(tmp_path.iterdir())
+    for views in (VIEWS, ("mirror",)):
+        stored = cache.load_to_disk(sha256s, views=views)
+        np.testing.assert_array_equal(stored[:], cache.load(sha256s, views=views).reshape(-1, N_FEATURES))
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(KeyError, match=f"{sha256(6)}, view whole"):
+        cache.load_to_disk([sha256(6)], views=VIEWS)
 
 
 def test_merging_stops_at_the_size_of_a_large_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
