@@ -23,7 +23,8 @@ BENCHMARKS = {  # name -> module, what it measures
     "cluster": ("benchmarks.cluster", "two nodes of Ray on this machine beside the local engine; one is killed midway"),
     "training": ("benchmarks.training", "a whole training, compared with the usual tutorial recipe: seconds, accuracy"),
     "retrain": ("benchmarks.retrain", "cost of a training after 1% new photos, compared with the first training"),
-    "scale": ("benchmarks.scale", "memory and seconds with the cached features of 15,000 and 100,000 photos"),
+    "fit": ("benchmarks.fit", "memory and seconds of a head on the cached features of 15,000 and 100,000 photos"),
+    "scale": ("benchmarks.scale", "every step of a training on 10,000, 100,000 and 1,000,000 photos: time, memory"),
     "resume": ("benchmarks.resume", "kill -9 at random moments of a training: the result is bit-identical"),
     "repeat": ("benchmarks.repeat", "the same training twice, bit-identical; the spread of its figures over seeds"),
     "imbalance": ("benchmarks.imbalance", "2:2:1 data: recall of the rarest class, compared with the others"),
@@ -62,6 +63,7 @@ def main(
     weights: Annotated[
         str | None, typer.Option(help="VGG16's weights, for benchmarks of learning: imagenet, a file, or random.")
     ] = None,
+    photos: Annotated[int | None, typer.Option(help="For `scale`: only this many photos.", min=1000)] = None,
 ) -> None:
     """Run a benchmark. The last line is JSON; the exit status is 1 if a goal was missed."""
     console = Console()
@@ -71,7 +73,7 @@ def main(
     if name not in BENCHMARKS:
         raise typer.BadParameter(f"{name}: no such benchmark; there are: {', '.join(BENCHMARKS)}")
     module = importlib.import_module(BENCHMARKS[name][0])
-    options = {"pictures": pictures, "weights": weights}
+    options = {"pictures": pictures, "weights": weights, "photos": photos}
     options = {option: value for option, value in options.items() if value is not None}
     unknown = options.keys() - inspect.signature(module.run).parameters.keys()
     if unknown:
