@@ -66,11 +66,11 @@ LOCK_WITH := uv pip compile --universal --python-version 3.11 --generate-hashes 
     $(if $(RAISE),--upgrade-package $(RAISE))
 
 lock:
-	$(LOCK_WITH) --extra cpu --extra int8 --extra quantise --extra review --extra sandbox --extra dev -o requirements.lock pyproject.toml
-	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra review -o requirements-run.lock pyproject.toml
-	$(LOCK_WITH) -c requirements.lock --extra int8 -o requirements-int8.lock pyproject.toml
-	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra ray -o requirements-ray.lock pyproject.toml
-	$(LOCK_WITH) --extra gpu --extra review --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
+	$(LOCK_WITH) --extra cpu --extra int8 --extra quantise --extra review --extra crop --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra review --extra crop -o requirements-run.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra int8 --extra crop -o requirements-int8.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra crop --extra ray -o requirements-ray.lock pyproject.toml
+	$(LOCK_WITH) --extra gpu --extra review --extra crop --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
