@@ -90,7 +90,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
 def _draw(training_data: TrainingData, settings: Settings) -> Draw:
     trained = fit_and_evaluate(training_data, settings, Silent())
     items = training_data.dataset.split("holdout")
-    features = training_data.features(items, views=settings.features.views[:1])[:, 0]
+    features = training_data.features(items, views=settings.views[:1])[:, 0]
     return Draw(
         raw=trained.fitted.head.scores(features),
         scores=trained.holdout_scores,

@@ -130,7 +130,7 @@ def _opened(pictures: Path, weights: str, data_dir: Path, say: Callable[[str], N
     def draw(number: int) -> Kind:
         drawn = with_photos(data, collection.split(photos, number), settings)
         items = {split: drawn.dataset.split(split) for split in SPLITS}
-        view = settings.features.views[:1]
+        view = settings.views[:1]
         splits = {split: (drawn.features(own, views=view)[:, 0], class_indexes(own)) for split, own in items.items()}
         return Kind(drawn.dataset.labels, data.backbone.layers, splits)
 

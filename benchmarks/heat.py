@@ -55,7 +55,7 @@ def run(
     settings, photos, data = gather_pictures(folder_of(pictures), weights, work_dir / "data", say)
     wanted = min(N_QUICK if quick else N_PICTURES, len(photos))
     rng = np.random.default_rng(0)
-    view, seen, falls = settings.features.views[0], set[str](), []
+    view, seen, falls = settings.views[0], set[str](), []
     with closing(Decoder.in_bulk(settings.images)) as decoder:
         for draw in range(N_DRAWS):
             drawn = with_photos(data, split(photos, draw), settings)

@@ -35,6 +35,7 @@ from tests.verdict import judge, peak_mib
 from trainer.config import ImageSettings
 from trainer.photos import decode_process, images
 from trainer.photos.decode import Decoder
+from trainer.photos.views import Pixels
 
 LIMITS = ImageSettings()
 UNLIMITED = ImageSettings(max_pixels=10**12, max_bytes=10**10, max_frames=10**9)
@@ -166,7 +167,7 @@ def _price(rounds: int = 100) -> tuple[float, float, float]:
     """
     data = hostile.save(hostile.drawing().resize((350, 600)), "JPEG", quality=90)
     with _unconfined(LIMITS) as free, Decoder(LIMITS) as decoder:
-        ways: list[Callable[[], images.Pixels]] = [
+        ways: list[Callable[[], Pixels]] = [
             lambda: images.prepare(data, LIMITS, ["whole"]),
             lambda: free.prepare(data),
             lambda: decoder.prepare(data),

@@ -123,7 +123,7 @@ def _correlation(
 ) -> float:
     """The mean correlation of a picture's two heat maps."""
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
-        view = settings.features.views[:1]
+        view = settings.views[:1]
         images = np.concatenate([decoder.views(item.path.read_bytes(), view) for item in items])
     maps = [heat(evidence(head, data.backbone.extract(images, with_maps=True))) for data in (exact, rounded)]
     return mean(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in zip(*maps, strict=True))

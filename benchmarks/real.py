@@ -171,7 +171,7 @@ def _regression(data: TrainingData, settings: Settings) -> float:
     from sklearn.metrics import log_loss
     from sklearn.preprocessing import StandardScaler
 
-    view = settings.features.views[:1]
+    view = settings.views[:1]
     (rows, indexes), (validation, truth), (holdout, held) = (
         _features(data, split, view) for split in ("train", "validation", "holdout")
     )

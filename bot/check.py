@@ -21,6 +21,7 @@ from bot.reply.fonts import writable
 from bot.reply.texts import load_texts
 from trainer.errors import ConfigError, ProjectError
 from trainer.photos.decode import Decoder
+from trainer.photos.figure import check_detector
 from trainer.web.fetch import user_agent
 
 STREAM_WAIT_S = 10.0
@@ -137,7 +138,13 @@ def _champion(settings: Settings) -> Iterator[Result]:
     if version is None:
         yield Result("fault", f"model: {settings.data_dir} holds no version yet; run `python -m trainer train`")
         return
-    yield Result("ok", f"model: version {version.name} is whole; galleries: {', '.join(version.facts.labels)}")
+    try:
+        check_detector(version.facts.view)
+    except ProjectError as error:
+        yield Result("fault", f"model: {version.name}: {error}")
+        return
+    seen = "" if version.facts.crop == "none" else "; it sees photos cropped to the figure"
+    yield Result("ok", f"model: version {version.name} is whole; galleries: {', '.join(version.facts.labels)}{seen}")
     nameless = [
         label for label in version.facts.labels if not writable(settings.bot.labels.get(label, LabelText()).en or label)
     ]

@@ -96,10 +96,12 @@ class Prediction:
     scores: tuple[tuple[str, float], ...]  # (label, 0..1), highest first
     sure: bool  # the highest score reaches the version's threshold for its label
     version: str
-    view: str  # of the photo that was classified; one of `trainer.config.VIEWS`
+    view: str  # of the photo that was classified (`trainer.photos.views`)
     heatmap: npt.NDArray[np.float32]  # (h, w) in 0..1: where in that view the evidence for the highest score is
     is_known: bool = True  # the photo looks like those that the version learned from
     thumbnail: npt.NDArray[np.uint8] | None = None  # (h, w, 3), with the photo's aspect ratio, if requested
+    # What the view is cropped to: left, top, right, bottom, as shares of the photo's sides. None: it is not cropped.
+    crop: tuple[float, float, float, float] | None = None
 
     @property
     def label(self) -> str:

@@ -12,10 +12,12 @@ from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from trainer.config import ImageSettings
 from trainer.errors import ModelError
 from trainer.photos import images
+from trainer.photos.figure import Figures
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -71,6 +73,11 @@ class FakeLoader:
         return self.classifier
 
 
+def find_upper_half(_: Image.Image) -> Figures:
+    """A fake of `trainer.photos.figure.Detector.find`: a figure is in the upper half of every photo."""
+    return Figures(1, 0.1, (0.0, 0.0, 1.0, 0.5))
+
+
 class FakeDecoder:
     """Decodes here and now; `trainer.photos.decode.Decoder` does the same in a process of its own."""
 
@@ -85,10 +92,13 @@ class FakeDecoder:
 
     def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> Pixels:
         self.gate.wait()
-        return images.prepare(data, self._limits, views, side_px=side_px)
+        return images.prepare(data, self._limits, views, side_px=side_px, find=find_upper_half)
 
     def measure(self, data: bytes) -> images.Measured:
         return images.measure(data, self._limits)
+
+    def figures(self, data: bytes) -> Figures:
+        return images.find_figures(data, self._limits, find_upper_half)
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
         return images.thumbnail(data, self._limits, max_width=max_width, max_height=max_height)

@@ -191,12 +191,12 @@ def raid(about: Mapping[str, Any]) -> tuple[list[str], int]:
 
 
 @contextmanager
-def taken_over(*options: str) -> Iterator[Decoder]:
+def taken_over(*options: str, limits: ImageSettings | None = None) -> Iterator[Decoder]:
     """A decoder whose child is an intruder."""
     command = (sys.executable, "-m", "tests.intruder", *options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode_process, "COMMAND", command)
-        with Decoder(ImageSettings(), n_children=1) as decoder:
+        with Decoder(limits or ImageSettings(), n_children=1) as decoder:
             yield decoder
 
 

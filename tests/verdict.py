@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.hostile import ARRAY, HostileFile
 from trainer.errors import ImageError
-from trainer.photos.images import Pixels
+from trainer.photos.views import Pixels
 
 ALIKE = 4.0  # mean difference of samples, 0..255: more than JPEG's error, far less than a wrong rotation
 

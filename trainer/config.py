@@ -36,6 +36,8 @@ VGG16_LAYERS = tuple(
     for layer in (*(f"conv{i}" for i in range(1, convs + 1)), "pool")
 )
 VIEWS = ("whole", "mirror", "top", "middle", "bottom")
+# The crop to the figure, in the names of its views; counted up when it changes (`trainer.photos.figure`).
+FIGURE = "figure1"
 
 
 def _from_yaml_text(value: object) -> object:
@@ -89,7 +91,7 @@ class WebSettings(Section):
 
 
 class ImageSettings(Section):
-    """Limits for a photo, checked before it is decoded, and for decoding one."""
+    """Limits for a photo, checked before it is decoded, and for decoding one; and what trainings see of it."""
 
     max_bytes: Count = 16 * 1024 * 1024
     max_pixels: Count = 33_177_600
@@ -97,6 +99,7 @@ class ImageSettings(Section):
     max_frames: Count = 1000
     decode_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = 1024 * 1024 * 1024
     decode_timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    crop: Literal["none", "figure"] = "none"
 
 
 class Country(Section):
@@ -230,6 +233,12 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     review: ReviewSettings = ReviewSettings()
     exchange: ExchangeSettings = ExchangeSettings()
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of a training, of the figure if `images.crop` says so; the first is the one that is classified."""
+        crop = "" if self.images.crop == "none" else f"{FIGURE}/"
+        return tuple(f"{crop}{name}" for name in self.features.views)
 
     @model_validator(mode="after")
     def _check_fine_tuned_layers(self) -> Self:

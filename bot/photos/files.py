@@ -15,6 +15,7 @@ from bot.reply.texts import load_texts
 from bot.reply.writer import Writer
 from trainer.errors import ImageError, ProjectError, StorageError
 from trainer.photos.decode import Decoder
+from trainer.photos.views import is_of_figure
 
 
 def classified(files: Sequence[Path], settings: Settings) -> Iterator[tuple[Path, Prediction | ProjectError]]:
@@ -31,8 +32,9 @@ def classified(files: Sequence[Path], settings: Settings) -> Iterator[tuple[Path
                 prepared = decoder.views(data, [classifier.view])
                 found = predict.prediction(classifier, classifier.predict(prepared)[0])
                 thumbnail = decoder.thumbnail(data, max_width=PHOTO_BOX[0], max_height=PHOTO_BOX[1])
+                crop = decoder.figures(data).box if is_of_figure(classifier.view) else None
                 is_known = found.is_known or not settings.bot.refuse_unknown
-                yield path, replace(found, is_known=is_known, thumbnail=thumbnail)
+                yield path, replace(found, is_known=is_known, thumbnail=thumbnail, crop=crop)
             except OSError as error:
                 yield path, ImageError(f"cannot be read: {error.strerror}")
             except ImageError as error:

@@ -16,7 +16,9 @@ from bot.reply.picture import PHOTO_BOX
 from bot.shares import Shares, waiting
 from trainer.errors import FetchError, ImageError, ProjectError
 from trainer.photos.decode import N_CHILDREN
+from trainer.photos.figure import Figures
 from trainer.photos.images import is_image
+from trainer.photos.views import Box, is_of_figure
 from trainer.web.fetch import SMALL_BYTES, Fetched, Fetcher
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ class Decoder(Protocol):
 
     def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Photo:
         """The whole photo, (h, w, 3) uint8, with its aspect ratio. Raises ImageError."""
+
+    def figures(self, data: bytes) -> Figures:
+        """Where the figure is that a view of it is cropped to. Raises ImageError."""
 
 
 @dataclass(eq=False)
@@ -141,15 +146,28 @@ class PhotoReader:
             return Unseen(error.reason if kind in STILL else "no_preview")
         with self._places.held():
             predicted = self.predictor.submit(photo, view=view)
-            thumbnail = self._scaled(file, *PHOTO_BOX) if thumbnails else None  # made while the predictor works
+            thumbnail, crop = self._picture(file, view) if thumbnails else (None, None)  # while the predictor works
             prediction = predicted.result(PREDICT_TIMEOUT_S)
-        return replace(prediction, thumbnail=thumbnail, is_known=prediction.is_known or not self.refuse_unknown)
+        is_known = prediction.is_known or not self.refuse_unknown
+        return replace(prediction, thumbnail=thumbnail, crop=crop, is_known=is_known)
+
+    def _picture(self, file: bytes, view: str) -> tuple[Photo | None, Box | None]:
+        """A thumbnail, and the part of it that the view is cropped to; (None, None): the answer then has no picture."""
+        crop = None
+        if is_of_figure(view):
+            try:
+                with self._decoders.held():
+                    crop = self.decoder.figures(file).box
+            except ProjectError as error:
+                logger.info("no figures error=%s", error)
+                return None, None
+        return self._scaled(file, *PHOTO_BOX), crop
 
     def _scaled(self, file: bytes, max_width: int, max_height: int) -> Photo | None:
         try:
             with self._decoders.held():
                 return self.decoder.thumbnail(file, max_width=max_width, max_height=max_height)
-        except ProjectError as error:  # an answer then has no picture
+        except ProjectError as error:
             logger.info("no thumbnail error=%s", error)
             return None
 

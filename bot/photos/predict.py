@@ -56,7 +56,7 @@ class Classifier(Protocol):
 
     @property
     def view(self) -> str:
-        """The view that is classified; one of `trainer.config.VIEWS`."""
+        """The view that is classified; see `trainer.photos.views`."""
 
     @property
     def thresholds(self) -> Sequence[float]:

@@ -35,5 +35,6 @@ def illustrate(prediction: Prediction, writer: Writer, *, language: str) -> tupl
         if prediction.is_known
         else None,
         view=prediction.view,
+        crop=prediction.crop if prediction.is_known else None,
     )
     return jpeg, writer.describe(prediction, language=language)

@@ -19,13 +19,14 @@ from PIL import Image, ImageDraw
 from bot.reply.fonts import Font, Text, load, writable
 from bot.reply.length import clusters
 from bot.reply.writer import percent
-from trainer.photos.images import Pixels, view_box
+from trainer.photos.views import WHOLE, Box, Pixels, is_mirrored, view_box
 
 SIZE = (800, 420)
 MARGIN = 24
 PHOTO_BOX = (330, SIZE[1] - 2 * MARGIN)  # maximum size of the photo
 HEADLINE_PX, HEADLINE_ALONE_PX = 120, SIZE[1] - 4 * MARGIN  # maximum height of the headline, with and without bars
 MAX_BARS = 4
+FRAME_PX = 2  # around the part of the photo that was looked at
 
 BACKGROUND = (29, 32, 40)
 TRACK = (58, 63, 76)
@@ -65,6 +66,7 @@ def draw_card(
     footer: Text,
     scale: tuple[Text, Text] | None = ("", ""),
     view: str = "whole",
+    crop: Box | None = None,
 ) -> bytes:
     """Draws the card.
 
@@ -75,7 +77,8 @@ def draw_card(
         headline: the answer; shown as large as fits above the bars, or beside the photo if there are none.
         footer: one line, e.g. the version.
         scale: the texts at the cold and the hot end of the colour scale; None: no scale.
-        view: the view that the heat map shows, one of `trainer.config.VIEWS`.
+        view: the view that the heat map shows (`trainer.photos.views`).
+        crop: what the view is cropped to; a frame is drawn around it. None: it is not cropped.
 
     Returns:
         A JPEG of 800 x 420 px, 20 to 100 kB.
@@ -83,7 +86,7 @@ def draw_card(
     card = Image.new("RGB", SIZE, BACKGROUND)
     shown = Image.fromarray(photo)
     shown.thumbnail(PHOTO_BOX, Image.Resampling.BICUBIC)
-    shown = _overlay_heatmap(shown, heatmap, view)
+    shown = _overlay_heatmap(shown, heatmap, view, crop)
     card.paste(shown, (MARGIN, (SIZE[1] - shown.height) // 2), _rounded(shown.size))
     left, right = MARGIN + shown.width + 30, SIZE[0] - MARGIN
     pen = ImageDraw.Draw(card)
@@ -98,10 +101,10 @@ def draw_card(
     return buffer.getvalue()
 
 
-def _overlay_heatmap(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str) -> Image.Image:
+def _overlay_heatmap(photo: Image.Image, heatmap: npt.NDArray[np.float32], view: str, crop: Box | None) -> Image.Image:
     """Lays the heat map over the desaturated photo; hotter places are less transparent."""
-    left, top, right, bottom = view_box(photo.size, view)
-    seen = heatmap[:, ::-1] if view == "mirror" else heatmap
+    left, top, right, bottom = view_box(photo.size, view, crop or WHOLE)
+    seen = heatmap[:, ::-1] if is_mirrored(view) else heatmap
     patch = Image.fromarray(np.ascontiguousarray(seen, np.float32))
     heat = np.zeros((photo.height, photo.width), np.float32)
     heat[top:bottom, left:right] = np.asarray(patch.resize((right - left, bottom - top), Image.Resampling.BICUBIC))
@@ -109,7 +112,10 @@ def _overlay_heatmap(photo: Image.Image, heatmap: npt.NDArray[np.float32], view:
     colours = _colours()[(heat * 255).astype(np.uint8)]
     pale = Image.blend(photo, photo.convert("L").convert("RGB"), 0.5)
     opacity = MAX_OPACITY * heat[..., None] ** 1.5  # nearly cold places leave the photo unchanged
-    return Image.fromarray((np.asarray(pale) * (1 - opacity) + colours * opacity).astype(np.uint8))
+    shown = Image.fromarray((np.asarray(pale) * (1 - opacity) + colours * opacity).astype(np.uint8))
+    if crop is not None:
+        ImageDraw.Draw(shown).rectangle((left, top, right - 1, bottom - 1), outline=INK, width=FRAME_PX)
+    return shown
 
 
 @cache

@@ -22,7 +22,7 @@ FALLBACK = "en"
 REQUESTS = ("stop", "start", "delete", "agree", "right", "wrong", "learn")
 WORDS = (*REQUESTS, "named")  # "named" has the name of a gallery in each of its texts
 # Texts and words that came later: a language of an admin's own file that lacks them has ours, or the English ones.
-ADDED = ("unknown", "picture_unknown", "thanks", "contributed", "not_contributed")
+ADDED = ("unknown", "picture_unknown", "thanks", "picture_figure", "contributed", "not_contributed")
 ADDED_WORDS = ("right", "wrong", "learn", "named")
 PLACEHOLDERS: dict[str, frozenset[str]] = {
     "sure": frozenset({"gallery"}),
@@ -46,6 +46,7 @@ PLACEHOLDERS: dict[str, frozenset[str]] = {
     "unseen_too_small": frozenset(),
     "unseen_no_preview": frozenset(),
     "picture": frozenset({"scores"}),
+    "picture_figure": frozenset({"scores"}),
     "picture_unknown": frozenset(),
     "cold": frozenset(),
     "hot": frozenset(),

@@ -88,7 +88,8 @@ class Writer:
         if not prediction.is_known:
             return self.texts.say(language, "picture_unknown")
         (scores,) = self._one_line(prediction, language)
-        return self.texts.say(language, "picture", scores=scores)
+        name = "picture" if prediction.crop is None else "picture_figure"
+        return self.texts.say(language, name, scores=scores)
 
     def gallery(self, label: str, language: str) -> str:
         """A label as it is displayed: flag and name."""

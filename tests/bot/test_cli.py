@@ -30,6 +30,7 @@ from tests.bot.oauth import CoarseServer, authorize
 from tests.bot.storage.test_store import mention
 from tests.web import Exchange, serving
 from tests.web import status as answer
+from trainer.config import FIGURE
 from trainer.errors import ModelError
 
 SECRET = "DOKOCOS_MASTODON__ACCESS_TOKEN"  # pragma: allowlist secret
@@ -57,18 +58,28 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 @pytest.fixture
 def version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Provides a champion for `predict`, and its facts for `check`."""
-    facts = SimpleNamespace(labels=("brazil", "china", "japan"))
+    facts = SimpleNamespace(labels=("brazil", "china", "japan"), view="whole", crop="none")
     monkeypatch.setattr("trainer.registry.serving.champion", lambda _: SimpleNamespace(name="v1", facts=facts))
     monkeypatch.setattr("bot.photos.predict.ServingLoader", lambda _: world.loader)
 
 
 @pytest.mark.usefixtures("version")
 def test_check_names_labels_that_no_font_can_write(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = SimpleNamespace(labels=("brazil", "🐶", "🐱"))
+    facts = SimpleNamespace(labels=("brazil", "🐶", "🐱"), view="whole", crop="none")
     monkeypatch.setattr("trainer.registry.serving.champion", lambda _: SimpleNamespace(name="v1", facts=facts))
     _, output = run("check", "--offline", DOKOCOS_BOT__LABELS='{"🐱": {"en": "Tired"}}')
     assert "no font here can write 🐶, so" in output
     assert "fonts-noto-core" in output
+
+
+def test_check_tells_if_the_crop_of_the_version_cannot_be_made_here(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = SimpleNamespace(labels=("brazil", "china"), view=f"{FIGURE}/whole", crop=FIGURE)
+    monkeypatch.setattr("trainer.registry.serving.champion", lambda _: SimpleNamespace(name="v1", facts=facts))
+    assert "galleries: brazil, china; it sees photos cropped to the figure" in run("check", "--offline")[1]
+    facts.view = "figure9/whole"
+    status, output = run("check", "--offline", COLUMNS="300")
+    assert status == 1
+    assert "v1: photos were cropped by figure9, and this dokocos crops by figure1" in output
 
 
 def test_help_and_offline_check_load_no_tensorflow(world: World) -> None:

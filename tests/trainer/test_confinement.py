@@ -76,6 +76,14 @@ def test_an_intruder_gets_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_intruder_beside_the_detector_of_figures_gets_nothing_either(home: dict[str, Any]) -> None:
+    """OpenCV has loaded a hundred libraries by then, which must leave nothing open."""
+    with intruder.taken_over(limits=ImageSettings(crop="figure")) as decoder:
+        got, n_tried = intruder.ask(decoder, home)
+    assert got == []
+    assert n_tried > 60
+
+
 def test_without_confinement_an_intruder_gets_almost_everything(home: dict[str, Any], bystander: int) -> None:
     """Otherwise the test above would prove nothing."""
     with intruder.taken_over(intruder.UNCONFINED) as decoder:

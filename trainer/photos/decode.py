@@ -15,10 +15,12 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from trainer.config import VIEWS, ImageSettings
+from trainer.config import ImageSettings
 from trainer.errors import ImageError
 from trainer.photos import images
 from trainer.photos.decode_process import Child, ChildDiedError
+from trainer.photos.figure import Figures
+from trainer.photos.views import Pixels, check_view, is_of_figure
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,12 @@ class Decoder:
     def __init__(self, limits: ImageSettings, *, n_children: int = N_CHILDREN, deadline_s: float | None = None) -> None:
         self._limits = limits
         deadline_s = limits.decode_timeout_s if deadline_s is None else deadline_s
-        set_up = {"limits": limits.model_dump(), "memory_bytes": limits.decode_max_bytes, "deadline_s": deadline_s}
+        set_up = {
+            "limits": limits.model_dump(),
+            "memory_bytes": limits.decode_max_bytes,
+            "deadline_s": deadline_s,
+            "detector": limits.crop == "figure",
+        }
         self._children = [Child(set_up, deadline_s) for _ in range(n_children)]
         self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
         for child in self._children:
@@ -91,16 +98,16 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def prepare(self, data: bytes, view: str = "whole", *, side_px: int = 224) -> images.Pixels:
+    def prepare(self, data: bytes, view: str = "whole", *, side_px: int = 224) -> Pixels:
         """One view of a photo; raises as `views`.
 
         Returns:
             (side_px, side_px, 3) uint8.
         """
-        pixels: images.Pixels = self.views(data, [view], side_px=side_px)[0]
+        pixels: Pixels = self.views(data, [view], side_px=side_px)[0]
         return pixels
 
-    def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> images.Pixels:
+    def views(self, data: bytes, views: Sequence[str], *, side_px: int = 224) -> Pixels:
         """The views of one photo, by `trainer.photos.images.prepare` in a child.
 
         Returns:
@@ -112,19 +119,39 @@ class Decoder:
             ProjectError: no child could be started, or the decoder is closed; a later retry may succeed.
             ValueError: an unknown view.
         """
-        if unknown := set(views) - set(VIEWS):
-            raise ValueError(f"{unknown.pop()!r} is no view; known: {', '.join(VIEWS)}")
+        for view in views:
+            check_view(view)
         request = {"do": "prepare", "views": list(views), "side_px": side_px}
-        return self._ask(request, data, lambda _, body: _pixels(body, len(views), side_px, side_px, 3))
+        of_figure = any(map(is_of_figure, views))
+        return self._ask(
+            request, data, lambda _, body: _pixels(body, len(views), side_px, side_px, 3), with_detector=of_figure
+        )
 
-    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> images.Pixels:
+    def figures(self, data: bytes) -> Figures:
+        """The figures in a photo, as views of the figure are cropped; raises as `views`.
+
+        The detector is loaded before a child is confined, so the first such photo of a child, of `views` too, replaces
+        a child without it. With `crop: figure` in the limits, every child has it from the start.
+        """
+
+        def read(answer: _About, _: bytearray) -> Figures:
+            match answer:
+                case {"n_faces": n_faces, "largest": largest, "box": None}:
+                    return Figures(n_faces, largest, None)
+                case {"n_faces": n_faces, "largest": largest, "box": [left, top, right, bottom]}:
+                    return Figures(n_faces, largest, (left, top, right, bottom))
+            raise ValueError("no figures")
+
+        return self._ask({"do": "find_figures"}, data, read, with_detector=True)
+
+    def thumbnail(self, data: bytes, *, max_width: int, max_height: int) -> Pixels:
         """The whole photo scaled down, by `trainer.photos.images.thumbnail` in a child; raises as `views`.
 
         Returns:
             (h, w, 3) uint8, h <= max_height, w <= max_width.
         """
 
-        def read(answer: _About, body: bytearray) -> images.Pixels:
+        def read(answer: _About, body: bytearray) -> Pixels:
             return _pixels(body, *_size(answer, max_width * max_height), 3)
 
         return self._ask({"do": "thumbnail", "max_width": max_width, "max_height": max_height}, data, read)
@@ -138,11 +165,15 @@ class Decoder:
 
         return self._ask({"do": "measure"}, data, read)
 
-    def _ask(self, request: _About, data: bytes, read: Callable[[_About, bytearray], _T]) -> _T:
+    def _ask(
+        self, request: _About, data: bytes, read: Callable[[_About, bytearray], _T], *, with_detector: bool = False
+    ) -> _T:
         """Send a request to a child and parse its answer with `read`, which raises ValueError for an invalid answer."""
         images.check_bytes(data, self._limits)  # refuse what can be refused without decoding
         child = self._idle.get()
         try:
+            if with_detector:
+                child.equip()
             try:
                 answer, body = child.ask(request, data)
             except ChildDiedError:  # perhaps killed from outside; a photo that crashes the decoder does so again
@@ -179,5 +210,5 @@ def _size(answer: _About, max_pixels: int) -> tuple[int, int]:
     raise ValueError("no size")
 
 
-def _pixels(body: bytearray, *shape: int) -> images.Pixels:
+def _pixels(body: bytearray, *shape: int) -> Pixels:
     return np.frombuffer(body, np.uint8).reshape(shape)

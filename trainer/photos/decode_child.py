@@ -16,12 +16,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import IO, Any, TypeVar
 
 from trainer.config import ImageSettings
 from trainer.confinement import confine
 from trainer.errors import ImageError
 from trainer.photos import images
+from trainer.photos.figure import Detector
 
 HEADER = struct.Struct(">II")  # bytes of the JSON object, bytes of the body
 MAX_TEXT_BYTES = 64 * 1024  # of a frame's JSON object
@@ -74,22 +76,28 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     set_up, _ = receive(read, max_bytes=MAX_TEXT_BYTES)
     limits = ImageSettings(**set_up["limits"])
     images.load_decoders()
+    find = Detector().find if set_up["detector"] else None  # imports OpenCV, which nothing else needs
     missing = confine(memory_bytes=set_up["memory_bytes"], keep=[1, 2, requests.fileno(), answers.fileno()])
     send({"missing": missing}, b"")
     while True:
         request, data = receive(read, max_bytes=limits.max_bytes + MAX_TEXT_BYTES)
         # The parent enforces the deadline. If it is killed, this alarm ends a hanging decoder.
         signal.setitimer(signal.ITIMER_REAL, 2 * set_up["deadline_s"])
-        answer, body = _answer(request, data, limits)
+        answer, body = _answer(request, data, limits, find)
         signal.setitimer(signal.ITIMER_REAL, 0)
         send(answer, body)
 
 
-def _answer(request: Mapping[str, Any], data: bytes, limits: ImageSettings) -> tuple[dict[str, Any], bytes]:
+def _answer(
+    request: Mapping[str, Any], data: bytes, limits: ImageSettings, find: images.Find | None
+) -> tuple[dict[str, Any], bytes]:
     options = {name: value for name, value in request.items() if name != "do"}
     try:
         if request["do"] == "prepare":
-            return {}, images.prepare(data, limits, **options).tobytes()
+            return {}, images.prepare(data, limits, **options, find=find).tobytes()
+        if request["do"] == "find_figures":
+            assert find is not None  # noqa: S101 - the parent equips a child before it asks
+            return asdict(images.find_figures(data, limits, find)), b""
         if request["do"] == "thumbnail":
             pixels = images.thumbnail(data, limits, **options)
             return {"size": pixels.shape[:2]}, pixels.tobytes()

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from trainer.errors import ImageError, ProjectError
 from trainer.photos.decode_child import OUT_OF_MEMORY, frame, receive
+from trainer.photos.figure import check_detector
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Child:
                 if self._process.poll() is None:
                     return
                 self._end(self._process)
+            if self._set_up["detector"]:
+                check_detector()
             self._process, self._lacks = _spawn(), None
 
     def pid(self) -> int | None:
@@ -94,6 +97,18 @@ class Child:
         except ChildDiedError:
             self._replace()
             raise
+
+    def equip(self) -> None:
+        """Have a process with the detector of figures: replace one that was set up without it.
+
+        Raises:
+            ModelError: the detector is not installed.
+            ProjectError: no process can be started.
+        """
+        if not self._set_up["detector"]:
+            check_detector()
+            self._set_up = {**self._set_up, "detector": True}
+            self.discard()
 
     def set_up(self) -> tuple[str, ...]:
         """Ensure that a process is ready; returns the protections that this system lacks.

@@ -28,12 +28,11 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from PIL import (
     # Importing a plugin registers it. For a format without one, Image.open would load all plugins that Pillow has.
     AvifImagePlugin,  # noqa: F401
@@ -46,11 +45,13 @@ from PIL import (
 )
 from pillow_heif import register_heif_opener
 
-from trainer.config import VIEWS, ImageSettings
+from trainer.config import ImageSettings
 from trainer.errors import ImageError
 from trainer.photos import endings, filetype
+from trainer.photos.figure import Figures
+from trainer.photos.views import WHOLE, Pixels, cut, is_of_figure
 
-Pixels = npt.NDArray[np.uint8]
+Find = Callable[[Image.Image], Figures]  # `trainer.photos.figure.Detector.find`
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF", "BMP", "TIFF")
 FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, AVIF, HEIC, BMP or TIFF"
@@ -77,7 +78,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SQUARES = {"top": 0.0, "middle": 0.5, "bottom": 1.0}  # share of the excess length that is before the square
+FIGURE_PX = 448  # as `side_px`, for views of the figure: a part of the photo shall have enough pixels too
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,44 +120,53 @@ def load_rgb(data: bytes, limits: ImageSettings, *, side_px: int | None = None) 
 
 
 def view(rgb: Pixels, name: str, *, side_px: int = 224) -> Pixels:
-    """One square view of a photo.
-
-    `whole` is the whole photo, resized to the square without keeping its proportions. Cropping would cut off heads,
-    shoes and props of a portrait photo. Padding would spend two fifths of each pass on bars, whose width reveals the
-    orientation. Pooled features tolerate the distortion, and the reference recipe does the same. `mirror` is `whole`,
-    mirrored exactly. `top`, `middle` and `bottom` are the largest squares at these positions of a portrait photo; of a
-    landscape photo, at the left, in the middle and at the right; of a square photo, all of it.
+    """One square view of a whole photo.
 
     Args:
         rgb: (h, w, 3) uint8.
-        name: one of `trainer.config.VIEWS`.
+        name: one of `trainer.config.VIEWS`; `trainer.photos.views` says what they show.
 
     Returns:
-        (side_px, side_px, 3) uint8, antialiased bilinear, as torchvision prepares photos for its VGG16; the same input
-        gives the same bytes.
+        (side_px, side_px, 3) uint8.
 
     Raises:
         ValueError: an unknown name, or an array of another shape or type.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"an (h, w, 3) uint8 array is needed, not {rgb.shape} {rgb.dtype}")
-    seen: Pixels = _views(Image.fromarray(rgb), [name], side_px)[0]
+    seen: Pixels = cut(Image.fromarray(rgb), [name], side_px)[0]
     return seen
 
 
-def prepare(data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224) -> Pixels:
+def prepare(
+    data: bytes, limits: ImageSettings, views: Sequence[str], *, side_px: int = 224, find: Find | None = None
+) -> Pixels:
     """The views of one photo, from its bytes; training and serving both use it.
 
-    The same, byte for byte, as `view` of `load_rgb(data, limits, side_px=side_px)`, in less memory.
+    Those of the whole photo are the same, byte for byte, as `view` of `load_rgb(data, limits, side_px=side_px)`, in
+    less memory.
+
+    Args:
+        find: finds the figure, for views of it; they are of the whole photo if there is none.
 
     Returns:
         (len(views), side_px, side_px, 3) uint8, in the order given.
 
     Raises:
         ImageError: as `load_rgb`.
-        ValueError: an unknown view.
+        ValueError: an unknown view; views of the figure beside others, or without `find`.
     """
-    return _views(_decode(data, limits, side_px=side_px), views, side_px)
+    if not any(map(is_of_figure, views)):
+        return cut(_decode(data, limits, side_px=side_px), views, side_px)
+    if find is None or not all(map(is_of_figure, views)):
+        raise ValueError("views of the figure need a detector, and come without others")
+    image = _decode(data, limits, side_px=FIGURE_PX)
+    return cut(image, views, side_px, find(image).box or WHOLE)
+
+
+def find_figures(data: bytes, limits: ImageSettings, find: Find) -> Figures:
+    """The figures in a photo, as `prepare` finds them; raises as `load_rgb`."""
+    return find(_decode(data, limits, side_px=FIGURE_PX))
 
 
 def thumbnail(data: bytes, limits: ImageSettings, *, max_width: int, max_height: int) -> Pixels:
@@ -343,28 +353,6 @@ def _orientation(image: Image.Image) -> int:
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
-
-
-def _views(image: Image.Image, names: Sequence[str], side_px: int) -> Pixels:
-    """Make the views; equal boxes are resampled once (`mirror` and `whole`, the squares of a square photo)."""
-    boxes = [view_box(image.size, name) for name in names]
-    resized = {
-        box: np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0))
-        for box in set(boxes)
-    }
-    return np.stack([resized[box][:, :: -1 if name == "mirror" else 1] for box, name in zip(boxes, names, strict=True)])
-
-
-def view_box(size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the part of a photo that a view shows."""
-    if name not in VIEWS:
-        raise ValueError(f"{name!r} is no view; known: {', '.join(VIEWS)}")
-    width, height = size
-    if name not in _SQUARES:
-        return 0, 0, width, height
-    side = min(size)
-    left, top = (round((length - side) * _SQUARES[name]) for length in size)
-    return left, top, left + side, top + side
 
 
 def _explain(error: Exception, data: bytes) -> ImageError:

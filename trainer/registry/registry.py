@@ -24,6 +24,7 @@ from trainer.head import head, novelty
 from trainer.head.head import Head
 from trainer.head.novelty import Novelty
 from trainer.lock import only_one
+from trainer.photos.views import crop_of
 from trainer.registry.content import Sums, check_files, files_of, read_checked, sha256_of, sync_file
 from trainer.registry.rewrite import SUMS
 from trainer.vgg16.backbone import Precision
@@ -39,6 +40,7 @@ VERSION_MIGRATIONS: tuple[Callable[[Json], Json], ...] = (
     lambda facts: {**facts, "quantised": None},  # before VGG16 could be quantised
     lambda facts: {**facts, "machine": {}},  # before a version could be trained again and compared
     lambda facts: {**facts, "decided_at": None},  # before photos were decided about
+    lambda facts: facts,  # before views of the figure, which an older dokocos could not serve
 )
 REGISTRY_MIGRATIONS: tuple[Callable[[Json], Json], ...] = ()
 FACTS = "version.json"
@@ -63,7 +65,7 @@ class VersionFacts:
         weights: of the backbone: "imagenet", "random" (with `weights_seed`) or the path of a file.
         fingerprint: SHA-256 over the backbone's weights.
         layers: their pooled outputs are the head's input, in this order.
-        view: the view used for prediction.
+        view: the view used for prediction; names the crop to the figure too (`trainer.photos.views`).
         precision: of the features' computation.
         threshold: if the best score is lower, the answer is "not sure".
         thresholds: those of the labels, in their order; empty if `threshold` is that of every label.
@@ -103,6 +105,11 @@ class VersionFacts:
     def label_thresholds(self) -> tuple[float, ...]:
         """The threshold of each label."""
         return self.thresholds or (self.threshold,) * len(self.labels)
+
+    @property
+    def crop(self) -> str:
+        """The crop of its photos: "none", or the name of a crop to the figure."""
+        return crop_of(self.view)
 
 
 @dataclass(frozen=True, slots=True)

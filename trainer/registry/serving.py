@@ -22,6 +22,7 @@ from trainer.head.head import Floats, Head
 from trainer.head.novelty import Novelty
 from trainer.photos.contributions import SOURCE, Contributions
 from trainer.photos.decisions import Decisions
+from trainer.photos.figure import check_detector
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import BLOCK5, Registry
 from trainer.registry.registry import Version as Version  # part of the API for the bot
@@ -92,8 +93,8 @@ class Classifier:
             version: its name; None means the champion.
 
         Raises:
-            ModelError: there is no such version, or none yet; it is damaged; or the VGG16 weights it was trained on are
-                not available.
+            ModelError: there is no such version, or none yet; it is damaged; or the VGG16 weights it was trained on, or
+                the crop, are not available.
         """
         started = time.monotonic()
         classifier = cls.of(_find(settings, version))
@@ -104,6 +105,10 @@ class Classifier:
     def of(cls, found: Version) -> Classifier:
         """As `load`, for a version that was found already."""
         facts = found.facts
+        try:
+            check_detector(facts.view)
+        except ModelError as error:
+            raise ModelError(f"{found.name}: {error}") from error
         if facts.quantised is None:
             block5 = _Tuned(found.folder / BLOCK5, found) if facts.tuned else None
             backbone = _load_backbone(
@@ -120,7 +125,7 @@ class Classifier:
         """Compute scores and heat maps in one pass, in the order given.
 
         Args:
-            images: (n, 224, 224, 3) uint8, RGB, the version's view of each photo (see `trainer.photos.images.view`).
+            images: (n, 224, 224, 3) uint8, RGB, the version's view of each photo (see `trainer.photos.views`).
 
         Raises:
             ImageError: another shape or dtype.

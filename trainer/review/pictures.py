@@ -13,8 +13,8 @@ from PIL import Image
 from trainer.config import Settings
 from trainer.errors import ImageError, ModelError
 from trainer.photos.decode import Decoder
-from trainer.photos.images import Pixels, view_box
 from trainer.photos.manifest import Photo
+from trainer.photos.views import WHOLE, Pixels, is_mirrored, is_of_figure, view_box
 from trainer.registry.serving import Classifier
 from trainer.review.suspects import Placed
 from trainer.vgg16.engines.local import read_photo
@@ -65,8 +65,9 @@ class Pictures:
         with self._lock:
             heatmap = self.classifier.predict(prepared[None])[0].heatmap
         height, width = pixels.shape[:2]
-        left, top, right, bottom = view_box((width, height), view)
-        seen = np.ascontiguousarray(heatmap[:, ::-1] if view == "mirror" else heatmap, dtype=np.float32)
+        crop = (self.decoder.figures(data).box if is_of_figure(view) else None) or WHOLE
+        left, top, right, bottom = view_box((width, height), view, crop)
+        seen = np.ascontiguousarray(heatmap[:, ::-1] if is_mirrored(view) else heatmap, dtype=np.float32)
         patch = Image.fromarray(seen).resize((right - left, bottom - top), Image.Resampling.BICUBIC)
         heat = np.zeros((height, width, 1), dtype=np.float32)
         heat[top:bottom, left:right, 0] = np.asarray(patch).clip(0, 1)

@@ -7,26 +7,23 @@ opens files of strangers itself, outside the decoder's walls.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.errors import ImageError
 from trainer.head.head import Floats
 from trainer.photos.decode import Decoder
 from trainer.review.copies import SMALL_PX, small_brightness
+from trainer.training.measuring import measured
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.engines.local import Stored, read_photo
+from trainer.vgg16.engines.local import Stored
 
 FOLDER = "statistics-2"  # another number when the figures change
 NAMES = ("brightness", "contrast", "saturation", "sharpness", "detail", "flat", "paper", "strokes", "edge")
 N_FIGURES = len(NAMES) + SMALL_PX**2
 VIEW = "whole"
 SIDE_PX = 224
-STORE_EVERY = 256  # photos
 LIGHT = 0.75  # of the brightest pixels' brightness: paper
 BORDER_PX = 8
 
@@ -87,24 +84,6 @@ def load_statistics(
         StorageError: the disk is full; figures computed so far are kept.
     """
     cache = FeatureCache(features_dir / FOLDER, views=[VIEW], n_features=N_FIGURES)
-    missing = [photo for photo in photos if not cache.holds(photo.sha256, VIEW)]
-
-    def look(photo: Stored) -> Floats | None:
-        try:
-            return measure(decoder.prepare(read_photo(photo), VIEW, side_px=SIDE_PX))
-        except ImageError:
-            return None
-
-    waiting, n_done = iter(missing), 0
-    with ThreadPoolExecutor(thread_name_prefix="statistics") as pool:
-        while part := list(islice(waiting, STORE_EVERY)):
-            seen = [(photo.sha256, found) for photo, found in zip(part, pool.map(look, part), strict=True)]
-            rows = [(sha256, found) for sha256, found in seen if found is not None]
-            if rows:
-                cache.append([sha256 for sha256, _ in rows], np.stack([found for _, found in rows])[:, None])
-            n_done += len(part)
-            progress(n_done, len(missing))
-    if missing:
-        cache.compact()
-    known = [photo.sha256 for photo in photos if cache.holds(photo.sha256, VIEW)]
-    return known, cache.load(known)[:, 0]
+    return measured(
+        photos, cache, lambda data: measure(decoder.prepare(data, VIEW, side_px=SIDE_PX)), progress=progress
+    )

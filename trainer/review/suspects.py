@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -21,20 +21,25 @@ from trainer.photos.dataset import OTHER_LABEL, Dataset, Split
 from trainer.photos.decisions import Decisions, Verdict
 from trainer.photos.decode import Decoder
 from trainer.photos.duplicates import find_neighbours
-from trainer.photos.images import Pixels
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
+from trainer.photos.views import Pixels
 from trainer.review.copies import likeness, mirrored
 from trainer.review.neighbours import Numbers, distance_under_label, last_block, nearest
 from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
 from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank, is_text, load_statistics
+from trainer.training.figures import Counts, load_counts
 from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
 from trainer.vgg16.engines.local import read_photo
 
-Kind = Literal["blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone", "contributed"]
+Kind = Literal[
+    "blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone", "contributed",
+    "no figure", "small figure", "crowd",
+]  # fmt: skip
 
 TINY_PX = 64  # of the shorter side
 PLACEHOLDER_MEMBERS = 3  # so many members do not post the same picture by chance
 COPY_CANDIDATES = 2  # neighbours of a photo whose pixels are looked at; as many by features as by brightness
+CROWD = 5  # figures in one photo
 SAME = 0.9  # correlation of two pictures that are one
 SURELY_SAME = 0.95
 SURELY_WRONG = (0.02, 0.95)  # at most for the own label, at least for the other
@@ -79,6 +84,7 @@ class Examined:
         features: (n, d) of `used`, in the view used for prediction.
         scores: (n, k) out of fold; None if there are too few members.
         statistics: SHA-256 -> the figures of `trainer.review.statistics`.
+        counts: SHA-256 -> what the detector of figures found; empty unless trainings crop to the figure.
         layers: of the features.
         remarks: what could not be examined, in words.
     """
@@ -91,6 +97,7 @@ class Examined:
     statistics: dict[str, Floats]
     layers: tuple[str, ...]
     remarks: tuple[str, ...]
+    counts: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def members(self) -> Indexes:
@@ -133,10 +140,14 @@ def _examine(
 ) -> Examined:
     dataset = training_data.dataset
     by_sha256 = {photo.sha256: photo for photo in photos}
-    features = training_data.features(dataset.items, views=[settings.features.views[0]])[:, 0]
+    features = training_data.features(dataset.items, views=[settings.views[0]])[:, 0]
     watcher.step("statistics")
     placed = [Placed(photo.sha256, settings.data_dir / photo.path) for photo in photos]
     known, figures = load_statistics(placed, features_dir(settings), decoder, progress=watcher.update)
+    counts: dict[str, Counts] = {}
+    if settings.images.crop == "figure":
+        watcher.step("figures")
+        counts = load_counts(placed, features_dir(settings), decoder, progress=watcher.update)
     watcher.step("folds")
     remarks, scores = [], None
     try:
@@ -161,6 +172,7 @@ def _examine(
         dict(zip(known, figures, strict=True)),
         training_data.backbone.layers,
         tuple(remarks),
+        counts,
     )
 
 
@@ -179,6 +191,7 @@ def _all(
     for photo in examined.photos:
         if photo.sha256 in doubtful:
             yield Suspect(photo, None, "two labels", "nearly the same photo is there under another label", 0.6)
+    yield from _figures(examined, split_of)
 
 
 def _plain(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
@@ -191,6 +204,20 @@ def _plain(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
             yield Suspect(photo, split, "text", "looks like a page of text", 0.9, "drop")
         elif min(photo.width, photo.height) < TINY_PX:
             yield Suspect(photo, split, "tiny", f"has only {photo.width} x {photo.height} pixels", 0.5, "drop")
+
+
+def _figures(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
+    """Photos that a crop to the figure is of no use for. None is wrong by that: a person must look."""
+    for photo in examined.photos:
+        counts, split = examined.counts.get(photo.sha256), split_of.get(photo.sha256)
+        if counts is None:
+            continue
+        if counts.is_tiny:
+            yield Suspect(photo, split, "small figure", "shows figures too small to crop to", 0.3)
+        elif not counts.is_cropped:
+            yield Suspect(photo, split, "no figure", "no figure was found in it", 0.25)
+        elif counts.n_faces >= CROWD:
+            yield Suspect(photo, split, "crowd", f"shows {counts.n_faces} figures", 0.2)
 
 
 def _placeholders(examined: Examined, split_of: dict[str, Split], max_bits: int) -> Iterator[Suspect]:

@@ -76,7 +76,7 @@ def fit_and_evaluate(
 def _fit_and_evaluate(
     training_data: TrainingData, settings: Settings, watcher: Watcher, baselines: dict[str, float] | None
 ) -> Trained:
-    view = settings.features.views[0]
+    view = settings.views[0]
     train_items, validation_items = (_by_hash(training_data.dataset.split(name)) for name in ("train", "validation"))
     holdout_items = training_data.dataset.split("holdout")
     views = training_data.cache.views

@@ -37,6 +37,7 @@ STEP_TITLES = {
     "evaluation": "evaluating the head",
     "comparison": "comparing to champion",
     "version": "saving the version",
+    "figures": "finding figures",
     "statistics": "looking at photos",
     "folds": "scoring out of fold",
     "suspects": "comparing photos",

@@ -29,6 +29,7 @@ from trainer.photos.dataset import SPLITS, Item
 from trainer.photos.decode import Decoder
 from trainer.registry.registry import Version, VersionFacts
 from trainer.training.charts import Chart, line_chart
+from trainer.training.figures import Cropped
 from trainer.training.fitting import Trained
 from trainer.training.training_data import TrainingData, class_indexes
 
@@ -72,6 +73,7 @@ def render(
     champion: Version | None,
     *,
     decoder: Decoder,
+    cropped: Cropped | None = None,
 ) -> str:
     """Render the report of a version as an HTML page.
 
@@ -79,6 +81,7 @@ def render(
         name: of the version.
         champion: the version it was compared with; None if there was none.
         decoder: for the thumbnails; photos that can no longer be read are skipped.
+        cropped: how many photos were cropped to the figure; None if none was to be.
     """
     dataset = training_data.dataset
     holdout = dataset.split("holdout")
@@ -99,6 +102,7 @@ def render(
         splits=SPLITS,
         counts={label: [counts[label, split] for split in SPLITS] for label in dataset.labels},
         members={label: len({item.group for item in dataset.items if item.label == label}) for label in dataset.labels},
+        cropped=cropped,
         excluded=sorted(Counter(reason for _, reason in dataset.excluded).items()),
         relabelled=sorted(Counter(split for _, split in dataset.relabelled).items()),
         n_contributed=len(dataset.contributed),

@@ -27,6 +27,7 @@ from trainer.photos.decode import Decoder
 from trainer.registry.registry import BLOCK5, HELD_OUT, PHOTOS, REPORT, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
 from trainer.training.comparison import compare_with_champion, learned_photos
+from trainer.training.figures import Cropped, load_counts
 from trainer.training.fitting import CHECKPOINT, Trained, fit_and_evaluate
 from trainer.training.report import render
 from trainer.training.training_data import (
@@ -35,6 +36,7 @@ from trainer.training.training_data import (
     class_indexes,
     compute_scores,
     drop_tuned_features,
+    features_dir,
     groups,
     read_photos,
     sort_photos,
@@ -47,7 +49,7 @@ from trainer.vgg16.weights import fingerprint, save_weights
 logger = logging.getLogger(__name__)
 
 LIBRARIES = (
-    *("jax", "keras", "nncf", "numpy", "openvino", "pillow"),
+    *("jax", "keras", "nncf", "numpy", "opencv-python-headless", "openvino", "pillow"),
     *("scikit-learn", "scipy", "tensorflow", "tensorflow-cpu", "torch"),
 )
 
@@ -81,6 +83,7 @@ def train(
     watcher.step("baselines")
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         simpler = baselines(training_data.dataset, settings, decoder, progress=watcher.update)
+    cropped = _count_figures(training_data.dataset, settings, watcher)
     trained = fit_and_evaluate(training_data, settings, watcher, baselines=simpler)
     watcher.step("comparison")
     champion, verdict = _decide_promotion(registry, trained, training_data, settings, watcher)
@@ -91,10 +94,11 @@ def train(
         write_arrays(folder, training_data, trained)
         with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
             name = folder.name.removeprefix(UNFINISHED)
-            page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder)
+            page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder, cropped=cropped)
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
-    version = registry.add(facts, _metrics(trained, training_data.dataset, verdict, champion), write)
+    metrics = _metrics(trained, training_data.dataset, verdict, champion, cropped)
+    version = registry.add(facts, metrics, write)
     if verdict.promoted:
         registry.promote(version.name, reason=verdict.reasons[0])
     clear_up(settings)
@@ -186,9 +190,22 @@ def write_arrays(folder: Path, training_data: TrainingData, trained: Trained) ->
     _write_photos(folder, training_data)
 
 
-def _metrics(trained: Trained, dataset: Dataset, verdict: Verdict, champion: Version | None) -> dict[str, Any]:
+def _count_figures(dataset: Dataset, settings: Settings, watcher: Watcher) -> Cropped | None:
+    """How many photos were cropped to the figure; None if none was to be."""
+    if settings.images.crop == "none":
+        return None
+    watcher.step("figures")
+    with closing(Decoder.in_bulk(settings.images)) as decoder:
+        counts = load_counts(dataset.items, features_dir(settings), decoder, progress=watcher.update)
+    return Cropped.count([item for item in dataset.items if item.sha256 in counts], counts)
+
+
+def _metrics(
+    trained: Trained, dataset: Dataset, verdict: Verdict, champion: Version | None, cropped: Cropped | None
+) -> dict[str, Any]:
     """The content of metrics.json."""
     return {
+        **({"cropped": {**asdict(cropped), "share_whole": cropped.share_whole}} if cropped else {}),
         **figures_of(trained),
         "excluded": Counter(reason for _, reason in dataset.excluded),
         "relabelled": Counter(split for _, split in dataset.relabelled),
@@ -226,7 +243,7 @@ def facts_of(training_data: TrainingData, trained: Trained, settings: Settings, 
         weights_seed=settings.features.weights_seed,
         fingerprint=backbone.fingerprint,
         layers=backbone.layers,
-        view=settings.features.views[0],
+        view=settings.views[0],
         precision=backbone.precision,
         threshold=trained.threshold.value,
         thresholds=trained.thresholds,

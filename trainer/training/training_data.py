@@ -22,6 +22,7 @@ from trainer.photos.contributions import SOURCE, Contributions
 from trainer.photos.dataset import Dataset, Item, build_dataset
 from trainer.photos.decisions import Decisions, Standing
 from trainer.photos.decode import Decoder
+from trainer.photos.figure import check_detector
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
 from trainer.registry.registry import Registry, Version
 from trainer.vgg16 import int8
@@ -126,7 +127,7 @@ def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
         for item in islice(in_turn, n):
             with suppress(ImageError):
                 data = read_photo(item)
-                images.append(decoder.views(data, settings.features.views[:1], side_px=SIDE_PX)[0])
+                images.append(decoder.views(data, settings.views[:1], side_px=SIDE_PX)[0])
     return np.array(images, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX, 3)
 
 
@@ -178,10 +179,11 @@ class TrainingData:
 
         Raises:
             DatasetError: too few readable photos.
-            ModelError: the backbone's weights are not available.
+            ModelError: the backbone's weights, or the detector of figures, are not available.
             StorageError: the disk is full; features computed so far are kept.
             ClusterError: no worker of a cluster is left; the same.
         """
+        check_detector(settings.views[0])
         watcher.step("photos")
         photos = read_photos(settings) if photos is None else photos
         decided_at = decided_at or datetime.now(UTC)
@@ -199,9 +201,9 @@ class TrainingData:
         maps = None
         if with_maps:
             assert isinstance(backbone, Backbone)  # noqa: S101 - asked for
-            maps = open_maps(features_dir(settings), backbone, settings.features.views)
+            maps = open_maps(features_dir(settings), backbone, settings.views)
         training_data = cls.build(
-            dataset, backbone, settings.features.views, settings, watcher, maps=maps, open_engine=open_engine
+            dataset, backbone, settings.views, settings, watcher, maps=maps, open_engine=open_engine
         )
         gone: dict[str, str] = {}
         n_new = training_data.n_new
@@ -210,7 +212,7 @@ class TrainingData:
             left = [photo for photo in photos if photo.sha256 not in gone]
             dataset = sort_photos(left, settings, labels=labels, decided_at=decided_at)
             training_data = cls.build(
-                dataset, backbone, settings.features.views, settings, watcher, maps=maps, open_engine=open_engine
+                dataset, backbone, settings.views, settings, watcher, maps=maps, open_engine=open_engine
             )
             n_new += training_data.n_new
         complete = replace(training_data.dataset, excluded=(*training_data.dataset.excluded, *gone.items()))
@@ -303,10 +305,11 @@ def training_data_for(
         known: training data already loaded, whose features and maps are reused.
 
     Raises:
-        ModelError: its backbone's weights are no longer available.
+        ModelError: its backbone's weights, or its crop, are no longer available.
         StorageError: the disk is full.
     """
     facts = version.facts
+    check_detector(facts.view)
     if facts.quantised is not None:
         quantised = Int8Backbone(version.folder / int8.FILE_NAME, version.read(int8.FILE_NAME))
         return TrainingData.build(dataset, quantised, [facts.view], settings, watcher)

@@ -15,7 +15,10 @@ from bot.reply.picture import Bar, draw_card
 from bot.reply.texts import load_texts
 from bot.reply.writer import Writer
 from sandbox.faults import Fault
+from tests import hostile
 from tests.bot.conftest import World, photo
+from tests.fakes import FakeClassifier
+from trainer.config import FIGURE
 
 UPLOADS = r"/api/v[12]/media"
 PICTURES = {"pictures": True}
@@ -29,6 +32,21 @@ def test_an_answer_carries_a_picture_with_alt_text_in_its_language(world: World,
     assert Image.open(io.BytesIO(picture.data)).size == (800, 420)
     assert word in picture.description
     assert re.search(r"🇯🇵 \S+ \d+%", picture.description)
+
+
+@pytest.mark.parametrize(("language", "frame"), [("en", "A frame shows"), ("ja", "枠の中")])
+def test_a_version_of_figures_gets_the_figure_alone_and_the_picture_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, language: str, frame: str
+) -> None:
+    """Its decoder finds a figure in the upper half of every photo; below, this one looks like another gallery."""
+    monkeypatch.setattr(FakeClassifier, "view", f"{FIGURE}/whole")
+    halves = Image.new("RGB", (120, 160), "red")
+    halves.paste((0, 0, 255), (0, 0, 120, 80))
+    attached = world.instance.attach(world.alice, hostile.save(halves, "PNG"))
+    with world.bot(bot=PICTURES):
+        reply = world.answer(world.ask(attachments=[attached], language=language))
+    assert "🇯🇵" in reply.text.splitlines()[0]
+    assert frame in reply.media[0].description
 
 
 def test_each_classified_photo_has_its_picture(world: World) -> None:

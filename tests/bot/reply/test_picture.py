@@ -19,7 +19,7 @@ from bot.reply import fonts, picture
 from bot.reply.picture import Bar, draw_card, lay_out
 from bot.reply.texts import load_texts
 from tests import hostile
-from trainer.config import VIEWS
+from trainer.config import FIGURE, VIEWS
 from trainer.photos.decode_process import ROOT
 
 Heat = npt.NDArray[np.float32]
@@ -141,6 +141,31 @@ def test_the_heat_map_of_a_square_view_covers_that_square() -> None:
     rows = [middle_of_change(everywhere, view=view)[0] for view in ("top", "middle", "bottom")]
     assert rows == sorted(rows)
     assert rows[2] - rows[0] > 80
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 330), st.integers(1, 372), st.sampled_from(VIEWS), st.tuples(*[st.floats(0, 0.99)] * 2))
+def test_any_crop_makes_a_card(width: int, height: int, view: str, corner: tuple[float, float]) -> None:
+    crop = (corner[0], corner[1], (1 + corner[0]) / 2, (1 + corner[1]) / 2)
+    photo = np.zeros((height, width, 3), np.uint8)
+    data = draw_card(photo, COLD, BARS, headline="Brazil.", footer="v1", view=f"{FIGURE}/{view}", crop=crop)
+    assert Image.open(io.BytesIO(data)).size == (800, 420)
+
+
+def test_the_heat_map_of_a_crop_lies_within_its_frame() -> None:
+    crop = (0.5, 0.25, 1.0, 0.75)
+    whole = draw_card(PHOTO, COLD, BARS, headline="", footer="")
+    heat = np.ones((14, 14), np.float32)
+    data = draw_card(PHOTO, heat, BARS, headline="", footer="", view=f"{FIGURE}/whole", crop=crop)
+    seen, cold = (np.asarray(Image.open(io.BytesIO(each))).astype(np.int16) for each in (data, whole))
+    rows, columns = np.nonzero(np.abs(seen - cold).sum(axis=2) > 60)
+    height, width, _ = PHOTO.shape
+    top, left = (420 - height) // 2, picture.MARGIN
+    assert columns.min() == pytest.approx(left + 0.5 * width, abs=4)
+    assert columns.max() == pytest.approx(left + width, abs=4)
+    assert rows.min() == pytest.approx(top + 0.25 * height, abs=4)
+    assert rows.max() == pytest.approx(top + 0.75 * height, abs=4)
+    assert near(seen, picture.INK)[round(top + 0.25 * height) + 1, round(left + 0.6 * width) : left + width - 20].all()
 
 
 def test_cold_places_keep_the_brightness_of_the_photo() -> None:

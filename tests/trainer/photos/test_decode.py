@@ -21,6 +21,7 @@ from trainer.photos import decode_process, images
 from trainer.photos.decode import Decoder
 from trainer.photos.decode_process import ROOT
 from trainer.photos.duplicates import perceptual_hash
+from trainer.photos.views import Pixels
 
 MIB = 1024 * 1024
 LIMITS = ImageSettings(decode_max_bytes=768 * MIB)
@@ -138,7 +139,7 @@ def test_a_child_measures_the_same_as_this_process(decoder: Decoder) -> None:
 def test_a_confined_child_gives_the_same_results_as_this_process(decoder: Decoder) -> None:
     """What it could not import or open any more would be a refusal of a good photo."""
 
-    def decide(prepare: Callable[[bytes], images.Pixels], data: bytes) -> tuple[str, bytes]:
+    def decide(prepare: Callable[[bytes], Pixels], data: bytes) -> tuple[str, bytes]:
         try:
             return hostile.ARRAY, prepare(data).tobytes()
         except ImageError as error:

@@ -140,8 +140,8 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
 def test_a_file_exactly_at_a_limit_is_accepted(setting: str, allowed: int, reason: str) -> None:
     data = hostile.encoded("PNG")
     step = 1 if setting.startswith("min") else -1
-    assert outcome(data, ImageSettings(**{setting: allowed})) == hostile.ARRAY
-    assert outcome(data, ImageSettings(**{setting: allowed + step})) == reason
+    assert outcome(data, ImageSettings.model_validate({setting: allowed})) == hostile.ARRAY
+    assert outcome(data, ImageSettings.model_validate({setting: allowed + step})) == reason
 
 
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP", "TIFF"])

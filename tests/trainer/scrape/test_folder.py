@@ -19,7 +19,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def site_at(root: Path, **limits: int) -> FolderSite:
-    return FolderSite(FolderSettings(path=root), ImageSettings(**limits))
+    return FolderSite(FolderSettings(path=root), ImageSettings.model_validate(limits))
 
 
 def listed(site: FolderSite) -> list[SourceImage]:

