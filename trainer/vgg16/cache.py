@@ -242,6 +242,11 @@ class FeatureCache:
                 raise KeyError(f"no features of {sha256}, view {view}, in {self.folder}")
             return place
 
+        if not all(path.exists() for path in self._shards.values()):
+            # Merged since, when this process opened the folder again for a version with other views.
+            self._shards.clear()
+            self._places.clear()
+            self._read_folder()
         return np.fromiter((find(*row) for row in rows), dtype=np.int64)
 
     def _load(self, places: Places) -> Features:

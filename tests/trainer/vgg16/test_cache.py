@@ -57,6 +57,16 @@ def test_appended_features_can_be_loaded_after_reopening(tmp_path: Path) -> None
     assert holds(opened(tmp_path), [3, 1, 2, 1])
 
 
+def test_shards_that_were_merged_meanwhile_are_found_again(tmp_path: Path) -> None:
+    """A training compares with a champion of other views, and goes on with its own features."""
+    cache = opened(tmp_path)
+    fill(cache, [1, 2], [3])
+    other = opened(tmp_path, ("figure1/whole",))
+    other.append([sha256(1)], features_of([1])[:, :1])
+    other.compact()
+    assert holds(cache, [3, 1, 2])
+
+
 def test_missing_lists_each_photo_once_in_the_given_order(tmp_path: Path) -> None:
     cache = opened(tmp_path)
     fill(cache, [1])
