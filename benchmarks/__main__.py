@@ -32,6 +32,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "converged": ("benchmarks.converged", "the head on real pictures beside the tutorial recipe at convergence"),
     "foreign": ("benchmarks.foreign", "real pictures of another kind, told from those that were learned"),
     "heat": ("benchmarks.heat", "how far a score falls when the places that the heat map shows are blurred"),
+    "crop": ("benchmarks.crop", "what a crop to the figure does to accuracy, heat maps, seconds and memory"),
     "int8": ("benchmarks.int8", "what int8 costs on real pictures, beside float32: accuracy, calibration, heat maps"),
     "gpu": ("benchmarks.gpu", "features, fine-tuning, head and the reference on a GPU, compared with its ceiling"),
     "calibration": ("benchmarks.calibration", "calibration of the scores on holdout members"),
@@ -57,7 +58,7 @@ def main(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="A folder of real pictures, for `real`, `converged`, `foreign`, `heat`, `imbalance`, `int8`, `review`."
+            help="Real pictures, for `real`, `converged`, `foreign`, `heat`, `crop`, `imbalance`, `int8`, `review`."
         ),
     ] = None,
     weights: Annotated[

@@ -65,7 +65,7 @@ def run(
             for start in range(0, len(fresh), BATCH):
                 files = [item.path.read_bytes() for item in fresh[start : start + BATCH]]
                 images = np.concatenate([decoder.views(file, [view], side_px=data.backbone.side_px) for file in files])
-                falls.append(_falls(images, head, data.backbone, rng))
+                falls.append(falls_of(images, head, data.backbone, rng))
             say(f"{len(seen)} of {wanted} pictures")
             if len(seen) == wanted:
                 break
@@ -87,7 +87,7 @@ def _result(found: dict[str, Floats], weights: str) -> Result:
     return Result(figures, (Goal("fall_beyond_last_layer", at_least=0.02), Goal("times_random", at_least=2)))
 
 
-def _falls(images: Pixels, head: Head, backbone: Extractor, rng: np.random.Generator) -> dict[str, Floats]:
+def falls_of(images: Pixels, head: Head, backbone: Extractor, rng: np.random.Generator) -> dict[str, Floats]:
     """The score of each image's answer, and how far it falls when what each kind of map shows is blurred."""
     extracted = backbone.extract(images, batch_size=BATCH, with_maps=True)
     scores = head.scores(extracted.features)

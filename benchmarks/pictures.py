@@ -42,21 +42,27 @@ def folder_of(pictures: Path | None) -> Path:
 
 
 def gather_pictures(
-    pictures: Path, weights: str, data_dir: Path, say: Callable[[str], None], *, precision: str = "auto"
+    pictures: Path,
+    weights: str,
+    data_dir: Path,
+    say: Callable[[str], None],
+    *,
+    precision: str = "auto",
+    views: Sequence[str] = ("whole", "mirror"),
 ) -> tuple[Settings, list[Photo], TrainingData]:
     """Read a folder with a sub-folder of pictures for each label, and compute their features.
 
     Args:
         weights: as `features.weights`.
         data_dir: for the manifest and the features.
-        precision: as `features.precision`.
+        precision, views: as in the section `features`.
     """
     settings = Settings.model_validate(
         {
             "data_dir": data_dir,
             "source": {"kind": "folder", "folder": {"path": pictures}},
             "split": {"min_photos_per_label": 10},
-            "features": {"weights": weights, "precision": precision},
+            "features": {"weights": weights, "precision": precision, "views": list(views)},
         }
     )
     say(f"features of {pictures.name}; {describe_weights(weights)}")
