@@ -16,6 +16,7 @@ from typing import Literal
 
 from apscheduler import events
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -139,14 +140,18 @@ class Schedule:
             return self._changed.wait_for(lambda: self._n_submitted == 0, timeout_s)
 
     def ask(self, name: str) -> bool:
-        """Runs a job as soon as its lane is free; False if it is running or queued already."""
+        """Runs a job as soon as its lane is free; False if it is running or queued already, or no job runs any more."""
         with self._changed:
             job = self._jobs[name]
             if job.running or job.asked:
                 return False
             job.asked = True
-        # No grace time: it runs however long its lane is busy.
-        self._scheduler.modify_job(name, next_run_time=self._time(), misfire_grace_time=None)
+        try:  # without a grace time: it runs however long its lane is busy
+            self._scheduler.modify_job(name, next_run_time=self._time(), misfire_grace_time=None)
+        except JobLookupError:  # the scheduler's end forgets all jobs
+            if not self._stopping:
+                raise
+            return False
         return True
 
     def wake(self) -> None:

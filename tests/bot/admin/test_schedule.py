@@ -240,6 +240,14 @@ def test_scrape_and_train_never_run_at_once_and_do_not_delay_short_jobs(records:
     assert all(len(each) == 1 for each in overlaps)
 
 
+def test_nothing_can_be_asked_for_after_the_end(start: Start) -> None:
+    job = Counter()
+    schedule = start(job)
+    schedule.stop(5)
+    assert not schedule.ask("train")
+    assert job.asked == []
+
+
 def test_wake_sends_messages_between_jobs(records: Records) -> None:
     calls = threading.Semaphore(0)
     schedule = Schedule(records, between=calls.release)
