@@ -59,7 +59,7 @@ sbom: setup
 	$(BIN)/python -m tests.sbom requirements-run.lock > dokocos.cdx.json
 
 # After a change to the dependencies in pyproject.toml (needs uv): for development, for training and serving, for
-# serving int8 versions only, for training on a Ray cluster, for a GPU.
+# serving int8 versions only, for training on a Ray cluster or from a bucket, for a GPU.
 # OpenVINO and NNCF work without the telemetry that they ask for; nothing here reports to anybody.
 LOCK_WITH := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q \
     --no-emit-package openvino-telemetry \
@@ -69,7 +69,7 @@ lock:
 	$(LOCK_WITH) --extra cpu --extra int8 --extra quantise --extra review --extra crop --extra sandbox --extra dev -o requirements.lock pyproject.toml
 	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra review --extra crop -o requirements-run.lock pyproject.toml
 	$(LOCK_WITH) -c requirements.lock --extra int8 --extra crop -o requirements-int8.lock pyproject.toml
-	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra crop --extra ray -o requirements-ray.lock pyproject.toml
+	$(LOCK_WITH) -c requirements.lock --extra cpu --extra int8 --extra quantise --extra crop --extra ray --extra bucket -o requirements-ray.lock pyproject.toml
 	$(LOCK_WITH) --extra gpu --extra review --extra crop --extra sandbox --extra dev -o requirements-gpu.lock pyproject.toml
 
 clean:

@@ -30,7 +30,7 @@ from trainer.photos.manifest import Photo
 from trainer.photos.views import WHOLE, Box, Pixels, view_box
 from trainer.training.figures import Cropped, load_counts
 from trainer.training.fitting import fit_and_evaluate
-from trainer.training.training_data import TrainingData, features_dir, sort_photos
+from trainer.training.training_data import TrainingData, sort_photos
 
 N_SCENES, N_SCENES_QUICK = 160, 60
 N_DRAWS, N_DRAWS_QUICK = 10, 2
@@ -98,7 +98,7 @@ def _found(side: Side) -> dict[str, Figure]:
     """How many photos stayed whole."""
     items = side.data.dataset.items
     with closing(Decoder.in_bulk(side.settings.images)) as decoder:
-        counts = load_counts(items, features_dir(side.settings), decoder, progress=lambda *_: None)
+        counts = load_counts(items, side.settings, decoder, progress=lambda *_: None)
     return {"share_whole": Cropped.count(items, counts).share_whole}
 
 

@@ -55,6 +55,8 @@ KNOWN_ONLY_TO = {
     ("trainer", "cv2"): {"trainer.photos"},
     ("bot", "ray"): set(),
     ("trainer", "ray"): {"trainer.vgg16"},
+    ("bot", "pyarrow"): set(),
+    ("trainer", "pyarrow"): {"trainer.bucket"},
 }
 LONGEST_MODULE = 400
 MEDIAN_LENGTH = (80, 220)

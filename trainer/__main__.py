@@ -103,7 +103,7 @@ def forget(
     ):
         photos = named(manifest, source, kind, id_)
         take_down(settings.data_dir, photos, id_=id_)
-        forget_photos(manifest, settings.data_dir, source, kind, id_, photos, now=datetime.now(UTC))
+        forget_photos(manifest, settings, source, kind, id_, photos, now=datetime.now(UTC))
     print(
         f"{len(photos)} photo{'' if len(photos) == 1 else 's'} deleted; they will not be fetched again, and the next "
         "training will not use them. Past versions serve as before: their figures and number of photos stay, their "

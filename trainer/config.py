@@ -35,6 +35,8 @@ VGG16_LAYERS = tuple(
     for block, convs in enumerate((2, 2, 3, 3, 3), start=1)
     for layer in (*(f"conv{i}" for i in range(1, convs + 1)), "pool")
 )
+BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
+ENDPOINT_URL = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?/?|https?://\[[0-9a-fA-F:]+\](:\d+)?/?")
 VIEWS = ("whole", "mirror", "top", "middle", "bottom")
 # The crop to the figure, in the names of its views; counted up when it changes (`trainer.photos.figure`).
 FIGURE = "figure1"
@@ -210,6 +212,27 @@ class ExchangeSettings(Section):
     password_file: Path | None = None
 
 
+def _object_url(url: str) -> str:
+    """Refuse what does not name a bucket. Raises ValueError."""
+    if not BUCKET_URL.fullmatch(url):
+        raise ValueError("s3://BUCKET or s3://BUCKET/PREFIX; credentials do not belong here")
+    return url
+
+
+def _endpoint_url(url: str) -> str:
+    """Refuse what does not name a server. Raises ValueError."""
+    if not ENDPOINT_URL.fullmatch(url):
+        raise ValueError("http(s)://HOST or http(s)://HOST:PORT; credentials do not belong here")
+    return url
+
+
+class BucketSettings(Section):
+    """An S3 bucket for scraped photos and features; its credentials are where AWS's own programs look for them."""
+
+    url: Annotated[str, AfterValidator(_object_url)] | None = None
+    endpoint_url: Annotated[str, AfterValidator(_endpoint_url)] | None = None
+
+
 class ReviewSettings(Section):
     """Photos that are taken out of training before it, and how long contributed ones wait for a decision."""
 
@@ -233,6 +256,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     review: ReviewSettings = ReviewSettings()
     exchange: ExchangeSettings = ExchangeSettings()
+    bucket: BucketSettings = BucketSettings()
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -347,7 +371,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], origin: Mapping[tuple
         return f"{where}: no such key; {_nearest(keys, model)}"
     allowed = re.sub(r"^(Input should be |Value error, )", "", detail["msg"])
     # A secret may have been put in the place of the section that it belongs to.
-    if (keys and keys[-1] == "access_token") or detail["type"] in ("model_type", "model_attributes_type"):
+    of_section = detail["type"] in ("model_type", "model_attributes_type")
+    if of_section or (keys and (keys[-1] == "access_token" or keys[0] == "bucket")):
         return f"{where}: allowed: {allowed}"
     given = detail["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f"{given!r} is not allowed; "

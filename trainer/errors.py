@@ -56,7 +56,7 @@ class ModelError(ProjectError):
 
 
 class StorageError(ProjectError):
-    """The disk is full, or a data file is locked or damaged; existing files are unchanged."""
+    """The disk is full, a data file is locked or damaged, or a bucket does not answer; what is stored is unchanged."""
 
 
 class ClusterError(ProjectError):

@@ -141,7 +141,7 @@ class ReviewPage:
                 found = self._pictures.photo(suspect.photo, LARGE_PX, name == "map")
             else:
                 found = self._pictures.photo(suspect.neighbours[_number(name)], SMALL_PX, False)
-        except (ImageError, ModelError, IndexError):
+        except (ImageError, ModelError, StorageError, IndexError):
             return Page(b"this photo cannot be shown\n", status=404)
         return Page(found, "image/jpeg", headers={"Cache-Control": "private, max-age=600"})  # it was loaded ahead
 

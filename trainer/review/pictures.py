@@ -14,10 +14,10 @@ from trainer.config import Settings
 from trainer.errors import ImageError, ModelError
 from trainer.photos.decode import Decoder
 from trainer.photos.manifest import Photo
+from trainer.photos.photo_files import open_files, read_photo
 from trainer.photos.views import WHOLE, Pixels, is_mirrored, is_of_figure, view_box
 from trainer.registry.serving import Classifier
 from trainer.review.suspects import Placed
-from trainer.vgg16.engines.local import read_photo
 
 LARGE_PX, SMALL_PX = 900, 180
 HOT = (255, 80, 0)
@@ -50,7 +50,7 @@ class Pictures:
         Raises:
             ImageError: the photo cannot be read, or there is no champion for `with_heat`.
         """
-        data = read_photo(Placed(photo.sha256, self.settings.data_dir / photo.path))
+        data = read_photo(Placed(photo.sha256, self.settings.data_dir / photo.path), open_files(self.settings))
         pixels = self.decoder.thumbnail(data, max_width=side_px, max_height=side_px)
         picture = Image.fromarray(self._heated(data, pixels) if with_heat else pixels)
         file = io.BytesIO()

@@ -7,17 +7,19 @@ opens files of strangers itself, outside the decoder's walls.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.bucket import open_bucket
+from trainer.config import Settings
 from trainer.head.head import Floats
 from trainer.photos.decode import Decoder
+from trainer.photos.photo_files import Stored, open_files
 from trainer.review.copies import SMALL_PX, small_brightness
 from trainer.training.measuring import measured
+from trainer.training.training_data import features_dir
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.engines.local import Stored
 
 FOLDER = "statistics-2"  # another number when the figures change
 NAMES = ("brightness", "contrast", "saturation", "sharpness", "detail", "flat", "paper", "strokes", "edge")
@@ -73,7 +75,7 @@ def is_text(figures: Floats) -> bool:
 
 
 def load_statistics(
-    photos: Sequence[Stored], features_dir: Path, decoder: Decoder, *, progress: Callable[[int, int], None]
+    photos: Sequence[Stored], settings: Settings, decoder: Decoder, *, progress: Callable[[int, int], None]
 ) -> tuple[list[str], Floats]:
     """The figures of all photos that can be read; missing ones are computed and kept.
 
@@ -83,7 +85,13 @@ def load_statistics(
     Raises:
         StorageError: the disk is full; figures computed so far are kept.
     """
-    cache = FeatureCache(features_dir / FOLDER, views=[VIEW], n_features=N_FIGURES)
+    cache = FeatureCache(
+        features_dir(settings) / FOLDER, views=[VIEW], n_features=N_FIGURES, bucket=open_bucket(settings)
+    )
     return measured(
-        photos, cache, lambda data: measure(decoder.prepare(data, VIEW, side_px=SIDE_PX)), progress=progress
+        photos,
+        cache,
+        lambda data: measure(decoder.prepare(data, VIEW, side_px=SIDE_PX)),
+        files=open_files(settings),
+        progress=progress,
     )

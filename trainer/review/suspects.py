@@ -22,14 +22,14 @@ from trainer.photos.decisions import Decisions, Verdict
 from trainer.photos.decode import Decoder
 from trainer.photos.duplicates import find_neighbours
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
+from trainer.photos.photo_files import open_files, read_photo
 from trainer.photos.views import Pixels
 from trainer.review.copies import likeness, mirrored
 from trainer.review.neighbours import Numbers, distance_under_label, last_block, nearest
 from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
 from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank, is_text, load_statistics
 from trainer.training.figures import Counts, load_counts
-from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
-from trainer.vgg16.engines.local import read_photo
+from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups, read_photos
 
 Kind = Literal[
     "blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone", "contributed",
@@ -143,11 +143,11 @@ def _examine(
     features = training_data.features(dataset.items, views=[settings.views[0]])[:, 0]
     watcher.step("statistics")
     placed = [Placed(photo.sha256, settings.data_dir / photo.path) for photo in photos]
-    known, figures = load_statistics(placed, features_dir(settings), decoder, progress=watcher.update)
+    known, figures = load_statistics(placed, settings, decoder, progress=watcher.update)
     counts: dict[str, Counts] = {}
     if settings.images.crop == "figure":
         watcher.step("figures")
-        counts = load_counts(placed, features_dir(settings), decoder, progress=watcher.update)
+        counts = load_counts(placed, settings, decoder, progress=watcher.update)
     watcher.step("folds")
     remarks, scores = [], None
     try:
@@ -241,10 +241,12 @@ def _reposts(
 ) -> Iterator[Suspect]:
     """Photos that are one of another member, mirrored, framed or cropped: the copy in training, else the later one."""
 
+    files = open_files(settings)
+
     @lru_cache(maxsize=512)
     def pixels(photo: Photo) -> Pixels | None:
         try:
-            data = read_photo(Placed(photo.sha256, settings.data_dir / photo.path))
+            data = read_photo(Placed(photo.sha256, settings.data_dir / photo.path), files)
             return decoder.prepare(data, VIEW, side_px=SIDE_PX)
         except ImageError:
             return None

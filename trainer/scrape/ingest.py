@@ -1,31 +1,28 @@
 """Reads and decodes one photo of a source, and stores or refuses it.
 
-`examine` does the slow work and may run on many threads; `Collection` writes, on one thread. A photo's file is complete
-on disk before its row is written, so a crash leaves at most a file without a row.
+`examine` does the slow work and may run on many threads; `Collection` writes, on one thread. A photo's file, or object
+in a bucket, is complete before its row is written, so a crash leaves at most a file without a row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import FetchError, ImageError
-from trainer.files import UNFINISHED_FILE, write_file
 from trainer.photos.duplicates import perceptual_hash
 from trainer.photos.filetype import family
 from trainer.photos.images import Measured
 from trainer.photos.manifest import Manifest, Photo, Refusal
+from trainer.photos.photo_files import FOLDER, OUR_FILE, PhotoFiles
 from trainer.scrape.sites.site import Site, SiteRefusalError, SourceImage
 
 logger = logging.getLogger(__name__)
 
-IMAGE_FOLDER = "images"
-OUR_FILE = re.compile(r"[0-9a-f]{64}\.\w+")
 GONE = frozenset({404, 410, 451})
 MAX_ATTEMPTS = 3  # a site with problems may send damaged files, so these are fetched again
 
@@ -92,14 +89,15 @@ def examine(site: Site, image: SourceImage, decoder: Decoder, *, now: datetime) 
 
 
 class Collection:
-    """The photos of one source: their rows in the manifest, and their files if they are in data_dir.
+    """The photos of one source: their rows in the manifest, and their files if they are not used in place.
 
     Attributes:
         held: number of photos by label.
     """
 
-    def __init__(self, manifest: Manifest, data_dir: Path, source: str) -> None:
+    def __init__(self, manifest: Manifest, files: PhotoFiles, data_dir: Path, source: str) -> None:
         self._manifest = manifest
+        self._files = files
         self._data_dir = data_dir
         self._source = source
         self.held = manifest.count_by_label(source)
@@ -110,12 +108,11 @@ class Collection:
         Files with other names are kept. If the manifest has no rows at all, complete files are kept too: the manifest
         may have been moved away temporarily.
         """
-        for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/{UNFINISHED_FILE}"):
-            path.unlink(missing_ok=True)
+        self._files.clear_up()
         filed = {self._data_dir / photo.path for photo in self._manifest.photos()}
-        for path in self._data_dir.glob(f"{IMAGE_FOLDER}/*/*") if filed else ():
+        for path in self._files.paths() if filed else ():
             if OUR_FILE.fullmatch(path.name) and path not in filed:
-                path.unlink(missing_ok=True)
+                self._files.delete(path)
                 logger.info("deleted a file without a row path=%s", path)
 
     def admit(self, image: SourceImage, found: Examined | Refusal, *, known: Photo | None = None) -> Photo | Refusal:
@@ -126,7 +123,7 @@ class Collection:
             known: the existing row with the same id, if the photo was stored before and has changed.
 
         Raises:
-            StorageError: the disk is full, or cannot be written.
+            StorageError: the disk is full, or cannot be written; or a bucket does not answer.
         """
         if isinstance(found, Refusal):
             return self._refuse(found, known)
@@ -134,8 +131,8 @@ class Collection:
             return self._refuse(refusal, known)
         path = image.path
         if path is None:
-            path = Path(IMAGE_FOLDER) / image.label / f"{found.sha256}.{found.extension}"
-            write_file(self._data_dir / path, lambda file: file.write(found.data))
+            path = Path(FOLDER) / image.label / f"{found.sha256}.{found.extension}"
+            self._files.write(self._data_dir / path, found.data)
         photo = Photo(
             sha256=found.sha256,
             label=image.label,
@@ -170,15 +167,15 @@ class Collection:
         self._manifest.replace(photo, replace(photo, label=label))
 
     def remove(self, photo: Photo) -> None:
-        """Delete a photo's row, and its file if that is in data_dir."""
+        """Delete a photo's row, and its file unless that is used in place."""
         self.held[photo.label] -= 1
         self._manifest.remove(photo)
         self.delete_file(photo)
 
     def delete_file(self, photo: Photo) -> None:
-        """Delete a photo's file if it is in data_dir; a file that is used in place is kept."""
+        """Delete a photo's file; one that is used in place is kept."""
         if not photo.path.is_absolute():
-            (self._data_dir / photo.path).unlink(missing_ok=True)
+            self._files.delete(self._data_dir / photo.path)
 
     def _find_duplicate(self, image: SourceImage, found: Examined, known: Photo | None) -> Refusal | None:
         """A refusal if the same bytes are stored already, or were refused because they have two labels."""

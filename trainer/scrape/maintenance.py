@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from trainer.bucket import open_bucket
 from trainer.config import Settings
 from trainer.photos.manifest import Kind, Manifest, Photo, Refusal
+from trainer.photos.photo_files import PhotoFiles, open_files
 from trainer.scrape.ingest import Collection, Decoder, examine
 from trainer.scrape.sites.site import Site, SourceImage
 from trainer.vgg16.cache import remove_everywhere
@@ -49,11 +51,13 @@ def verify(
 ) -> VerifyReport:
     """Compare every file of a source with its hash, and fetch damaged and missing files again."""
     report = VerifyReport()
-    collection = Collection(manifest, settings.data_dir, site.name)
+    files = open_files(settings)
+    collection = Collection(manifest, files, settings.data_dir, site.name)
+    files.clear_up()
     n_failed = 0
     for photo in list(manifest.photos(site.name)):
         report.n_checked += 1
-        fault = _find_damage(settings.data_dir / photo.path, photo)
+        fault = _find_damage(files, settings.data_dir / photo.path, photo)
         if fault is None:
             continue
         if n_failed >= GIVE_UP_AFTER:
@@ -88,7 +92,7 @@ def named(manifest: Manifest, source: str, kind: Kind, id_: str) -> list[Photo]:
 
 
 def forget(
-    manifest: Manifest, data_dir: Path, source: str, kind: Kind, id_: str, photos: Sequence[Photo], *, now: datetime
+    manifest: Manifest, settings: Settings, source: str, kind: Kind, id_: str, photos: Sequence[Photo], *, now: datetime
 ) -> None:
     """Delete photos with their features, and block them from being fetched again.
 
@@ -99,30 +103,29 @@ def forget(
         photos: from `named`.
 
     Raises:
-        StorageError: the disk is full, or a file cannot be written; run it again.
+        StorageError: the disk is full, a file cannot be written, or a bucket does not answer; run it again.
     """
-    collection = Collection(manifest, data_dir, source)
+    collection = Collection(manifest, open_files(settings), settings.data_dir, source)
     for photo in photos:
         collection.delete_file(photo)
-    remove_everywhere(data_dir / "features", [photo.sha256 for photo in photos])
+    sha256s = [photo.sha256 for photo in photos]
+    remove_everywhere(settings.data_dir / "features", sha256s, bucket=open_bucket(settings))
     manifest.forget(source, kind, id_, now=now)
     collection.clean_up()
     logger.info("forgot source=%s kind=%s photos=%d", source, kind, len(photos))
 
 
-def _find_damage(path: Path, photo: Photo) -> str | None:
+def _find_damage(files: PhotoFiles, path: Path, photo: Photo) -> str | None:
     """Describe what is wrong with a photo's file; None if it is intact."""
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            n_bytes = file.tell()
+        data = files.read(path)
     except FileNotFoundError:
         return f"{path}: is missing"
     except OSError as error:
         return f"{path}: cannot be read: {error.strerror}"
-    if sha256 == photo.sha256:
+    if hashlib.sha256(data).hexdigest() == photo.sha256:
         return None
-    return f"{path}: {n_bytes:,} bytes, but the manifest has {photo.n_bytes:,} with another SHA-256"
+    return f"{path}: {len(data):,} bytes, but the manifest has {photo.n_bytes:,} with another SHA-256"
 
 
 def _as_source_image(photo: Photo) -> SourceImage:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from trainer.config import Settings
 from trainer.errors import FetchError
 from trainer.photos.manifest import Manifest, Photo, Refusal
+from trainer.photos.photo_files import open_files
 from trainer.scrape.ingest import TROUBLE, Collection, Decoder, Examined, examine
 from trainer.scrape.sites.site import Page, Site, SourceImage
 
@@ -107,7 +108,7 @@ class Scrape:
         """`on_photo` is called with the report after each photo."""
         self._site = site
         self._manifest = manifest
-        self._collection = Collection(manifest, settings.data_dir, site.name)
+        self._collection = Collection(manifest, open_files(settings), settings.data_dir, site.name)
         self._decoder = decoder
         self._settings = settings.scrape
         self._sleep = sleep
@@ -124,7 +125,8 @@ class Scrape:
         """Read all listings, one page of each in turn. If the source fails, stored photos are not changed.
 
         Raises:
-            StorageError: the disk is full or the manifest cannot be written; photos stored so far are complete.
+            StorageError: the disk is full, the manifest cannot be written, or a bucket does not answer; photos stored
+                so far are complete.
         """
         self._collection.clean_up()
         if self._site.on_disk:

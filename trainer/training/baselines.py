@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from trainer.bucket import open_bucket
 from trainer.config import Settings
 from trainer.errors import ImageError
 from trainer.evaluation.evaluate import balanced_accuracy
 from trainer.head.head import Floats
 from trainer.photos.dataset import Dataset, Item
 from trainer.photos.decode import Decoder
+from trainer.photos.photo_files import PhotoFiles, open_files
 from trainer.training.training_data import class_indexes, features_dir
 from trainer.vgg16.cache import FeatureCache
 
@@ -42,8 +44,10 @@ def baselines(
     from sklearn.preprocessing import StandardScaler
 
     train, holdout = (_spread(dataset.split(name)) for name in ("train", "holdout"))
-    cache = FeatureCache(features_dir(settings) / KEY, views=["whole"], n_features=BINS**3)
-    _compute_missing([*train, *holdout], cache, decoder, progress)
+    cache = FeatureCache(
+        features_dir(settings) / KEY, views=["whole"], n_features=BINS**3, bucket=open_bucket(settings)
+    )
+    _compute_missing([*train, *holdout], cache, decoder, open_files(settings), progress)
     unread = set(cache.missing(item.sha256 for item in [*train, *holdout]))
     train, holdout = ([item for item in items if item.sha256 not in unread] for items in (train, holdout))
     majority = np.bincount(class_indexes(train)).argmax()
@@ -70,7 +74,11 @@ def _spread(items: Sequence[Item]) -> list[Item]:
 
 
 def _compute_missing(
-    items: Sequence[Item], cache: FeatureCache, decoder: Decoder, progress: Callable[[int, int], None]
+    items: Sequence[Item],
+    cache: FeatureCache,
+    decoder: Decoder,
+    files: PhotoFiles,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Compute missing histograms; photos that can no longer be read are skipped."""
     paths = {item.sha256: item.path for item in items}
@@ -79,7 +87,7 @@ def _compute_missing(
         found = {}
         for sha256 in missing[start : start + STORE_EVERY]:
             try:
-                found[sha256] = colour_histogram(paths[sha256].read_bytes(), decoder)
+                found[sha256] = colour_histogram(files.read(paths[sha256]), decoder)
             except (OSError, ImageError):
                 continue
         if found:

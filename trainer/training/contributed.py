@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from trainer.bucket import open_bucket
 from trainer.config import Settings
 from trainer.errors import ImageError
 from trainer.lock import only_one
@@ -16,11 +17,11 @@ from trainer.photos.decisions import Decision, Decisions
 from trainer.photos.decode import Decoder
 from trainer.photos.duplicates import perceptual_hash
 from trainer.photos.manifest import FILE_NAME, Manifest
+from trainer.photos.photo_files import open_files, read_photo
 from trainer.training.session import LOCK
 from trainer.training.takedown import take_down
 from trainer.training.training_data import features_dir
 from trainer.vgg16.cache import remove_everywhere
-from trainer.vgg16.engines.local import read_photo
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ def _tidy(folder: Contributions, settings: Settings, now: datetime) -> int:
     for contribution in gone:
         take_down(settings.data_dir, [contribution.photo("")], id_=contribution.id)
     if gone:
-        remove_everywhere(features_dir(settings), [contribution.sha256 for contribution in gone])
+        sha256s = [contribution.sha256 for contribution in gone]
+        remove_everywhere(features_dir(settings), sha256s, bucket=open_bucket(settings))
     if (settings.data_dir / FILE_NAME).exists():
         with Manifest(settings.data_dir / FILE_NAME) as manifest:
             Decisions(manifest).keep_only(SOURCE, [contribution.id for contribution in folder.all()])
@@ -106,7 +108,7 @@ def _measure(folder: Contributions, settings: Settings) -> None:
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         for each in new:
             try:
-                data = read_photo(replace(each.photo(""), path=settings.data_dir / each.path))
+                data = read_photo(replace(each.photo(""), path=settings.data_dir / each.path), open_files(settings))
                 folder.set_phash(each.id, perceptual_hash(decoder.measure(data).brightness))
             except ImageError as error:
                 logger.warning("contribution not readable id=%s error=%s", each.id, error)

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from trainer.config import FIGURE
+from trainer.bucket import open_bucket
+from trainer.config import FIGURE, Settings
 from trainer.head.head import Floats
 from trainer.photos.dataset import Item
 from trainer.photos.decode import Decoder
 from trainer.photos.figure import TINY, Figures
+from trainer.photos.photo_files import Stored, open_files
 from trainer.training.measuring import measured
+from trainer.training.training_data import features_dir
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.engines.local import Stored
 
 FOLDER = f"{FIGURE}-counts"
 VIEW = "whole"
@@ -72,7 +73,7 @@ class Cropped:
 
 
 def load_counts(
-    photos: Sequence[Stored], features_dir: Path, decoder: Decoder, *, progress: Callable[[int, int], None]
+    photos: Sequence[Stored], settings: Settings, decoder: Decoder, *, progress: Callable[[int, int], None]
 ) -> dict[str, Counts]:
     """What was found in each photo that can be read, by SHA-256; missing counts are computed and kept.
 
@@ -80,8 +81,10 @@ def load_counts(
         ModelError: the detector is not installed.
         StorageError: the disk is full; counts computed so far are kept.
     """
-    cache = FeatureCache(features_dir / FOLDER, views=[VIEW], n_features=3)
-    known, rows = measured(photos, cache, lambda data: _row(decoder.figures(data)), progress=progress)
+    folder = features_dir(settings) / FOLDER
+    cache = FeatureCache(folder, views=[VIEW], n_features=3, bucket=open_bucket(settings))
+    files = open_files(settings)
+    known, rows = measured(photos, cache, lambda data: _row(decoder.figures(data)), files=files, progress=progress)
     return {
         sha256: Counts(round(n_faces), largest, bool(is_cropped))
         for sha256, (n_faces, largest, is_cropped) in zip(known, rows.tolist(), strict=True)

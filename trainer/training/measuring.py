@@ -10,8 +10,8 @@ import numpy as np
 
 from trainer.errors import ImageError
 from trainer.head.head import Floats
+from trainer.photos.photo_files import PhotoFiles, Stored, read_photo
 from trainer.vgg16.cache import FeatureCache
-from trainer.vgg16.engines.local import Stored, read_photo
 
 STORE_EVERY = 256  # photos
 
@@ -21,6 +21,7 @@ def measured(
     cache: FeatureCache,
     measure: Callable[[bytes], Floats],
     *,
+    files: PhotoFiles,
     progress: Callable[[int, int], None],
 ) -> tuple[list[str], Floats]:
     """The figures of all photos that can be read; missing ones are computed and kept.
@@ -28,6 +29,7 @@ def measured(
     Args:
         cache: of one view.
         measure: a photo's bytes -> its figures; called from several threads; raises ImageError.
+        files: where the photos are.
         progress: called with (photos done, photos to do).
 
     Returns:
@@ -41,7 +43,7 @@ def measured(
 
     def look(photo: Stored) -> Floats | None:
         try:
-            return measure(read_photo(photo))
+            return measure(read_photo(photo, files))
         except ImageError:
             return None
 

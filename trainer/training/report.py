@@ -74,6 +74,7 @@ def render(
     *,
     decoder: Decoder,
     cropped: Cropped | None = None,
+    read: Callable[[Path], bytes] = Path.read_bytes,
 ) -> str:
     """Render the report of a version as an HTML page.
 
@@ -82,6 +83,7 @@ def render(
         champion: the version it was compared with; None if there was none.
         decoder: for the thumbnails; photos that can no longer be read are skipped.
         cropped: how many photos were cropped to the figure; None if none was to be.
+        read: a photo's bytes, as `trainer.photos.photo_files.PhotoFiles.read`.
     """
     dataset = training_data.dataset
     holdout = dataset.split("holdout")
@@ -112,7 +114,7 @@ def render(
         calibration=_calibration_chart(scores, indexes),
         coverage=_coverage_chart(scores, indexes, trained.report.coverage),
         examples=[
-            _examples(label, index, holdout, scores, dataset.labels, decoder)
+            _examples(label, index, holdout, scores, dataset.labels, decoder, read)
             for index, label in enumerate(dataset.labels)
         ],
         config=yaml.safe_dump(facts.settings, allow_unicode=True, sort_keys=False),
@@ -268,7 +270,13 @@ def _coverage_chart(scores: Floats, indexes: Indexes, answered: float) -> str:
 
 
 def _examples(
-    label: str, index: int, items: Sequence[Item], scores: Floats, labels: Sequence[str], decoder: Decoder
+    label: str,
+    index: int,
+    items: Sequence[Item],
+    scores: Floats,
+    labels: Sequence[str],
+    decoder: Decoder,
+    read: Callable[[Path], bytes],
 ) -> Examples:
     answers, best = scores.argmax(axis=1), scores.max(axis=1)
     of_label = [at for at in np.argsort(-best, kind="stable").tolist() if items[at].class_index == index]
@@ -276,7 +284,7 @@ def _examples(
     def shown(places: list[int]) -> tuple[Example, ...]:
         found: list[Example] = []
         for at in places:
-            picture = _data_uri(items[at].path, decoder)
+            picture = _data_uri(items[at].path, decoder, read)
             if picture is not None:
                 found.append(Example(items[at].sha256, picture, labels[answers[at]], float(best[at])))
             if len(found) == N_EXAMPLES:
@@ -290,9 +298,9 @@ def _examples(
     )
 
 
-def _data_uri(path: Path, decoder: Decoder) -> str | None:
+def _data_uri(path: Path, decoder: Decoder, read: Callable[[Path], bytes]) -> str | None:
     try:
-        pixels = decoder.thumbnail(path.read_bytes(), max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
+        pixels = decoder.thumbnail(read(path), max_width=THUMBNAIL_PX, max_height=THUMBNAIL_PX)
     except (OSError, ImageError):
         return None
     out = io.BytesIO()

@@ -67,7 +67,7 @@ def reproduce(name: str, settings: Settings, watcher: Watcher) -> Reproduction:
     """Train a version again.
 
     Args:
-        settings: only `data_dir` and `log` are used; all others are the version's own.
+        settings: only `data_dir`, `log` and `bucket` are used; all others are the version's own.
 
     Raises:
         ModelError: there is no such version, or it is damaged, or today's settings lack one of its own.
@@ -113,7 +113,8 @@ def reproduce(name: str, settings: Settings, watcher: Watcher) -> Reproduction:
 def _settings(version: Version, settings: Settings) -> Settings:
     """The version's own settings, in the precision that was chosen then."""
     try:
-        own = Settings.model_validate({**version.facts.settings, "data_dir": settings.data_dir, "log": settings.log})
+        here = {"data_dir": settings.data_dir, "log": settings.log, "bucket": settings.bucket}
+        own = Settings.model_validate({**version.facts.settings, **here})
     except ValidationError as error:
         places = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
         raise ModelError(

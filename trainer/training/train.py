@@ -24,6 +24,7 @@ from trainer.evaluation.promotion import Verdict
 from trainer.files import write_file
 from trainer.photos.dataset import Dataset
 from trainer.photos.decode import Decoder
+from trainer.photos.photo_files import open_files
 from trainer.registry.registry import BLOCK5, HELD_OUT, PHOTOS, REPORT, UNFINISHED, Registry, Version, VersionFacts
 from trainer.training.baselines import baselines
 from trainer.training.comparison import compare_with_champion, learned_photos
@@ -36,7 +37,6 @@ from trainer.training.training_data import (
     class_indexes,
     compute_scores,
     drop_tuned_features,
-    features_dir,
     groups,
     read_photos,
     sort_photos,
@@ -90,11 +90,23 @@ def train(
     watcher.step("version")
     facts = facts_of(training_data, trained, settings, now())
 
+    files = open_files(settings)
+
     def write(folder: Path) -> None:
         write_arrays(folder, training_data, trained)
         with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
             name = folder.name.removeprefix(UNFINISHED)
-            page = render(name, facts, training_data, trained, verdict, champion, decoder=decoder, cropped=cropped)
+            page = render(
+                name,
+                facts,
+                training_data,
+                trained,
+                verdict,
+                champion,
+                decoder=decoder,
+                cropped=cropped,
+                read=files.read,
+            )
         write_file(folder / REPORT, lambda file: file.write(page.encode()))
 
     metrics = _metrics(trained, training_data.dataset, verdict, champion, cropped)
@@ -196,7 +208,7 @@ def _count_figures(dataset: Dataset, settings: Settings, watcher: Watcher) -> Cr
         return None
     watcher.step("figures")
     with closing(Decoder.in_bulk(settings.images)) as decoder:
-        counts = load_counts(dataset.items, features_dir(settings), decoder, progress=watcher.update)
+        counts = load_counts(dataset.items, settings, decoder, progress=watcher.update)
     return Cropped.count([item for item in dataset.items if item.sha256 in counts], counts)
 
 
@@ -253,7 +265,7 @@ def facts_of(training_data: TrainingData, trained: Trained, settings: Settings, 
         created_at=now.isoformat(timespec="seconds"),
         libraries=describe_libraries(),
         machine=describe_machine(),
-        settings=settings.model_dump(mode="json", exclude={"data_dir", "log", "exchange"}),
+        settings=settings.model_dump(mode="json", exclude={"data_dir", "log", "exchange", "bucket"}),
         tuned=fingerprint(trained.tuning.block5) if trained.tuning and trained.tuning.is_kept else None,
         quantised=backbone.sha256 if isinstance(backbone, Int8Backbone) else None,
         decided_at=decided_at.isoformat() if (decided_at := training_data.dataset.decided_at) else None,

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from trainer.bucket import open_bucket
 from trainer.config import FeatureSettings, Settings
 from trainer.errors import DatasetError, ImageError, ModelError
 from trainer.files import storage_error
@@ -24,12 +25,13 @@ from trainer.photos.decisions import Decisions, Standing
 from trainer.photos.decode import Decoder
 from trainer.photos.figure import check_detector
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
+from trainer.photos.photo_files import open_files, read_photo
 from trainer.registry.registry import Registry, Version
-from trainer.vgg16 import int8
+from trainer.vgg16 import int8, mirror
 from trainer.vgg16.backbone import SIDE_PX, TUNED, Backbone, Extractor, Pixels
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.engines.engine import OpenEngine
-from trainer.vgg16.engines.local import open_local, read_photo
+from trainer.vgg16.engines.local import open_local
 from trainer.vgg16.features import compute_features, missing_views
 from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.load import N_SAMPLES, load_network
@@ -123,10 +125,11 @@ def samples(dataset: Dataset, settings: Settings, n: int = N_SAMPLES) -> Pixels:
     ]
     in_turn = (item for items in zip_longest(*by_label) for item in items if item is not None)
     images = []
+    files = open_files(settings)
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         for item in islice(in_turn, n):
             with suppress(ImageError):
-                data = read_photo(item)
+                data = read_photo(item, files)
                 images.append(decoder.views(data, settings.views[:1], side_px=SIDE_PX)[0])
     return np.array(images, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX, 3)
 
@@ -201,7 +204,7 @@ class TrainingData:
         maps = None
         if with_maps:
             assert isinstance(backbone, Backbone)  # noqa: S101 - asked for
-            maps = open_maps(features_dir(settings), backbone, settings.views)
+            maps = open_maps(features_dir(settings), backbone, settings.views, bucket=open_bucket(settings))
         training_data = cls.build(
             dataset, backbone, settings.views, settings, watcher, maps=maps, open_engine=open_engine
         )
@@ -236,7 +239,12 @@ class TrainingData:
             maps: the backbone's map cache; missing maps are computed too. None means no maps.
             open_engine: where they are computed.
         """
-        cache = FeatureCache(features_dir(settings) / backbone.key, views=views, n_features=backbone.n_features)
+        cache = FeatureCache(
+            features_dir(settings) / backbone.key,
+            views=views,
+            n_features=backbone.n_features,
+            bucket=open_bucket(settings),
+        )
         wanted = WantedMaps.for_dataset(dataset, maps) if maps is not None else None
         lacks = missing_views(cache, wanted)
         watcher.step("features", sum(bool(lacks(item.sha256)) for item in dataset.items))
@@ -268,13 +276,14 @@ class TrainingData:
             frozen: training data of the same backbone with VGG16's own block5, if loaded; None means to open its caches
                 on disk.
         """
-        folder = features_dir(settings)
-        cache = FeatureCache(folder / backbone.key, views=[view], n_features=backbone.n_features)
+        folder, bucket = features_dir(settings), open_bucket(settings)
+        n_features = backbone.n_features
+        cache = FeatureCache(folder / backbone.key, views=[view], n_features=n_features, bucket=bucket)
         if frozen is not None and frozen.maps is not None and frozen.backbone.key == backbone.frozen_key:
             untuned, maps = frozen.cache, frozen.maps
         else:
-            untuned = FeatureCache(folder / backbone.frozen_key, views=[view], n_features=backbone.n_features)
-            maps = open_maps(folder, backbone, [view])
+            untuned = FeatureCache(folder / backbone.frozen_key, views=[view], n_features=n_features, bucket=bucket)
+            maps = open_maps(folder, backbone, [view], bucket=bucket)
         sha256s = [item.sha256 for item in dataset.items]
         watcher.step("features", len(cache.missing(sha256s)))
         fill_from_maps(sha256s, backbone, cache, frozen=untuned, maps=maps, progress=watcher.update)
@@ -343,7 +352,7 @@ def drop_tuned_features(settings: Settings) -> None:
 
     Raises:
         ModelError: the registry, or one of the two versions, cannot be read; nothing was deleted.
-        StorageError: a folder cannot be deleted.
+        StorageError: a folder cannot be deleted, or a bucket does not answer.
     """
     registry = Registry(settings.data_dir)
     names = registry.names()
@@ -355,6 +364,11 @@ def drop_tuned_features(settings: Settings) -> None:
                 shutil.rmtree(folder)
             except OSError as error:
                 raise storage_error(folder, error) from error
+    bucket = open_bucket(settings)
+    if bucket is not None:
+        for key in mirror.mirrored(bucket):
+            if TUNED in key and not key.endswith(endings):
+                mirror.drop(bucket, key)
 
 
 def features_dir(settings: Settings) -> Path:

@@ -23,8 +23,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from trainer.bucket import Bucket
 from trainer.errors import StorageError
 from trainer.files import UNFINISHED_FILE, storage_error, sync_folder, write_file
+from trainer.vgg16.mirror import Mirror, mirrored
 from trainer.vgg16.stored_rows import Places, StoredRows
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ MERGED_BYTES = 64 * 1024 * 1024  # `compact` leaves shards of this size unchange
 class FeatureCache:
     """Features of photos, by SHA-256 and view."""
 
-    def __init__(self, folder: Path, *, views: Sequence[str], n_features: int, kind: Kind = "<f4") -> None:
+    def __init__(
+        self, folder: Path, *, views: Sequence[str], n_features: int, kind: Kind = "<f4", bucket: Bucket | None = None
+    ) -> None:
         """Open the cache and check every shard; nothing is written before the first `append`.
 
         Args:
@@ -53,9 +57,10 @@ class FeatureCache:
                 kept.
             n_features: length of one view's features.
             kind: dtype on disk: float32, or float16 for half the space.
+            bucket: keeps every shard too (`trainer.vgg16.mirror`).
 
         Raises:
-            StorageError: the folder cannot be read.
+            StorageError: the folder cannot be read, or the bucket does not answer.
         """
         self.folder = folder
         self.views = tuple(views)
@@ -65,6 +70,7 @@ class FeatureCache:
         # view -> sha256 -> shard number * MAX_ROWS + row: one integer for a row, as there may be millions
         self._places: defaultdict[str, dict[bytes, int]] = defaultdict(dict)
         self._number = 0
+        self._mirror = None if bucket is None else Mirror(bucket, folder)
         self._read_folder()
 
     def __len__(self) -> int:
@@ -214,7 +220,10 @@ class FeatureCache:
                     del self._places[view][key]
         try:
             for number in numbers:
-                self._shards.pop(number).unlink()
+                path = self._shards.pop(number)
+                path.unlink()
+                if self._mirror is not None:
+                    self._mirror.delete(path.name)
             sync_folder(self.folder)
         except OSError as error:
             raise storage_error(self.folder, error) from error
@@ -227,6 +236,8 @@ class FeatureCache:
         write_file(path, lambda file: file.write(content.getbuffer()))
         self._number = number
         self._index(number, path, table)
+        if self._mirror is not None:
+            self._mirror.push([path])
 
     def _index(self, number: int, path: Path, table: Table) -> None:
         self._shards[number] = path
@@ -264,6 +275,8 @@ class FeatureCache:
             yield order[start:stop], self._open(self._shards[int(numbers[start])])["features"][rows[start:stop]]
 
     def _read_folder(self) -> None:
+        if self._mirror is not None:
+            self._mirror.pull()
         try:
             found = sorted(self.folder.iterdir()) if self.folder.exists() else []
         except OSError as error:
@@ -274,10 +287,18 @@ class FeatureCache:
                 continue
             number = int(match["number"])
             self._number = max(self._number, number)
-            if _digest(path) != match["digest"]:
-                self._set_aside(path)
-            else:
+            if self._is_whole(path, match["digest"]):
                 self._index(number, path, self._open(path))
+            else:
+                self._set_aside(path)
+        if self._mirror is not None:
+            self._mirror.push(self._shards.values())
+
+    def _is_whole(self, path: Path, digest: str) -> bool:
+        """Whether a shard is as it was written; one that is damaged here alone is copied from the bucket."""
+        if _digest(path) == digest:
+            return True
+        return self._mirror is not None and self._mirror.pull_again(path) and _digest(path) == digest
 
     def _set_aside(self, path: Path) -> None:
         aside = path.with_name(path.name + SET_ASIDE)
@@ -286,6 +307,8 @@ class FeatureCache:
             path.replace(aside)
         except OSError as error:
             raise storage_error(aside, error) from error
+        if self._mirror is not None:
+            self._mirror.delete(path.name)
 
     def _open(self, path: Path) -> Table:
         """Open a shard as a memory-mapped table."""
@@ -308,7 +331,7 @@ def _rows(number: int, table: Table) -> Iterator[tuple[str, bytes, int]]:
         yield names.setdefault(name, name.decode()), key, number * MAX_ROWS + row
 
 
-def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
+def remove_everywhere(features_dir: Path, sha256s: Iterable[str], *, bucket: Bucket | None = None) -> int:
     """Delete photos from the caches of all current and past backbones, e.g. after a take-down.
 
     Damaged shards that were set aside, and what a crash left, are deleted too.
@@ -316,19 +339,25 @@ def remove_everywhere(features_dir: Path, sha256s: Iterable[str]) -> int:
     Args:
         features_dir: the folder that holds the caches' folders.
         sha256s: the photos; unknown ones are ignored.
+        bucket: has these caches too.
 
     Returns:
         number of deleted rows. If it is interrupted, run it again.
 
     Raises:
-        StorageError: the disk is full, or a shard cannot be read.
+        StorageError: the disk is full, a shard cannot be read, or the bucket does not answer.
     """
     unwanted = set(sha256s)
     n_removed = 0
+    if bucket is not None:
+        for key in mirrored(bucket):
+            Mirror(bucket, features_dir / key).pull()
     for folder in sorted(features_dir.iterdir()) if features_dir.is_dir() else []:
         shape = _shape_of_features(folder)
         if shape is not None:
-            n_removed += FeatureCache(folder, views=(), n_features=shape[0], kind=shape[1]).remove(unwanted)
+            n_removed += FeatureCache(folder, views=(), n_features=shape[0], kind=shape[1], bucket=bucket).remove(
+                unwanted
+            )
     for pattern in (f"*/*{SET_ASIDE}", f"*/{UNFINISHED_FILE}"):  # nobody can tell whose rows these hold
         for path in features_dir.glob(pattern):
             path.unlink(missing_ok=True)

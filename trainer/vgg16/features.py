@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.photos.photo_files import Stored
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.engines.engine import Engine, Refused, Todo
-from trainer.vgg16.engines.local import Stored
 from trainer.vgg16.maps import STORE_EVERY_S, WantedMaps
 
 logger = logging.getLogger(__name__)

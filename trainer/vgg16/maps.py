@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.bucket import Bucket
 from trainer.photos.dataset import Dataset
 from trainer.vgg16.backbone import Backbone
 from trainer.vgg16.cache import FeatureCache
@@ -25,10 +26,12 @@ logger = logging.getLogger(__name__)
 STORE_EVERY_S = 2.0
 
 
-def open_maps(features_dir: Path, backbone: Backbone, views: Sequence[str]) -> FeatureCache:
+def open_maps(
+    features_dir: Path, backbone: Backbone, views: Sequence[str], *, bucket: Bucket | None = None
+) -> FeatureCache:
     """Open the cache of a backbone's block4 maps. Raises StorageError if it cannot be read."""
     n_values = math.prod(backbone.map_shape)
-    return FeatureCache(features_dir / backbone.map_key, views=views, n_features=n_values, kind="<f2")
+    return FeatureCache(features_dir / backbone.map_key, views=views, n_features=n_values, kind="<f2", bucket=bucket)
 
 
 @dataclass(frozen=True, eq=False)

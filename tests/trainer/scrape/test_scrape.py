@@ -747,7 +747,7 @@ def test_forgotten_photos_are_never_fetched_again(
     FeatureCache(features, views=["whole"], n_features=2).append(sha256s, np.ones((4, 1, 2), np.float32))
     photos = named(manifest, "worldcosplay", kind, "1")
     n_photos = len(photos)
-    forget(manifest, settings.data_dir, "worldcosplay", kind, "1", photos, now=NOW)
+    forget(manifest, settings, "worldcosplay", kind, "1", photos, now=NOW)
     gallery.post("japan", 21)
     gallery.fetched()
     run(settings, manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,24 +16,17 @@ import numpy as np
 from trainer.config import Settings
 from trainer.errors import ImageError
 from trainer.photos.decode import Decoder as ConfinedDecoder
+from trainer.photos.photo_files import LocalFiles, PhotoFiles, open_files, read_photo
 from trainer.vgg16.backbone import Backbone, Extractor, Pixels, choose_batch_size
 from trainer.vgg16.engines.engine import Batch, Engine, Refused, Todo
+
+READERS_PER_CPU = 4  # of a bucket, whose answers take a while
 
 
 class Decoder(Protocol):
     """Bytes -> views of the photo: `trainer.photos.decode.Decoder`."""
 
     def views(self, data: bytes, views: Sequence[str], *, side_px: int) -> Pixels: ...
-
-
-class Stored(Protocol):
-    """A photo on disk: a `Photo` of the manifest, an `Item` of the data set, or a `Todo`."""
-
-    @property
-    def sha256(self) -> str: ...
-
-    @property
-    def path(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,14 @@ class _Row:
 def open_local(backbone: Extractor, settings: Settings) -> Iterator[Engine]:
     """An engine with a decoding process for each CPU, which end with the context."""
     with closing(ConfinedDecoder.in_bulk(settings.images)) as decoder:
-        yield LocalEngine(backbone, decoder, batch_size=choose_batch_size(settings.features))
+        n_readers = None if settings.bucket.url is None else READERS_PER_CPU * (os.cpu_count() or 1)
+        yield LocalEngine(
+            backbone,
+            decoder,
+            batch_size=choose_batch_size(settings.features),
+            n_readers=n_readers,
+            files=open_files(settings),
+        )
 
 
 class LocalEngine:
@@ -61,13 +59,23 @@ class LocalEngine:
     Args:
         batch_size: images in one pass; see `trainer.vgg16.backbone.choose_batch_size`.
         n_readers: photos that are read and decoded at a time; None: one for each CPU.
+        files: where the photos are; None: on disk.
     """
 
-    def __init__(self, backbone: Extractor, decoder: Decoder, *, batch_size: int, n_readers: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Extractor,
+        decoder: Decoder,
+        *,
+        batch_size: int,
+        n_readers: int | None = None,
+        files: PhotoFiles | None = None,
+    ) -> None:
         self._backbone = backbone
         self._decoder = decoder
         self._batch_size = batch_size
         self._n_readers = n_readers or os.cpu_count()
+        self._files: PhotoFiles = LocalFiles() if files is None else files
 
     def run(self, todo: Sequence[Todo], *, with_maps: bool = False) -> Iterator[Batch]:
         """Compute photos in order; see `Engine.run`."""
@@ -101,7 +109,7 @@ class LocalEngine:
         """
 
         def rows_of(photo: Todo) -> list[_Row]:
-            pixels = self._decoder.views(read_photo(photo), photo.views, side_px=self._backbone.side_px)
+            pixels = self._decoder.views(read_photo(photo, self._files), photo.views, side_px=self._backbone.side_px)
             return [
                 _Row(photo.sha256, view, image, ends_photo=view == photo.views[-1])
                 for view, image in zip(photo.views, pixels, strict=True)
@@ -126,14 +134,3 @@ class LocalEngine:
             finally:
                 for _, future in waiting:
                     future.cancel()
-
-
-def read_photo(photo: Stored) -> bytes:
-    """Read a photo's bytes and check their SHA-256. Raises ImageError."""
-    try:
-        data = photo.path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", reason="missing") from error
-    if hashlib.sha256(data).hexdigest() != photo.sha256:
-        raise ImageError("the file has changed since it was added: its SHA-256 differs", reason="changed")
-    return data

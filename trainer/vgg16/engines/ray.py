@@ -21,12 +21,13 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.config import Settings
-from trainer.errors import ClusterError, ConfigError, ProjectError
+from trainer.errors import ClusterError, ConfigError, ImageError, ProjectError
+from trainer.photos.photo_files import open_files, read_photo
 from trainer.vgg16.backbone import Extractor
 from trainer.vgg16.engines.assignment import MAX_DEATHS, Assignment, Place, Task, places
 from trainer.vgg16.engines.engine import Batch, Engine, OpenEngine, Todo
@@ -34,6 +35,7 @@ from trainer.vgg16.engines.worker import Facts, Order, Worker
 
 logger = logging.getLogger(__name__)
 
+MAX_SAMPLES = 100  # photos among which one that can be read is looked for, as an example for the workers
 TASKS_AHEAD = 2  # for each worker: one at work, one that waits
 PASSES = 2  # batches of the network in a task
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # of a local cluster; features are small
@@ -146,13 +148,30 @@ class RayEngine:
         if not todo:
             return
         todo = [Todo(photo.sha256, photo.path.absolute(), photo.views) for photo in todo]
-        sample = next((photo for photo in todo if photo.path.is_file()), todo[0])
-        order = Order.of(self._backbone, self._settings.features, self._settings.images, sample)
+        settings = self._settings
+        sample = next((photo for photo in todo[:MAX_SAMPLES] if _is_there(photo, settings)), todo[0])
+        order = Order.of(
+            self._backbone,
+            settings.features,
+            settings.images,
+            sample,
+            bucket=settings.bucket if settings.bucket.url else None,
+            data_dir=settings.data_dir,
+        )
         run = _Run(self._connect(), order, Assignment(todo), with_maps=with_maps)
         try:
             yield from run.batches()
         finally:
             run.end()
+
+
+def _is_there(photo: Todo, settings: Settings) -> bool:
+    """Whether a worker should be able to read a photo. Raises StorageError if a bucket does not answer."""
+    if settings.bucket.url is None:
+        return photo.path.is_file()
+    with suppress(ImageError):
+        return bool(read_photo(photo, open_files(settings)))
+    return False
 
 
 class _Run:
@@ -161,6 +180,7 @@ class _Run:
     def __init__(self, ray: Any, order: Order, assignment: Assignment, *, with_maps: bool) -> None:
         self._ray = ray
         self._order = order
+        self._shared_order = ray.put(order)  # perhaps with a network of 15 MB
         self._assignment = assignment
         self._with_maps = with_maps
         self._views = max(len(photo.views) for photo in assignment.todo)
@@ -223,7 +243,7 @@ class _Run:
         there = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(place.node_id, soft=False)
         options = {"num_cpus": place.n_cpus, "num_gpus": place.n_gpus, "scheduling_strategy": there}
         actor_class = self._ray.remote(max_restarts=0, max_task_retries=0)(Worker).options(**options)
-        actor = actor_class.remote(self._order, n_cpus=place.n_cpus, uses_gpu=bool(place.n_gpus))
+        actor = actor_class.remote(self._shared_order, n_cpus=place.n_cpus, uses_gpu=bool(place.n_gpus))
         return _Hired(place, actor, actor.open.remote())
 
     def _send(self) -> None:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.config import FeatureSettings, ImageSettings
+from trainer.bucket import Bucket
+from trainer.config import BucketSettings, FeatureSettings, ImageSettings
 from trainer.errors import ImageError, ModelError, StorageError
 from trainer.photos.decode import Decoder
+from trainer.photos.photo_files import LocalFiles, PhotoFiles, in_bucket, read_photo
 from trainer.vgg16.backbone import Backbone, Extractor, Precision, choose_batch_size
 from trainer.vgg16.backend import on_gpu
 from trainer.vgg16.engines.engine import Batch, Todo, joined
-from trainer.vgg16.engines.local import LocalEngine, read_photo
+from trainer.vgg16.engines.local import READERS_PER_CPU, LocalEngine
 from trainer.vgg16.int8 import Int8Backbone
 from trainer.vgg16.precision import processor
 
@@ -37,9 +39,12 @@ class Order:
     Attributes:
         key: the backbone's, which names weights, layers and precision; with int8 also the network's file.
         network: the int8 network's file; None: Keras computes.
+        content: that file's, for machines that do not share it, as the photos are in a bucket; else None.
         libraries: name -> version of what decides the bits.
         batch_size: images in one pass on a CPU; a GPU chooses its own.
-        sample: a photo that every worker must see under the same path.
+        sample: a photo that every worker must see, under the same path unless it is in the bucket.
+        bucket: with the photos; None: they are files.
+        data_dir: absolute, of the process that writes.
     """
 
     features: FeatureSettings
@@ -47,25 +52,47 @@ class Order:
     precision: Precision
     key: str
     network: Path | None
+    content: bytes | None
     libraries: dict[str, str]
     processor: str
     batch_size: int
     sample: Todo
+    bucket: BucketSettings | None
+    data_dir: Path
 
     @classmethod
-    def of(cls, backbone: Extractor, features: FeatureSettings, images: ImageSettings, sample: Todo) -> Order:
+    def of(
+        cls,
+        backbone: Extractor,
+        features: FeatureSettings,
+        images: ImageSettings,
+        sample: Todo,
+        *,
+        bucket: BucketSettings | None = None,
+        data_dir: Path | None = None,
+    ) -> Order:
         """Workers that compute what a backbone of this process computes."""
+        network = backbone.path.absolute() if isinstance(backbone, Int8Backbone) else None
         return cls(
             features=features.model_copy(update={"weights": _absolute(features.weights)}),
             images=images,
             precision=backbone.precision,
             key=backbone.key,
-            network=backbone.path.absolute() if isinstance(backbone, Int8Backbone) else None,
+            network=network,
+            content=network.read_bytes() if network is not None and bucket is not None else None,
             libraries=libraries(backbone.precision, images.crop),
             processor=processor(),
             batch_size=choose_batch_size(features),
             sample=sample,
+            bucket=bucket,
+            data_dir=(data_dir or Path()).absolute(),
         )
+
+    def files(self) -> PhotoFiles | None:
+        """The photos in the bucket, with the credentials of the machine that asks; None: they are files."""
+        if self.bucket is None:
+            return None
+        return in_bucket(Bucket(self.bucket), self.data_dir, self.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +138,11 @@ class Worker:
             )
             said = ", ".join(f"{name} {mine.get(name)} instead of {order.libraries.get(name)}" for name in differing)
             raise ModelError(f"{host}: would compute other features: it has {said}; install the same lock file there")
+        files = order.files()
         try:
-            read_photo(order.sample)
+            read_photo(order.sample, files or LocalFiles())
+        except StorageError as error:
+            raise StorageError(f"{host}: {error}") from error
         except ImageError as error:
             raise StorageError(
                 f"{host}: {order.sample.path}: {error}; share data_dir, and a folder of photos, under the same path"
@@ -124,7 +154,8 @@ class Worker:
             raise ModelError(f"{host}: has a GPU that Keras does not use; install requirements-gpu.lock there")
         batch_size = choose_batch_size(order.features) if self._uses_gpu else order.batch_size
         decoder = Decoder.in_bulk(order.images, n_children=self._n_cpus)
-        self._engine = LocalEngine(backbone, decoder, batch_size=batch_size, n_readers=self._n_cpus)
+        n_readers = self._n_cpus if files is None else READERS_PER_CPU * self._n_cpus
+        self._engine = LocalEngine(backbone, decoder, batch_size=batch_size, n_readers=n_readers, files=files)
         return Facts(host, batch_size, processor(), decoder.lacks())
 
     def compute(self, task: Sequence[Todo], *, with_maps: bool) -> Batch:
@@ -134,7 +165,7 @@ class Worker:
 
     def _load(self) -> Extractor:
         if self._order.network is not None:
-            return Int8Backbone(self._order.network)
+            return Int8Backbone(self._order.network, self._order.content)
         return Backbone.load(self._order.features, precision=self._order.precision)
 
 
