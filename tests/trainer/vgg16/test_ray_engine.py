@@ -235,10 +235,12 @@ def test_a_photo_that_kills_three_workers_is_refused_with_the_reason(
 def readers(path: Path) -> set[int]:
     """The other processes that have a file open."""
     found = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if link.readlink() == path:
-                found.add(int(link.parts[2]))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it may end meanwhile
+            for link in (process / "fd").iterdir():
+                with suppress(OSError):
+                    if link.readlink() == path:
+                        found.add(int(process.name))
     return found - {os.getpid()}
 
 
