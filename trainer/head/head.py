@@ -77,18 +77,18 @@ class Head:
         scores: Floats = np.float32(1 - self.doubt) * shares + np.float32(self.doubt / shares.shape[1])
         return scores
 
-    def gradient(self, features: Floats, class_index: Indexes) -> Floats:
-        """How each feature moves one label's logit.
+    def gradient(self, features: Floats, weights: Floats) -> Floats:
+        """How each feature moves a weighted sum of the logits.
 
         Args:
             features: (n, d).
-            class_index: (n,), the label looked at in each row.
+            weights: (n, k), of the labels' logits in each row.
 
         Returns:
-            (n, d): d logit[class_index] / d features.
+            (n, d): d (weights * logits).sum() / d features.
         """
         hidden, _ = self._forward(features)
-        slope = self.layers[-1][0].T[class_index]
+        slope = weights @ self.layers[-1][0].T
         if hidden is not None:
             slope = (slope * (hidden > 0)) @ self.layers[0][0].T
         gradient: Floats = slope / self.scale

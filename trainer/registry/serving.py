@@ -40,8 +40,8 @@ class Scored:
 
     Attributes:
         scores: (k,) float32 in the order of the version's labels, calibrated; the sum is 1.
-        heatmap: (h, w) float32 in 0..1: the places that speak for the best label against the second best; 0 where
-            nothing does.
+        heatmap: (h, w) float32 in 0..1: the places that speak for the best label against the others; 0 where nothing
+            does.
         is_known: whether the image is similar to the version's training photos.
     """
 
