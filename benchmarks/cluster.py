@@ -50,7 +50,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     photos = draw_photos(work_dir, n_photos)
     settings = Settings(data_dir=work_dir, features=SETTINGS)
     backbone = load_network(SETTINGS, work_dir, prepared_photos)
-    n_in_task = max(1, PASSES * choose_batch_size(SETTINGS) // len(SETTINGS.views))
+    n_in_task = max(1, PASSES * choose_batch_size(SETTINGS, backbone.precision) // len(SETTINGS.views))
     held = TASKS_AHEAD * n_in_task
     local, there = [], []
     with _two_nodes() as (address, kill_one):

@@ -68,7 +68,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None]) -> Result:
     photos = draw_photos(work_dir, n_photos)
     backbone = load_network(SETTINGS, work_dir, prepared_photos)
     say(f"precision {backbone.precision}, chosen by measuring")
-    batch_size = choose_batch_size(SETTINGS)
+    batch_size = choose_batch_size(SETTINGS, backbone.precision)
     prepared = prepared_photos(batch_size)
     backbone.extract(prepared, batch_size=batch_size)
     rounds: list[dict[str, float]] = []

@@ -51,7 +51,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     choose_backend()
     photos_per_label, epochs, seconds = (20, 1, 0.2) if quick else (200, reference.EPOCHS, 5.0)
     side = 8192 if on_gpu() and not quick else 1024
-    say(f"{describe_machine()['engine']} on {device()}")
+    say(f"{describe_machine(with_keras=True)['engine']} on {device()}")
     options = {"FEATURES__PRECISION": PRECISION, "FEATURES__VIEWS": "[whole]" if quick else "[whole, mirror]"}
     with scraped_studio(
         work_dir / "data", photos_per_label=photos_per_label, say=say, options=options, weights=weights
@@ -61,7 +61,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
         say("features, and block4's maps")
         data, files_s = _timed(lambda: TrainingData.gather(tuning, Silent()))
         n_views = len(data.dataset.items) * len(settings.features.views)
-        rate = images_per_s(data.backbone, choose_batch_size(settings.features), seconds)
+        rate = images_per_s(data.backbone, choose_batch_size(settings.features, data.backbone.precision), seconds)
         ceiling = products_per_s(side, seconds) * 2 * side**3 / 1e9 / gflop_per_image()
         say(f"{rate:.1f} images/s; the ceiling is {ceiling:.1f}")
         steps = _Steps()
@@ -74,7 +74,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     copied, copied_s = _timed(lambda: run_reference(work_dir / "reference", epochs, weights, ways))
     figures: dict[str, Figure] = {
         "device": device(),
-        "engine": describe_machine()["engine"],
+        "engine": describe_machine(with_keras=True)["engine"],
         "weights": describe_weights(weights) + (" as float16" if _is_half(weights) else ""),
         "precision": data.backbone.precision,
         "photos": len(data.dataset.items),
@@ -104,7 +104,7 @@ def choose_backend() -> str:
 
 def device() -> str:
     """The card's name by the NVIDIA driver, else Keras' name of the device, else the processor's name."""
-    machine = describe_machine()
+    machine = describe_machine(with_keras=True)
     if not on_gpu():
         return machine["processor"]
     try:

@@ -64,7 +64,7 @@ def build(keras: Any, n_labels: int, *, xla: bool = True, weights: str = "random
         weights: as `features.weights`.
     """
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(SIDE_PX, SIDE_PX, 3))
-    for name, arrays in load_weights(FeatureSettings(weights=weights), keras=keras).items():
+    for name, arrays in load_weights(FeatureSettings(weights=weights)).items():
         base.get_layer(name).set_weights(arrays)
     for layer in base.layers[:N_FROZEN]:
         layer.trainable = False

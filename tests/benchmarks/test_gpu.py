@@ -12,7 +12,6 @@ from benchmarks import gpu, reference
 from benchmarks.result import Figure
 from trainer.config import FeatureSettings
 from trainer.vgg16.backbone import Backbone
-from trainer.vgg16.backend import load_keras
 from trainer.vgg16.weights import load_weights, save_weights
 
 
@@ -68,12 +67,12 @@ def test_the_reference_reads_pictures_by_the_same_class_without_tensorflow(monke
 
 
 def test_weights_in_half_precision_are_read_and_told(tmp_path: Path) -> None:
-    whole = load_weights(FeatureSettings(weights="random"), keras=load_keras())
+    whole = load_weights(FeatureSettings(weights="random"))
     half = {name: tuple(array.astype(np.float16) for array in arrays) for name, arrays in whole.items()}
     save_weights(tmp_path / "half.npz", half)  # type: ignore[arg-type]
     save_weights(tmp_path / "whole.npz", whole)
     assert gpu._is_half(str(tmp_path / "half.npz"))
     assert not gpu._is_half(str(tmp_path / "whole.npz"))
     assert not gpu._is_half("imagenet")
-    read = load_weights(FeatureSettings(weights=str(tmp_path / "half.npz")), keras=load_keras())
+    read = load_weights(FeatureSettings(weights=str(tmp_path / "half.npz")))
     np.testing.assert_allclose(read["block1_conv1"][0], whole["block1_conv1"][0], rtol=1e-3, atol=1e-4)

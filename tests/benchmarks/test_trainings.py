@@ -59,7 +59,7 @@ def test_the_reference_uses_sgd_with_a_low_learning_rate(recipe: Any) -> None:
 
 
 def test_the_reference_starts_from_the_weights_of_the_trainer(recipe: Any) -> None:
-    for name, arrays in load_weights(FeatureSettings(weights="random"), keras=load_keras()).items():
+    for name, arrays in load_weights(FeatureSettings(weights="random")).items():
         for mine, theirs in zip(recipe.get_layer(name).get_weights(), arrays, strict=True):
             np.testing.assert_array_equal(mine, theirs)
 

@@ -28,7 +28,6 @@ from trainer.training.comparison import learned_photos
 from trainer.training.fitting import Trained, fit_and_evaluate
 from trainer.training.train import describe_libraries, facts_of, figures_of, write_arrays
 from trainer.training.training_data import TrainingData, Watcher, read_photos
-from trainer.vgg16.backend import load_keras
 from trainer.vgg16.precision import describe_machine
 from trainer.vgg16.weights import fingerprint, load_weights
 
@@ -83,10 +82,10 @@ def reproduce(name: str, settings: Settings, watcher: Watcher) -> Reproduction:
     gone = (version.facts.n_photos if held_out else len(learned)) - len(here)
     changes = [f"{gone} of its {version.facts.n_photos} photos are gone"] if gone else []
     changes += _changes(version.facts.libraries, describe_libraries())
-    changes += _changes(version.facts.machine, describe_machine())
+    changes += _changes(version.facts.machine, describe_machine(with_keras="engine" in version.facts.machine))
     if gone:
         return Reproduction(name, (PHOTOS,), (PHOTOS,), tuple(changes))
-    if fingerprint(load_weights(own.features, keras=load_keras())) != version.facts.fingerprint:
+    if fingerprint(load_weights(own.features)) != version.facts.fingerprint:
         changes.insert(0, f"{own.features.weights} now holds other weights of VGG16")
         return Reproduction(name, (WEIGHTS,), (WEIGHTS,), tuple(changes))
     training_data = TrainingData.gather(

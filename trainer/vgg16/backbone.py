@@ -145,8 +145,7 @@ class Backbone:
         Raises:
             ModelError: the weights are not available; see `trainer.vgg16.weights.load_weights`.
         """
-        keras = load_keras()
-        weights = load_weights(settings, keras=keras)
+        weights = load_weights(settings)
         network = build_network(weights | dict(block5 or {}), precision=precision, side_px=side_px or SIDE_PX)
         tuned = fingerprint(block5) if block5 else None
         return cls(network, settings=settings, precision=precision, fingerprint=fingerprint(weights), tuned=tuned)
@@ -234,16 +233,16 @@ def feature_columns(layers: Sequence[str]) -> list[slice]:
     return [slice(start, end) for start, end in pairwise([0, *ends])]
 
 
-def choose_batch_size(settings: FeatureSettings) -> int:
+def choose_batch_size(settings: FeatureSettings, precision: Precision) -> int:
     """The batch size for a long run: the setting, or chosen by device and free memory.
 
-    On a CPU, more than 16 costs memory and is not faster; a GPU is fast with 64. The minimum is 2: for a single image,
-    oneDNN sums in another order, so features would differ.
+    On a CPU, more than 16 costs memory and is not faster; a GPU, which int8 does not use, is fast with 64. The minimum
+    is 2: for a single image, oneDNN sums in another order, so features would differ.
     """
     if settings.batch_size:
         return max(settings.batch_size, 2)
     share = psutil.virtual_memory().available // 4
-    return 64 if on_gpu() else next((n for n in (16, 8, 4) if n * BYTES_PER_IMAGE <= share), 2)
+    return 64 if precision != "int8" and on_gpu() else next((n for n in (16, 8, 4) if n * BYTES_PER_IMAGE <= share), 2)
 
 
 def _parts(n: int, batch_size: int | None) -> Iterator[tuple[slice, int]]:

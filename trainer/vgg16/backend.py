@@ -1,14 +1,19 @@
-"""Imports Keras, with any of its backends (KERAS_BACKEND=tensorflow, torch or jax)."""
+"""Imports Keras, with any of its backends (KERAS_BACKEND=tensorflow, torch or jax).
+
+That takes seconds, so what can be known without it, is: a training on int8 features needs no Keras.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 # Lines that TensorFlow's libraries print to standard error before their log level can be set.
@@ -37,6 +42,24 @@ def load_keras(*, small_batches: bool = False) -> Any:
     if keras.config.backend() == "tensorflow":
         _enable_memory_growth()
     return keras
+
+
+def keras_folder() -> Path:
+    """The folder of Keras' settings and downloads. Source: keras/src/backend/config.py."""
+    home = Path("~").expanduser()
+    return Path(os.environ.get("KERAS_HOME") or (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras")  # noqa: S108
+
+
+def backend_name() -> str:
+    """The backend that Keras uses, or will use when it is imported."""
+    if "keras" in sys.modules:
+        return str(load_keras().config.backend())
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named
+    try:
+        return str(json.loads((keras_folder() / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import json
 import os
 import zipfile
@@ -139,11 +138,6 @@ def network_key(fingerprint: str, layers: tuple[str, ...], side_px: int) -> str:
 def is_installed(*, to_quantise: bool = False) -> bool:
     """Whether OpenVINO is installed and, if asked for, NNCF, which only quantising needs."""
     return all(find_spec(name) for name in ("openvino", *(["nncf"] if to_quantise else [])))
-
-
-def describe_openvino() -> str:
-    """Name and version of OpenVINO, for the keys of measurements."""
-    return f"openvino {importlib.metadata.version('openvino')}"
 
 
 def _load_openvino() -> Any:

@@ -16,9 +16,9 @@ from trainer.config import FeatureSettings
 from trainer.errors import ModelError
 from trainer.vgg16 import int8
 from trainer.vgg16.backbone import POLICIES, SIDE_PX, Backbone, Extractor, Pixels
-from trainer.vgg16.backend import load_keras
+from trainer.vgg16.backend import backend_name
 from trainer.vgg16.int8 import Int8Backbone
-from trainer.vgg16.precision import MIN_GAIN, choose_precision, compare_rates, machine_key, recall, remember
+from trainer.vgg16.precision import MIN_GAIN, choose_precision, compare_rates, engines_key, recall, remember
 from trainer.vgg16.quantise import quantise
 from trainer.vgg16.weights import fingerprint, load_weights
 
@@ -50,12 +50,11 @@ def load_network(
         ModelError: the weights are not available.
         StorageError: the disk is full.
     """
-    if settings.precision in POLICIES or only_keras or not _can_quantise(settings):
-        return Backbone.load(settings, precision=choose_precision(settings, data_dir))
-    images = _Once(samples)
-    quantised = _open_quantised(settings, data_dir, images, progress)
-    if settings.precision == "int8" or _is_better(quantised, settings, data_dir, images):
-        return quantised
+    if settings.precision not in POLICIES and not only_keras:
+        images = _Once(samples)
+        quantised = _open_quantised(settings, data_dir, images, progress)
+        if quantised and (settings.precision == "int8" or _is_better(quantised, settings, data_dir, images)):
+            return quantised
     return Backbone.load(settings, precision=choose_precision(settings, data_dir))
 
 
@@ -72,20 +71,19 @@ class _Once:
         return self._images
 
 
-def _can_quantise(settings: FeatureSettings) -> bool:
-    """Whether this machine can; if not although int8 is configured, a warning is logged."""
-    if int8.is_installed(to_quantise=True) and load_keras().config.backend() == "tensorflow":
-        return True
-    if settings.precision == "int8":
-        logger.warning("int8 needs OpenVINO, NNCF and TensorFlow (docs/INSTALL.md); Keras computes the features")
-    return False
-
-
 def _open_quantised(
     settings: FeatureSettings, data_dir: Path, images: Callable[[], Pixels], progress: Callable[[int, int], None]
-) -> Int8Backbone:
-    """The collection's quantised network; it is made, or made again if its file is damaged."""
-    weights = load_weights(settings, keras=load_keras())
+) -> Int8Backbone | None:
+    """The collection's quantised network; it is made, or made again if its file is damaged.
+
+    None: this machine cannot run or make it; if int8 is configured, this is logged.
+    """
+    can_quantise = int8.is_installed(to_quantise=True) and backend_name() == "tensorflow"
+    if not can_quantise and settings.precision == "int8":
+        logger.warning("int8 needs OpenVINO, NNCF and TensorFlow (docs/INSTALL.md); Keras computes the features")
+    if not can_quantise:
+        return None
+    weights = load_weights(settings)
     name = int8.network_key(fingerprint(weights), tuple(settings.layers), SIDE_PX)
     path = data_dir / "features" / f"{name}.npz"
     if path.exists():
@@ -101,7 +99,7 @@ def _is_better(
     quantised: Int8Backbone, settings: FeatureSettings, data_dir: Path, images: Callable[[], Pixels]
 ) -> bool:
     """Whether int8 is faster here than Keras, and close enough to float32; measured once for a machine and a file."""
-    machine = f"{machine_key()}, {int8.describe_openvino()}, {quantised.sha256[:16]}"
+    machine = f"{engines_key()}, {quantised.sha256[:16]}"
     known = recall(data_dir, machine).get("precision")
     if known is not None:
         return bool(known == "int8")

@@ -7,12 +7,14 @@ bit-identical, whatever the load of the machine.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ import numpy as np
 from trainer.config import FeatureSettings
 from trainer.files import write_file
 from trainer.vgg16.backbone import POLICIES, SIDE_PX, Backbone, Extractor, Precision, build_network
-from trainer.vgg16.backend import load_keras, on_gpu
+from trainer.vgg16.backend import backend_name, load_keras, on_gpu
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "precision.json"
 SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")  # environment variables that change kernels
+ENGINES = ("openvino", "keras", "tensorflow", "tensorflow-cpu", "torch", "jax")  # distributions
 MIN_GAIN = 1.1  # minimum speed-up that justifies the rounding of bfloat16 (0.7% of a feature)
 
 
@@ -66,13 +69,30 @@ def machine_key() -> str:
     return ", ".join(parts)
 
 
-def describe_machine() -> dict[str, str]:
-    """What else than libraries may change the last bits of a result: processor, engine, device, threads, switches."""
-    keras = load_keras()
+def engines_key() -> str:
+    """As `machine_key`, for all engines, of what can be known without importing one."""
+    versions = []
+    for name in ENGINES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+    switches = [f"{name}={os.environ[name]}" for name in (*SWITCHES, "CUDA_VISIBLE_DEVICES") if name in os.environ]
+    cards = [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    return ", ".join([processor(), *versions, backend_name(), *cards, *switches])
+
+
+def describe_machine(*, with_keras: bool) -> dict[str, str]:
+    """What else than libraries may change the last bits of a result: processor, engine, device, threads, switches.
+
+    Args:
+        with_keras: Keras took part; without it, engine and device are left out.
+    """
+    used = {}
+    if with_keras:
+        keras = load_keras()
+        used = {"engine": keras.config.backend(), "device": str(keras.ops.convert_to_tensor(0.0).device)}
     return {
         "processor": processor(),
-        "engine": keras.config.backend(),
-        "device": str(keras.ops.convert_to_tensor(0.0).device),
+        **used,
         "cores": str(os.cpu_count()),
         **{name: os.environ[name] for name in ("OMP_NUM_THREADS", *SWITCHES) if name in os.environ},
     }
@@ -109,13 +129,24 @@ def measure(settings: FeatureSettings, *, clock: Callable[[], float] = time.perf
 def compare_rates(
     backbones: Mapping[Precision, Extractor], *, batch_size: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[Precision, float]:
-    """Images per second of each network on random images of 224 pixels: the best of three runs, alternating."""
+    """Images per second of each network on random images of 224 pixels: the best of three runs, alternating.
+
+    0 for one that this machine cannot run, as TensorFlow's bfloat16 where ONEDNN_MAX_CPU_ISA hides AVX512.
+    """
     images = np.random.default_rng(0).integers(0, 256, (batch_size, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
     best = dict.fromkeys(backbones, 0.0)
+    running = dict(backbones)
     for turn in range(4):
-        for precision, backbone in backbones.items():
+        for precision, backbone in tuple(running.items()):
             started = clock()
-            backbone.extract(images, batch_size=batch_size)
+            try:
+                backbone.extract(images, batch_size=batch_size)
+            except Exception as error:  # the engines have no error class in common
+                if precision == "float32":
+                    raise
+                logger.warning("precision not measured name=%s reason=%.200s", precision, " ".join(str(error).split()))
+                del running[precision]
+                continue
             if turn:  # the first run compiles
                 best[precision] = max(best[precision], batch_size / (clock() - started))
     return best

@@ -17,6 +17,7 @@ from trainer.arrays import read_arrays
 from trainer.config import VGG16_LAYERS, FeatureSettings
 from trainer.errors import ModelError
 from trainer.files import write_file
+from trainer.vgg16.backend import keras_folder, load_keras
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,13 @@ URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{FILE
 MD5 = "6d6bbae143d832006294945121d1f1fc"  # as in keras/src/applications/vgg16.py  # pragma: allowlist secret
 
 
-def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolution]:
-    """Load the weights that `features.weights` names.
+def load_weights(settings: FeatureSettings) -> dict[str, Convolution]:
+    """Load the weights that `features.weights` names; Keras is imported only to download them.
 
     Args:
         settings: `weights` is "imagenet", "random", or the path of a file. File formats: .h5 of Keras 1 and 2 (the
             official VGG16 files, with or without top), .weights.h5 of Keras 3, and .npz with arrays named like
-            "block1_conv1/kernel" and "block1_conv1/bias".
-        keras: the module; its download and its cache folder (~/.keras, or KERAS_HOME) are used for "imagenet".
+            "block1_conv1/kernel" and "block1_conv1/bias". Keras' download lies in ~/.keras, or KERAS_HOME.
 
     Returns:
         layer name -> (kernel, bias), for all 13 convolutions, in the order of the network.
@@ -54,7 +54,7 @@ def load_weights(settings: FeatureSettings, *, keras: Any) -> dict[str, Convolut
             settings.weights_seed,
         )
         return _random_weights(settings.weights_seed)
-    path = _download(keras) if settings.weights == "imagenet" else Path(settings.weights).expanduser()
+    path = _downloaded() if settings.weights == "imagenet" else Path(settings.weights).expanduser()
     return _checked(path, _read_file(path), CONVOLUTIONS)
 
 
@@ -120,7 +120,11 @@ def _random_weights(seed: int) -> dict[str, Convolution]:
     return weights
 
 
-def _download(keras: Any) -> Path:
+def _downloaded() -> Path:
+    path = keras_folder() / "models" / FILE_NAME
+    if path.exists() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == MD5:
+        return path
+    keras = load_keras()
     try:
         return Path(keras.utils.get_file(FILE_NAME, URL, cache_subdir="models", file_hash=MD5))
     except Exception as error:  # Keras raises a bare Exception for a failed download

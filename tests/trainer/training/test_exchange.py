@@ -255,10 +255,9 @@ def test_a_version_for_other_weights_is_refused(server: Settings, file: Path) ->
 def test_the_same_weights_may_have_another_name_here(
     pc: Settings, server: Settings, file: Path, tmp_path: Path
 ) -> None:
-    from trainer.vgg16.backend import load_keras
     from trainer.vgg16.weights import load_weights, save_weights
 
-    save_weights(tmp_path / "vgg16.npz", load_weights(pc.features, keras=load_keras()))
+    save_weights(tmp_path / "vgg16.npz", load_weights(pc.features))
     features = server.features.model_copy(update={"weights": str(tmp_path / "vgg16.npz")})
     version = run_import(file, server.model_copy(update={"features": features})).version
     assert version.facts.weights == str(tmp_path / "vgg16.npz")

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import logging
+import re
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from keras.src.backend.config import keras_home
 from PIL import Image
 
 from tests.fakes import FakeDecoder
@@ -21,12 +24,13 @@ from trainer.errors import ImageError, ModelError
 from trainer.photos.decode import Decoder
 from trainer.photos.images import load_rgb, view
 from trainer.vgg16 import precision as precision_module
+from trainer.vgg16 import weights as weights_module
 from trainer.vgg16.backbone import Backbone, choose_batch_size
-from trainer.vgg16.backend import load_keras
+from trainer.vgg16.backend import backend_name, keras_folder, load_keras
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.engines.local import LocalEngine
 from trainer.vgg16.features import Computed, compute_features
-from trainer.vgg16.precision import choose_precision, measure
+from trainer.vgg16.precision import choose_precision, compare_rates, measure
 from trainer.vgg16.weights import CONVOLUTIONS, Convolution, kernel_shape, load_weights
 
 SIDE_PX = 64
@@ -47,7 +51,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Convolution]:
-    return load_weights(SETTINGS, keras=load_keras())
+    return load_weights(SETTINGS)
 
 
 def noise(n: int, seed: int = 0) -> Any:
@@ -164,11 +168,11 @@ def test_bfloat16_gives_nearly_the_same_features_and_does_not_affect_other_layer
 def test_random_weights_depend_only_on_the_seed_and_log_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     keras = load_keras()
     with caplog.at_level(logging.WARNING):
-        first = load_weights(FeatureSettings(weights="random"), keras=keras)
+        first = load_weights(FeatureSettings(weights="random"))
     assert "not for real answers" in caplog.text
     keras.utils.set_random_seed(5)
-    again = load_weights(FeatureSettings(weights="random"), keras=keras)
-    other = load_weights(FeatureSettings(weights="random", weights_seed=1), keras=keras)
+    again = load_weights(FeatureSettings(weights="random"))
+    other = load_weights(FeatureSettings(weights="random", weights_seed=1))
     assert all(np.array_equal(first[name][0], again[name][0]) for name in CONVOLUTIONS)
     assert not np.array_equal(first["block1_conv1"][0], other["block1_conv1"][0])
 
@@ -194,7 +198,7 @@ def test_weights_files_of_every_keras_are_read(
     names: str, top: bool, weights: dict[str, Convolution], tmp_path: Path
 ) -> None:
     write_h5(tmp_path / "weights.h5", weights, names=names, top=top)
-    loaded = load_weights(FeatureSettings(weights=str(tmp_path / "weights.h5")), keras=load_keras())
+    loaded = load_weights(FeatureSettings(weights=str(tmp_path / "weights.h5")))
     assert all(np.array_equal(a, b) for name in CONVOLUTIONS for a, b in zip(loaded[name], weights[name], strict=True))
 
 
@@ -230,15 +234,48 @@ def test_a_file_of_another_network_is_refused(weights: dict[str, Convolution], t
         "none.h5": "no such file",
     }.items():
         with pytest.raises(ModelError, match=said):
-            load_weights(FeatureSettings(weights=str(tmp_path / name)), keras=load_keras())
+            load_weights(FeatureSettings(weights=str(tmp_path / name)))
 
 
 def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keras = load_keras()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("trainer.vgg16.weights.URL", "http://127.0.0.1:9/vgg16.h5")
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path), raising=True)
     with pytest.raises(ModelError, match=r"set features\.weights to the file's path"):
-        load_weights(FeatureSettings(weights="imagenet"), keras=keras)
+        load_weights(FeatureSettings(weights="imagenet"))
+
+
+def test_what_keras_has_downloaded_is_read_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delattr("trainer.vgg16.weights.load_keras")
+    file = tmp_path / "models" / weights_module.FILE_NAME
+    file.parent.mkdir()
+    file.write_bytes(b"some weights")
+    monkeypatch.setattr(weights_module, "MD5", hashlib.md5(b"some weights", usedforsecurity=False).hexdigest())
+    with pytest.raises(ModelError, match=re.escape(f"{file}: cannot be read")):
+        load_weights(FeatureSettings(weights="imagenet"))
+    file.write_bytes(b"cut off")
+    with pytest.raises(NameError, match="load_keras"):  # to be downloaded again
+        load_weights(FeatureSettings(weights="imagenet"))
+
+
+def test_the_folder_of_keras_is_known_without_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert keras_folder() == Path(keras_home())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert keras_folder() == tmp_path
+
+
+def test_the_backend_is_known_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert backend_name() == load_keras().config.backend()
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert backend_name() == "tensorflow"
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}', encoding="utf-8")
+    assert backend_name() == "torch"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert backend_name() == "jax"
+    assert "keras" not in sys.modules
 
 
 def test_shapes_follow_configuration_d() -> None:
@@ -358,9 +395,37 @@ def test_measuring_times_both_precisions() -> None:
     assert all(rate > 0 for rate in rates.values())
 
 
+class Engine:
+    """An engine that takes some seconds for a batch, by a clock of the test's own."""
+
+    def __init__(self, now: list[float], took_s: float, error: str = "") -> None:
+        self._now, self._took_s, self._error = now, took_s, error
+
+    def extract(self, images: object, *, batch_size: int) -> None:  # noqa: ARG002
+        if self._error:
+            raise RuntimeError(self._error)
+        self._now[0] += self._took_s
+
+
+def test_a_precision_that_the_machine_cannot_run_is_not_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    engines: Any = {"float32": Engine(now, 0.5), "bfloat16": Engine(now, 0.1, "no such primitive\ndetails")}
+    rates = compare_rates(engines, batch_size=2, clock=lambda: now[0])
+    assert rates == {"float32": 4.0, "bfloat16": 0.0}
+    assert "name=bfloat16 reason=no such primitive" in caplog.text
+    with pytest.raises(RuntimeError, match="out of order"):
+        compare_rates({"float32": Engine(now, 0.5, "out of order")}, batch_size=2, clock=lambda: now[0])  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(("available", "expected"), [(64 * 2**30, 16), (2**30, 4), (2**27, 2)])
 def test_the_batch_fits_the_memory(available: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.vgg16.backbone.on_gpu", lambda: False)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": available}))
-    assert choose_batch_size(SETTINGS) == expected
-    assert choose_batch_size(SETTINGS.model_copy(update={"batch_size": 5})) == 5
+    assert choose_batch_size(SETTINGS, "float32") == expected
+    assert choose_batch_size(SETTINGS.model_copy(update={"batch_size": 5}), "float32") == 5
+
+
+def test_a_graphics_card_counts_for_keras_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.vgg16.backbone.on_gpu", lambda: True)
+    assert choose_batch_size(SETTINGS, "bfloat16") == 64
+    assert choose_batch_size(SETTINGS, "int8") <= 16

@@ -40,7 +40,7 @@ def photos(n: int, side_px: int = SIDE_PX) -> Pixels:
 
 def quantised(path: Path) -> Int8Backbone:
     done: list[tuple[int, int]] = []
-    weights = load_weights(SETTINGS, keras=load_keras())
+    weights = load_weights(SETTINGS)
     quantise(path, weights, photos(24), settings=SETTINGS, progress=lambda *numbers: done.append(numbers))
     assert done[-1] == (24, 24)
     return Int8Backbone(path)
@@ -157,6 +157,8 @@ def test_auto_takes_int8_if_it_is_faster_and_close_to_float32(
     monkeypatch.setattr(load, "MAX_DISTANCE", limit)
     assert load_network(auto, tmp_path, lambda: photos(10, side_px=224)).precision == expected
     monkeypatch.delattr(load, "compare_rates")  # measured once
+    if expected == "int8":
+        monkeypatch.delattr(load, "choose_precision")  # Keras is not asked either
     assert load_network(auto, tmp_path, lambda: photos(10, side_px=224)).precision == expected
     (entry,) = json.loads((tmp_path / "precision.json").read_text(encoding="utf-8")).values()
     assert entry["precision"] == expected
@@ -226,6 +228,24 @@ print(opened, sorted(unwanted & sys.modules.keys()))
 """
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert outcome.stdout == "[] []\n", outcome.stderr
+
+
+def test_training_again_imports_no_keras(trained: Outcome) -> None:
+    """If no feature is missing, and with new photos too: Keras takes seconds to import."""
+    folder = trained.version.folder.parent.parent
+    code = f"""
+import sys
+from pathlib import Path
+from tests.trainer.collection import Silent, settings_for
+from trainer.training.train import train
+from trainer.vgg16.precision import engines_key
+folder = Path({str(folder)!r})
+again = train(settings_for(folder.parent / "photos", folder, features={{"precision": "int8"}}), Silent())
+assert again.version.facts.machine["cores"] and "openvino" in engines_key()
+print(again.training_data.backbone.key, sorted({{"keras", "tensorflow", "nncf"}} & sys.modules.keys()))
+"""
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.stdout == f"{trained.training_data.backbone.key} []\n", outcome.stderr
 
 
 def test_a_changed_network_is_refused(trained: Outcome, tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from PIL import Image
 from tests.fakes import FakeDecoder
 from trainer.config import FeatureSettings, ImageSettings, Settings
 from trainer.errors import ClusterError, ModelError, StorageError
-from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.engines.engine import Todo
 from trainer.vgg16.engines.local import LocalEngine
@@ -54,7 +53,7 @@ START_TIMEOUT_S = 120.0
 def network(tmp_path_factory: pytest.TempPathFactory) -> Int8Backbone:
     path = tmp_path_factory.mktemp("int8") / "network.npz"
     images = np.random.default_rng(0).integers(0, 256, (24, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
-    quantise(path, load_weights(FEATURES, keras=load_keras()), images, settings=FEATURES, progress=lambda *_: None)
+    quantise(path, load_weights(FEATURES), images, settings=FEATURES, progress=lambda *_: None)
     return Int8Backbone(path)
 
 

@@ -47,7 +47,7 @@ def open_local(backbone: Extractor, settings: Settings) -> Iterator[Engine]:
         yield LocalEngine(
             backbone,
             decoder,
-            batch_size=choose_batch_size(settings.features),
+            batch_size=choose_batch_size(settings.features, backbone.precision),
             n_readers=n_readers,
             files=open_files(settings),
         )

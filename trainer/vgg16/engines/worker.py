@@ -82,7 +82,7 @@ class Order:
             content=network.read_bytes() if network is not None and bucket is not None else None,
             libraries=libraries(backbone.precision, images.crop),
             processor=processor(),
-            batch_size=choose_batch_size(features),
+            batch_size=choose_batch_size(features, backbone.precision),
             sample=sample,
             bucket=bucket,
             data_dir=(data_dir or Path()).absolute(),
@@ -152,7 +152,7 @@ class Worker:
             raise ModelError(f"{host}: has the network {backbone.key} instead of {order.key}; share the same weights")
         if self._uses_gpu and not on_gpu():
             raise ModelError(f"{host}: has a GPU that Keras does not use; install requirements-gpu.lock there")
-        batch_size = choose_batch_size(order.features) if self._uses_gpu else order.batch_size
+        batch_size = choose_batch_size(order.features, order.precision) if self._uses_gpu else order.batch_size
         decoder = Decoder.in_bulk(order.images, n_children=self._n_cpus)
         n_readers = self._n_cpus if files is None else READERS_PER_CPU * self._n_cpus
         self._engine = LocalEngine(backbone, decoder, batch_size=batch_size, n_readers=n_readers, files=files)
