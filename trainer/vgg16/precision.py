@@ -75,7 +75,8 @@ def engines_key() -> str:
     for name in ENGINES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
-    switches = [f"{name}={os.environ[name]}" for name in (*SWITCHES, "CUDA_VISIBLE_DEVICES") if name in os.environ]
+    environment = {"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ}  # as `load_keras` sets it for a training
+    switches = [f"{name}={environment[name]}" for name in (*SWITCHES, "CUDA_VISIBLE_DEVICES") if name in environment]
     cards = [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
     return ", ".join([processor(), *versions, backend_name(), *cards, *switches])
 

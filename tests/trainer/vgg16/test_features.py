@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from trainer.vgg16.backend import backend_name, keras_folder, load_keras
 from trainer.vgg16.cache import FeatureCache
 from trainer.vgg16.engines.local import LocalEngine
 from trainer.vgg16.features import Computed, compute_features
-from trainer.vgg16.precision import choose_precision, compare_rates, measure
+from trainer.vgg16.precision import choose_precision, compare_rates, engines_key, measure
 from trainer.vgg16.weights import CONVOLUTIONS, Convolution, kernel_shape, load_weights
 
 SIDE_PX = 64
@@ -393,6 +394,16 @@ def test_measuring_times_both_precisions() -> None:
     rates = measure(FeatureSettings(layers=("block1_pool",)))
     assert set(rates) == {"float32", "bfloat16"}
     assert all(rate > 0 for rate in rates.values())
+
+
+def test_what_is_known_of_the_engines_is_the_same_once_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    before = engines_key()
+    load_keras()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert engines_key() == before
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    assert engines_key() != before
 
 
 class Engine:
