@@ -50,7 +50,7 @@ KNOWN_ONLY_TO = {
     ("trainer", "openvino"): {"trainer.vgg16"},
     ("trainer", "nncf"): {"trainer.vgg16"},
     ("trainer", "requests"): {"trainer.web"},
-    ("trainer", "threadpoolctl"): {"trainer.head", "trainer.training"},
+    ("trainer", "threadpoolctl"): {"trainer.head", "trainer.review", "trainer.training"},
     ("bot", "cv2"): set(),
     ("trainer", "cv2"): {"trainer.photos"},
     ("bot", "ray"): set(),

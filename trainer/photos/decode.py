@@ -165,6 +165,10 @@ class Decoder:
 
         return self._ask({"do": "measure"}, data, read)
 
+    def camera(self, data: bytes) -> str:
+        """The camera that a photo's file names, by `trainer.photos.images.camera` in a child; raises as `views`."""
+        return self._ask({"do": "camera"}, data, lambda answer, _: _camera(answer))
+
     def _ask(
         self, request: _About, data: bytes, read: Callable[[_About, bytearray], _T], *, with_detector: bool = False
     ) -> _T:
@@ -208,6 +212,13 @@ def _size(answer: _About, max_pixels: int) -> tuple[int, int]:
         case [int(height), int(width)] if height > 0 and width > 0 and height * width <= max_pixels:
             return height, width
     raise ValueError("no size")
+
+
+def _camera(answer: _About) -> str:
+    found = answer.get("camera")
+    if not isinstance(found, str) or len(found) > images.MAX_CAMERA or not (found.isascii() and found.isprintable()):
+        raise ValueError("no camera")
+    return found
 
 
 def _pixels(body: bytearray, *shape: int) -> Pixels:

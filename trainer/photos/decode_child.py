@@ -101,6 +101,8 @@ def _answer(
         if request["do"] == "thumbnail":
             pixels = images.thumbnail(data, limits, **options)
             return {"size": pixels.shape[:2]}, pixels.tobytes()
+        if request["do"] == "camera":
+            return {"camera": images.camera(data, limits)}, b""
         measured = images.measure(data, limits)
         return {"size": (measured.height, measured.width)}, measured.brightness.tobytes()
     except ImageError as error:

@@ -62,6 +62,7 @@ REASONS = frozenset(
     }
 )  # fmt: skip
 WHITE = (255, 255, 255)
+MAX_CAMERA = 40  # characters
 BRIGHTNESS_PX = 64  # side of the small image used for the perceptual hash
 # More scans than any encoder writes; each costs a pass over all pixels. libjpeg-turbo's own fuzzers stop here too.
 MAX_JPEG_SCANS = 500
@@ -188,6 +189,18 @@ def measure(data: bytes, limits: ImageSettings) -> Measured:
     image = _decode(data, limits, side_px=None)
     small = image.convert("L").resize((BRIGHTNESS_PX, BRIGHTNESS_PX), Image.Resampling.LANCZOS)
     return Measured(image.width, image.height, np.array(small))
+
+
+def camera(data: bytes, limits: ImageSettings) -> str:
+    """The camera that a photo's EXIF names, at most MAX_CAMERA ASCII characters, or ""; raises as `check_bytes`."""
+    check_bytes(data, limits)
+    try:
+        found = Image.open(io.BytesIO(_without_extras(data)), formats=FORMATS).getexif()
+        maker, model = (str(found.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+    except Exception:  # as for the orientation: that is no reason to refuse a photo
+        return ""
+    name = model if model.startswith(maker) else f"{maker} {model}"
+    return "".join(letter for letter in name if letter.isascii() and letter.isprintable()).strip()[:MAX_CAMERA]
 
 
 def _decode(data: bytes, limits: ImageSettings, *, side_px: int | None) -> Image.Image:

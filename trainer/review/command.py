@@ -39,12 +39,13 @@ def review(
     ] = False,
 ) -> None:
     """List stored photos that are worth a second look, and what would help most; changes nothing by itself."""
-    from trainer.review.advice import advise, draw_curve
     from trainer.review.contributed import waiting
-    from trainer.review.giveaways import find_giveaways, find_odd_members
+    from trainer.review.giveaways import find_giveaways
+    from trainer.review.oddities import find_oddities
     from trainer.review.suspects import find_suspects
     from trainer.review.tables import curve_table, lines, suspects_table, total
     from trainer.review.take_out import can_go, take_out_sure, undo
+    from trainer.training.advice import advise, draw_curve
     from trainer.training.contributed import tidy
     from trainer.training.progress import watch
     from trainer.training.session import session
@@ -63,7 +64,7 @@ def review(
             return
         if not serve:
             watcher.step("curve")
-            curve = draw_curve(found.examined, settings, watcher.update)
+            curve = draw_curve(found.examined.dataset, found.examined.features, settings, watcher.update)
         taken = take_out_sure(found, settings, now=datetime.now(UTC)) if drop_sure else []
     out = console()
     offered = waiting(settings, now=datetime.now(UTC))
@@ -73,10 +74,12 @@ def review(
     out.print(suspects_table(found, show=show))
     if offered:
         out.print(f"{len(offered)} contributed photos wait for a decision (`python -m trainer review --serve`)")
-    out.print(lines("Odd as a whole", find_odd_members(found.examined, found.suspects)))
+    out.print(lines("Odd as a whole", find_oddities(found.examined, found.suspects)))
     out.print(lines("What gives a label away, without a look at the costume", find_giveaways(found.examined)))
     out.print(curve_table(curve))
-    out.print(lines("What would help most", advise(found.examined, found.suspects, curve)))
+    n_doubtful = sum(each.kind in ("label", "two labels") for each in found.suspects)
+    advice = advise(found.examined.dataset, n_doubtful, len(found.examined.photos), curve)
+    out.print(lines("What would help most", advice))
     n_sure = sum(can_go(each) for each in found.suspects)
     if drop_sure:
         out.print(f"taken out of training: {len(taken)} photos; `python -m trainer review --undo all` takes it back")
@@ -108,6 +111,8 @@ def serve_page(review: Review, settings: Settings, *, wait: Callable[[], object]
     from contextlib import closing
 
     from trainer.photos.decode import Decoder
+    from trainer.review.giveaways import find_giveaways
+    from trainer.review.oddities import find_oddities
     from trainer.review.page import ReviewPage
     from trainer.review.pictures import Pictures
     from trainer.review.settling import Settling
@@ -115,7 +120,12 @@ def serve_page(review: Review, settings: Settings, *, wait: Callable[[], object]
 
     with closing(Decoder.in_bulk(settings.images)) as decoder:
         settling = Settling(review, settings.source.kind, settings.data_dir)
-        page = ReviewPage(settling, Pictures(settings, decoder))
+        page = ReviewPage(
+            settling,
+            Pictures(settings, decoder),
+            oddities=find_oddities(review.examined, review.suspects),
+            giveaways=find_giveaways(review.examined),
+        )
         server = LocalServer("127.0.0.1", 0, page.answer, posts=True)
         server.start()
         print(f"{len(settling.suspects):,} photos to settle. Open this address, which works once; Ctrl-C ends it:")

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from trainer.config import Settings
 from trainer.review.suspects import Suspect
+from trainer.review.words import Words
 from trainer.training.contributed import held
 
 
@@ -16,7 +17,7 @@ def waiting(settings: Settings, *, now: datetime) -> tuple[Suspect, ...]:
             each.contribution.photo(""),
             None,
             "contributed",
-            f"its author lets the bot learn from it; the bot's answer was {each.contribution.label}",
+            Words("contributed", {"label": each.contribution.label}),
             1.0,
             "keep",
         )

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Sequence
 from functools import cache
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from trainer.errors import ImageError, ModelError, StorageError
 from trainer.review.pictures import LARGE_PX, SMALL_PX, Pictures
 from trainer.review.settling import Settling
+from trainer.review.words import Words, texts
 from trainer.web.local_server import Page, Request
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-TEXTS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("texts.yaml").read_text(encoding="utf-8"))
+TEXTS = texts()
 LANGUAGE = "dokocos_language"  # cookie
 N_NEIGHBOURS = 4
 
@@ -30,9 +30,18 @@ N_NEIGHBOURS = 4
 class ReviewPage:
     """Answers the requests of one person's browser."""
 
-    def __init__(self, settling: Settling, pictures: Pictures) -> None:
+    def __init__(
+        self,
+        settling: Settling,
+        pictures: Pictures,
+        *,
+        oddities: Sequence[Words] = (),
+        giveaways: Sequence[Words] = (),
+    ) -> None:
+        """`oddities`, `giveaways`: of members and labels as a whole; shown below the photos."""
         self._settling = settling
         self._pictures = pictures
+        self._as_a_whole = {"oddities": oddities, "giveaways": giveaways}
         self._token: str | None = secrets.token_urlsafe(32)
         self._session = secrets.token_urlsafe(32)
         self._cookie = f"dokocos_review_{secrets.token_hex(4)}"  # cookies are the same for all ports of a machine
@@ -98,14 +107,14 @@ class ReviewPage:
         return _to("/" if following is None else f"/?at={following}")
 
     def _show(self, request: Request, language: str, *, fault: str = "") -> Page:
-        settling, texts = self._settling, TEXTS[language]
+        settling, own = self._settling, TEXTS[language]
         at: int | None = _number(request.values.get("at", ""))
         if at is None or not 0 <= at < len(settling.suspects):
             at = settling.next()
         nonce = secrets.token_urlsafe(16)
         suspect = None if at is None else settling.suspects[at]
         body = _template().render(
-            texts=texts,
+            texts=own,
             language=language,
             other=next(each for each in TEXTS if each != language),
             nonce=nonce,
@@ -120,6 +129,7 @@ class ReviewPage:
             fault=fault,
             n_suspects=len(settling.suspects),
             has_map=self._pictures.classifier is not None,
+            **self._as_a_whole,
         )
         policy = (
             f"default-src 'none'; img-src 'self'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "

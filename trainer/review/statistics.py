@@ -6,7 +6,7 @@ opens files of strangers itself, outside the decoder's walls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from trainer.training.measuring import measured
 from trainer.training.training_data import features_dir
 from trainer.vgg16.cache import FeatureCache
 
-FOLDER = "statistics-2"  # another number when the figures change
+FOLDER = "statistics-3"  # another number when the figures change
 NAMES = ("brightness", "contrast", "saturation", "sharpness", "detail", "flat", "paper", "strokes", "edge")
 N_FIGURES = len(NAMES) + SMALL_PX**2
 VIEW = "whole"
@@ -95,3 +95,13 @@ def load_statistics(
         files=open_files(settings),
         progress=progress,
     )
+
+
+def small_pictures(statistics: Mapping[str, Floats], photos: Sequence[Stored]) -> Floats:
+    """The `small_brightness` of each photo, (n, SMALL_PX ** 2), from its figures; zeros where there are none.
+
+    Args:
+        statistics: SHA-256 -> figures.
+    """
+    unknown = np.zeros(N_FIGURES, dtype=np.float32)
+    return np.stack([statistics.get(photo.sha256, unknown)[len(NAMES) :] for photo in photos])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from trainer.config import Settings
-from trainer.errors import DatasetError, ImageError
+from trainer.errors import DatasetError
 from trainer.head.head import Floats, Indexes
 from trainer.photos.contributions import SOURCE
 from trainer.photos.dataset import OTHER_LABEL, Dataset, Split
@@ -22,14 +21,17 @@ from trainer.photos.decisions import Decisions, Verdict
 from trainer.photos.decode import Decoder
 from trainer.photos.duplicates import find_neighbours
 from trainer.photos.manifest import FILE_NAME, Manifest, Photo
-from trainer.photos.photo_files import open_files, read_photo
-from trainer.photos.views import Pixels
-from trainer.review.copies import likeness, mirrored
+from trainer.photos.photo_files import open_files
+from trainer.review.cached import gather
+from trainer.review.cameras import load_cameras
+from trainer.review.compared import Compared
 from trainer.review.neighbours import Numbers, distance_under_label, last_block, nearest
 from trainer.review.out_of_fold import Contradiction, find_contradictions, score_out_of_fold
-from trainer.review.statistics import N_FIGURES, NAMES, SIDE_PX, VIEW, is_blank, is_text, load_statistics
+from trainer.review.reposts import SURELY_SAME, Look, Repost, candidates, find_reposts
+from trainer.review.statistics import is_blank, is_text, load_statistics, small_pictures
+from trainer.review.words import Words
 from trainer.training.figures import Counts, load_counts
-from trainer.training.training_data import TrainingData, Watcher, class_indexes, groups, read_photos
+from trainer.training.training_data import TrainingData, Watcher, class_indexes, features_dir, groups, read_photos
 
 Kind = Literal[
     "blank", "text", "tiny", "placeholder", "repost", "label", "two labels", "alone", "contributed",
@@ -38,10 +40,7 @@ Kind = Literal[
 
 TINY_PX = 64  # of the shorter side
 PLACEHOLDER_MEMBERS = 3  # so many members do not post the same picture by chance
-COPY_CANDIDATES = 2  # neighbours of a photo whose pixels are looked at; as many by features as by brightness
 CROWD = 5  # figures in one photo
-SAME = 0.9  # correlation of two pictures that are one
-SURELY_SAME = 0.95
 SURELY_WRONG = (0.02, 0.95)  # at most for the own label, at least for the other
 ALONE = 3.3  # robust standard deviations beyond the median distance
 
@@ -52,7 +51,7 @@ class Suspect:
 
     Attributes:
         split: None for a photo that is in no split.
-        reason: in words.
+        reason: `str` says it in English.
         score: 0..1, how useful a look is.
         suggested: what to decide; None: a person must look.
         label: the suggested label, for "relabel"; else None.
@@ -64,7 +63,7 @@ class Suspect:
     photo: Photo
     split: Split | None
     kind: Kind
-    reason: str
+    reason: Words
     score: float
     suggested: Verdict | None = None
     label: str | None = None
@@ -86,6 +85,7 @@ class Examined:
         statistics: SHA-256 -> the figures of `trainer.review.statistics`.
         counts: SHA-256 -> what the detector of figures found; empty unless trainings crop to the figure.
         layers: of the features.
+        cameras: SHA-256 -> camera, of the photos whose file names one.
         remarks: what could not be examined, in words.
     """
 
@@ -96,6 +96,7 @@ class Examined:
     scores: Floats | None
     statistics: dict[str, Floats]
     layers: tuple[str, ...]
+    cameras: dict[str, str]
     remarks: tuple[str, ...]
     counts: dict[str, Counts] = field(default_factory=dict)
 
@@ -116,6 +117,8 @@ class Review:
 def find_suspects(settings: Settings, watcher: Watcher) -> Review:
     """Examine the photos of the configured source about which nothing was decided; missing features are computed.
 
+    Without missing features, the network is not loaded.
+
     Raises:
         DatasetError: too few photos.
         ModelError: the weights are not available.
@@ -124,7 +127,7 @@ def find_suspects(settings: Settings, watcher: Watcher) -> Review:
     photos = [photo for photo in read_photos(settings) if photo.source != SOURCE]  # a person has looked at those
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         standing = Decisions(manifest).standing(settings.source.kind, at=datetime.now(UTC))
-    training_data = TrainingData.gather(settings, watcher, photos=photos)
+    training_data = gather(settings, watcher, photos)
     with closing(Decoder.in_bulk(settings.images)) as decoder:
         examined = _examine(photos, training_data, settings, watcher, decoder)
         watcher.step("suspects")
@@ -148,6 +151,8 @@ def _examine(
     if settings.images.crop == "figure":
         watcher.step("figures")
         counts = load_counts(placed, settings, decoder, progress=watcher.update)
+    watcher.step("cameras")
+    cameras = load_cameras(placed, settings, decoder, progress=watcher.update)
     watcher.step("folds")
     remarks, scores = [], None
     try:
@@ -171,6 +176,7 @@ def _examine(
         scores,
         dict(zip(known, figures, strict=True)),
         training_data.backbone.layers,
+        cameras,
         tuple(remarks),
         counts,
     )
@@ -184,13 +190,16 @@ def _all(
     yield from _placeholders(examined, split_of, settings.split.near_duplicate_bits)
     rows = last_block(examined.features, examined.layers)
     places = nearest(rows, examined.members)[0]
-    yield from _reposts(examined, settings, places, decoder, progress)
+    pairs = candidates(rows, small_pictures(examined.statistics, examined.used), examined.members)
+    compared = Compared.load(features_dir(settings))
+    look = Look(decoder, open_files(settings))
+    yield from _reposts(examined, find_reposts(pairs, examined.dataset.items, compared, look, progress=progress))
     yield from _contradictions(examined, places)
     yield from _alone(examined, rows, places)
     doubtful = {sha256 for sha256, reason in examined.dataset.excluded if reason == OTHER_LABEL}
     for photo in examined.photos:
         if photo.sha256 in doubtful:
-            yield Suspect(photo, None, "two labels", "nearly the same photo is there under another label", 0.6)
+            yield Suspect(photo, None, "two labels", Words("two_labels"), 0.6)
     yield from _figures(examined, split_of)
 
 
@@ -199,11 +208,12 @@ def _plain(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
     for photo in examined.photos:
         figures, split = examined.statistics.get(photo.sha256), split_of.get(photo.sha256)
         if figures is not None and is_blank(figures):
-            yield Suspect(photo, split, "blank", "shows next to nothing", 1.0, "drop", is_sure=True)
+            yield Suspect(photo, split, "blank", Words("blank"), 1.0, "drop", is_sure=True)
         elif figures is not None and is_text(figures):
-            yield Suspect(photo, split, "text", "looks like a page of text", 0.9, "drop")
+            yield Suspect(photo, split, "text", Words("text"), 0.9, "drop")
         elif min(photo.width, photo.height) < TINY_PX:
-            yield Suspect(photo, split, "tiny", f"has only {photo.width} x {photo.height} pixels", 0.5, "drop")
+            reason = Words("tiny", {"width": photo.width, "height": photo.height})
+            yield Suspect(photo, split, "tiny", reason, 0.5, "drop")
 
 
 def _figures(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect]:
@@ -213,11 +223,11 @@ def _figures(examined: Examined, split_of: dict[str, Split]) -> Iterator[Suspect
         if counts is None:
             continue
         if counts.is_tiny:
-            yield Suspect(photo, split, "small figure", "shows figures too small to crop to", 0.3)
+            yield Suspect(photo, split, "small figure", Words("small_figure"), 0.3)
         elif not counts.is_cropped:
-            yield Suspect(photo, split, "no figure", "no figure was found in it", 0.25)
+            yield Suspect(photo, split, "no figure", Words("no_figure"), 0.25)
         elif counts.n_faces >= CROWD:
-            yield Suspect(photo, split, "crowd", f"shows {counts.n_faces} figures", 0.2)
+            yield Suspect(photo, split, "crowd", Words("crowd", {"figures": counts.n_faces}), 0.2)
 
 
 def _placeholders(examined: Examined, split_of: dict[str, Split], max_bits: int) -> Iterator[Suspect]:
@@ -231,68 +241,29 @@ def _placeholders(examined: Examined, split_of: dict[str, Split], max_bits: int)
         same = [other for near in neighbours.near(number).tolist() for other in by_hash[near]]
         owners = {other.member_id or other.photo_id for other in same}
         if len(owners) >= PLACEHOLDER_MEMBERS:
-            reason = f"the same picture is there {len(same)} times, of {len(owners)} members"
+            reason = Words("placeholder", {"photos": len(same), "members": len(owners)})
             others = tuple(other for other in same if other.sha256 != photo.sha256)[:4]
             yield Suspect(photo, split_of.get(photo.sha256), "placeholder", reason, 0.95, "drop", neighbours=others)
 
 
-def _reposts(
-    examined: Examined, settings: Settings, places: Numbers, decoder: Decoder, progress: Callable[[int, int], None]
-) -> Iterator[Suspect]:
-    """Photos that are one of another member, mirrored, framed or cropped: the copy in training, else the later one."""
-
-    files = open_files(settings)
-
-    @lru_cache(maxsize=512)
-    def pixels(photo: Photo) -> Pixels | None:
-        try:
-            data = read_photo(Placed(photo.sha256, settings.data_dir / photo.path), files)
-            return decoder.prepare(data, VIEW, side_px=SIDE_PX)
-        except ImageError:
-            return None
-
-    pairs = _pairs(examined, places)
-    done: set[int] = set()
-    for number, (row, other) in enumerate(pairs, start=1):
-        progress(number, len(pairs))
-        if examined.dataset.items[other].split == "train" != examined.dataset.items[row].split:
-            row, other = other, row  # the copy in training can go, the held-out one stays
-        if row in done:
-            continue
-        ours, theirs = pixels(examined.used[row]), pixels(examined.used[other])
-        if ours is None or theirs is None:
-            continue
-        same = likeness(ours, theirs)
-        if same < SAME:
-            continue
-        done.add(row)
-        photo, original = examined.used[row], examined.used[other]
-        item, first = examined.dataset.items[row], examined.dataset.items[other]
-        where = "" if first.split == item.split else f" in {first.split}"
-        label = "" if first.label == item.label else f" under {first.label}"
+def _reposts(examined: Examined, found: Iterable[Repost]) -> Iterator[Suspect]:
+    """Photos that are one of another member, mirrored, framed or cropped."""
+    for each in found:
+        photo, original = examined.used[each.row], examined.used[each.original]
+        item, first = examined.dataset.items[each.row], examined.dataset.items[each.original]
+        is_elsewhere = (first.split, first.label) != (item.split, item.label)
+        values = {"photo_id": original.photo_id, "label": first.label, "split": Words(first.split)}
         yield Suspect(
             photo,
             item.split,
             "repost",
-            f"is a photo of another member{label}{where} ({original.photo_id}), mirrored, framed or cropped",
-            same,
+            Words("repost_elsewhere" if is_elsewhere else "repost", values),
+            each.likeness,
             "drop",
-            is_sure=same >= SURELY_SAME,
+            is_sure=each.likeness >= SURELY_SAME,
             neighbours=(original,),
-            scores=_scores(examined, row),
+            scores=_scores(examined, each.row),
         )
-
-
-def _pairs(examined: Examined, places: Numbers) -> list[tuple[int, int]]:
-    """Pairs of rows, the later photo first, that may be one picture."""
-    candidates = [places[:, :COPY_CANDIDATES]]
-    unknown = np.zeros(N_FIGURES, dtype=np.float32)
-    figures = np.stack([examined.statistics.get(photo.sha256, unknown) for photo in examined.used])
-    small = figures[:, len(NAMES) :]
-    for others in (small, mirrored(small)):
-        candidates.append(nearest(small, examined.members, n=COPY_CANDIDATES, others=others)[0])
-    near = np.concatenate(candidates, axis=1)
-    return sorted({(row, other) for row in range(len(near)) for other in near[row].tolist() if other < row})
 
 
 def _contradictions(examined: Examined, places: Numbers) -> Iterator[Suspect]:
@@ -301,12 +272,12 @@ def _contradictions(examined: Examined, places: Numbers) -> Iterator[Suspect]:
     labels = examined.dataset.labels
     for found in find_contradictions(examined.scores, class_indexes(examined.dataset.items)):
         item, other = examined.dataset.items[found.row], labels[found.other]
-        reason = f"labelled {item.label} ({found.own:.0%}), but looks like {other} ({found.score:.0%})"
+        values = {"label": item.label, "own": found.own, "other": other, "score": found.score}
         yield Suspect(
             examined.used[found.row],
             item.split,
             "label",
-            reason,
+            Words("label", values),
             found.score - found.own,
             "relabel",
             label=other,
@@ -338,7 +309,7 @@ def _alone(examined: Examined, rows: Floats, places: Numbers) -> Iterator[Suspec
                 examined.used[at],
                 examined.dataset.items[at].split,
                 "alone",
-                f"is like no other photo of {label}",
+                Words("alone", {"label": label}),
                 min(0.9, far / 10),
                 "drop",
                 neighbours=tuple(examined.used[other] for other in places[at, :4].tolist()),

@@ -9,8 +9,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from trainer.quoting import escaped
-from trainer.review.advice import Point
 from trainer.review.suspects import Review, count_by_kind
+from trainer.training.advice import Point
 
 
 def suspects_table(review: Review, *, show: int) -> RenderableType:
@@ -22,7 +22,7 @@ def suspects_table(review: Review, *, show: int) -> RenderableType:
     for each in review.suspects[:show]:
         suggested = f"relabel: {each.label}" if each.label else (each.suggested or "look")
         table.add_row(
-            *(escaped(text) for text in (each.photo.photo_id, each.photo.label, each.split or "-", each.reason)),
+            *(escaped(text) for text in (each.photo.photo_id, each.photo.label, each.split or "-", str(each.reason))),
             escaped(suggested),
             "yes" if each.is_sure else "",
         )
@@ -48,6 +48,6 @@ def curve_table(curve: Sequence[Point]) -> RenderableType:
     return table
 
 
-def lines(title: str, found: Sequence[str]) -> RenderableType:
+def lines(title: str, found: Sequence[object]) -> RenderableType:
     """A title and what was found, a line each."""
-    return Group(Text(title, style="bold"), *(Text(f"  {escaped(each)}") for each in found or ("nothing",)))
+    return Group(Text(title, style="bold"), *(Text(f"  {escaped(str(each))}") for each in found or ("nothing",)))

@@ -85,4 +85,4 @@ def undo(settings: Settings, photo_ids: Sequence[str], *, now: datetime) -> list
 
 def _decision(suspect: Suspect, now: datetime) -> Decision:
     photo = suspect.photo
-    return Decision(photo.source, photo.photo_id, photo.sha256, "drop", None, "program", suspect.reason, now)
+    return Decision(photo.source, photo.photo_id, photo.sha256, "drop", None, "program", str(suspect.reason), now)

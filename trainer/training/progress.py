@@ -39,6 +39,7 @@ STEP_TITLES = {
     "version": "saving the version",
     "figures": "finding figures",
     "statistics": "looking at photos",
+    "cameras": "looking for cameras",
     "folds": "scoring out of fold",
     "suspects": "comparing photos",
     "curve": "learning curve",

@@ -28,6 +28,7 @@ from trainer.head.head import Floats, Indexes
 from trainer.photos.dataset import SPLITS, Item
 from trainer.photos.decode import Decoder
 from trainer.registry.registry import Version, VersionFacts
+from trainer.training.advice import Advice
 from trainer.training.charts import Chart, line_chart
 from trainer.training.figures import Cropped
 from trainer.training.fitting import Trained
@@ -73,6 +74,7 @@ def render(
     champion: Version | None,
     *,
     decoder: Decoder,
+    advice: Advice | None = None,
     cropped: Cropped | None = None,
     read: Callable[[Path], bytes] = Path.read_bytes,
 ) -> str:
@@ -82,6 +84,7 @@ def render(
         name: of the version.
         champion: the version it was compared with; None if there was none.
         decoder: for the thumbnails; photos that can no longer be read are skipped.
+        advice: what would help most; None if that was not asked.
         cropped: how many photos were cropped to the figure; None if none was to be.
         read: a photo's bytes, as `trainer.photos.photo_files.PhotoFiles.read`.
     """
@@ -108,6 +111,7 @@ def render(
         excluded=sorted(Counter(reason for _, reason in dataset.excluded).items()),
         relabelled=sorted(Counter(split for _, split in dataset.relabelled).items()),
         n_contributed=len(dataset.contributed),
+        advice=advice,
         learning=_learning_charts(trained),
         tuning=trained.tuning,
         tuning_chart=_tuning_chart(trained.tuning) if trained.tuning else "",

@@ -26,6 +26,7 @@ from trainer.photos.dataset import Dataset
 from trainer.photos.decode import Decoder
 from trainer.photos.photo_files import open_files
 from trainer.registry.registry import BLOCK5, HELD_OUT, PHOTOS, REPORT, UNFINISHED, Registry, Version, VersionFacts
+from trainer.training.advice import advise_training
 from trainer.training.baselines import baselines
 from trainer.training.comparison import compare_with_champion, learned_photos
 from trainer.training.figures import Cropped, load_counts
@@ -85,6 +86,8 @@ def train(
         simpler = baselines(training_data.dataset, settings, decoder, progress=watcher.update)
     cropped = _count_figures(training_data.dataset, settings, watcher)
     trained = fit_and_evaluate(training_data, settings, watcher, baselines=simpler)
+    watcher.step("curve")
+    advice = advise_training(training_data, trained, settings, watcher.update)
     watcher.step("comparison")
     champion, verdict = _decide_promotion(registry, trained, training_data, settings, watcher)
     watcher.step("version")
@@ -104,6 +107,7 @@ def train(
                 verdict,
                 champion,
                 decoder=decoder,
+                advice=advice,
                 cropped=cropped,
                 read=files.read,
             )

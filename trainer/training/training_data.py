@@ -34,6 +34,7 @@ from trainer.vgg16.engines.engine import OpenEngine
 from trainer.vgg16.engines.local import open_local
 from trainer.vgg16.features import compute_features, missing_views
 from trainer.vgg16.int8 import Int8Backbone
+from trainer.vgg16.known import remember_network
 from trainer.vgg16.load import N_SAMPLES, load_network
 from trainer.vgg16.maps import WantedMaps, fill_from_maps, open_maps
 from trainer.vgg16.stored_rows import Table
@@ -201,6 +202,7 @@ class TrainingData:
         backbone = load_network(
             settings.features, settings.data_dir, calibration_photos, only_keras=with_maps, progress=watcher.update
         )
+        remember_network(backbone, settings.features, features_dir(settings), only_keras=with_maps)
         maps = None
         if with_maps:
             assert isinstance(backbone, Backbone)  # noqa: S101 - asked for

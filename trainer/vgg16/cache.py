@@ -40,6 +40,7 @@ SHARD = re.compile(r"(?P<number>\d{8})-(?P<digest>[0-9a-f]{64})\.npy")
 SET_ASIDE = ".damaged"
 MAX_ROWS = 2**32  # of a shard
 DIGEST_BYTES = 32
+PAIRS = "likeness-*.npz"  # beside the caches; written by `trainer.review`
 MERGED_BYTES = 64 * 1024 * 1024  # `compact` leaves shards of this size unchanged
 
 
@@ -334,7 +335,7 @@ def _rows(number: int, table: Table) -> Iterator[tuple[str, bytes, int]]:
 def remove_everywhere(features_dir: Path, sha256s: Iterable[str], *, bucket: Bucket | None = None) -> int:
     """Delete photos from the caches of all current and past backbones, e.g. after a take-down.
 
-    Damaged shards that were set aside, and what a crash left, are deleted too.
+    Damaged shards that were set aside, what a crash left, and compared pairs of photos are deleted too.
 
     Args:
         features_dir: the folder that holds the caches' folders.
@@ -358,7 +359,8 @@ def remove_everywhere(features_dir: Path, sha256s: Iterable[str], *, bucket: Buc
             n_removed += FeatureCache(folder, views=(), n_features=shape[0], kind=shape[1], bucket=bucket).remove(
                 unwanted
             )
-    for pattern in (f"*/*{SET_ASIDE}", f"*/{UNFINISHED_FILE}"):  # nobody can tell whose rows these hold
+    # Nobody can tell whose rows these hold, and pairs of photos are quickly compared again.
+    for pattern in (f"*/*{SET_ASIDE}", f"*/{UNFINISHED_FILE}", UNFINISHED_FILE, PAIRS):
         for path in features_dir.glob(pattern):
             path.unlink(missing_ok=True)
     return n_removed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
@@ -9,11 +11,12 @@ from PIL import Image, ImageDraw, ImageOps
 from sandbox.gallery import Gallery
 from trainer.config import HeadSettings
 from trainer.errors import DatasetError
-from trainer.review.copies import Pixels, likeness, mirrored, small_brightness
+from trainer.review import copies
+from trainer.review.copies import Pixels, Shrunk, likeness, mirrored, small_brightness
 from trainer.review.neighbours import distance_under_label, nearest
 from trainer.review.out_of_fold import find_contradictions, score_out_of_fold
+from trainer.review.reposts import SAME, SURELY_SAME
 from trainer.review.statistics import is_blank, is_text, measure
-from trainer.review.suspects import SAME, SURELY_SAME
 
 LABELS = ("brazil", "china", "japan")
 SIDE = 224
@@ -31,6 +34,10 @@ def view(image: Image.Image) -> Pixels:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
+def shrunk(image: Image.Image) -> Shrunk:
+    return Shrunk.of(view(image))
+
+
 def cropped(image: Image.Image) -> Image.Image:
     width, height = image.size
     return image.crop((0.04 * width, 0.02 * height, 0.93 * width, 0.97 * height))
@@ -46,14 +53,40 @@ def test_a_changed_copy_is_the_same_picture_and_another_picture_is_not(
 ) -> None:
     assert callable(change)
     for number, drawing in enumerate(drawings):
-        copy = view(change(drawing))
-        assert likeness(view(drawing), copy) > SAME
-        assert likeness(view(drawings[number - 1]), copy) < SAME
-    assert likeness(view(drawings[0]), view(drawings[0])) > SURELY_SAME
+        copy = shrunk(change(drawing))
+        assert likeness(shrunk(drawing), copy) > SAME
+        assert likeness(shrunk(drawings[number - 1]), copy) < SAME
+    assert likeness(shrunk(drawings[0]), shrunk(drawings[0])) > SURELY_SAME
+
+
+def test_a_copy_is_found_whose_plain_background_ended_in_a_frame(drawings: list[Image.Image]) -> None:
+    plain = Image.new("RGB", (300, 500), (90, 90, 90))
+    plain.paste(drawings[0].resize((280, 420)), (10, 75))
+    framed = ImageOps.expand(ImageOps.mirror(plain.crop((10, 20, 292, 496))), 14, "white")
+    assert likeness(shrunk(plain), shrunk(framed)) > SURELY_SAME
+
+
+def test_photos_that_differ_at_a_coarse_look_are_not_looked_at_again(
+    drawings: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closer: list[object] = []
+    fitted = copies._fitted
+
+    def counted(*args: Any) -> float:
+        closer.append(args)
+        return fitted(*args)
+
+    monkeypatch.setattr(copies, "_fitted", counted)
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(28, axis=0).repeat(28, axis=1)
+    assert likeness(shrunk(drawings[0]), Shrunk.of(blocks)) < SAME
+    assert not closer
+    assert likeness(shrunk(drawings[0]), shrunk(ImageOps.mirror(drawings[0]))) > SAME
+    assert closer
 
 
 def test_plain_pictures_are_like_nothing() -> None:
-    plain = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
+    plain = Shrunk.of(np.full((SIDE, SIDE, 3), 128, dtype=np.uint8))
     assert likeness(plain, plain) <= 0
 
 

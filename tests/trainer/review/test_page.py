@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import string
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,10 +23,12 @@ from trainer.photos.decode import Decoder
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.review.command import serve_page
 from trainer.review.contributed import waiting
+from trainer.review.giveaways import IN_WORDS
 from trainer.review.page import TEXTS, ReviewPage
 from trainer.review.pictures import Pictures
 from trainer.review.settling import Settling
 from trainer.review.suspects import Review, Suspect, find_suspects
+from trainer.review.words import Words, texts
 from trainer.review_state import PAGE, page_address
 from trainer.training.contributed import held
 from trainer.web.local_server import LocalServer
@@ -44,7 +47,8 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Review
     found = find_suspects(settings, Silent())
     items = {item.sha256: item for item in found.examined.dataset.items}
     suspects = tuple(
-        Suspect(photo, items[photo.sha256].split, "label", "labelled so, but looks like japan (90%)", 0.9, "relabel",
+        Suspect(photo, items[photo.sha256].split, "label",
+                Words("label", {"label": photo.label, "own": 0.05, "other": "japan", "score": 0.9}), 0.9, "relabel",
                 "japan" if photo.label != "japan" else "china", neighbours=found.examined.used[-3:],
                 scores=(0.05, 0.05, 0.9))
         for photo in found.examined.used[:N_SUSPECTS]
@@ -242,7 +246,36 @@ def test_the_page_speaks_both_languages_and_has_a_text_for_each_picture(place: P
     assert 'lang="ja"' in place.browser.get(f"{place.url}/", headers={"Accept-Language": "ja-JP"}, timeout=20).text
     chosen = place.browser.get(f"{place.url}/language?to=ja", timeout=20).text
     assert TEXTS["ja"]["keep"] in chosen
-    assert TEXTS["en"].keys() == TEXTS["ja"].keys()
+    label = place.settling.suspects[0].photo.label
+    assert f"labelled {label} (5%), but looks like japan (90%)" in page
+    assert f"ラベルは{label}（5%）ですが、japan（90%）に見えます" in chosen
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_all_is_said_in_both_languages_with_the_same_facts() -> None:
+    english, japanese = texts()["en"], texts()["ja"]
+    assert english.keys() == japanese.keys()
+    assert english["said"].keys() == japanese["said"].keys()
+    for name, text in english["said"].items():
+        assert fields(text) == fields(japanese["said"][name]), name
+    for pair in IN_WORDS.values():
+        assert set(pair) <= english["said"].keys()
+
+
+def test_members_and_labels_as_a_whole_are_told_below_the_photos_in_both_languages(place: Place) -> None:
+    odd = Words("odd_member", {"member": "7", "label": "china", "n": 3, "photos": 4})
+    lit = Words("giveaway", {"label": "china", "how": Words("brighter"), "share": 0.93})
+    place.page._as_a_whole = {"oddities": (odd,), "giveaways": (lit,)}
+    place.open()
+    page = place.browser.get(f"{place.url}/", timeout=20).text
+    assert "member 7 of china: 3 of 4 photos are suspects" in page
+    assert "photos of china are brighter than the others: 93% of pairs" in page
+    chosen = place.browser.get(f"{place.url}/language?to=ja", timeout=20).text
+    assert "chinaのメンバー7：4枚中3枚に疑問があります" in chosen
+    assert "chinaの写真はほかより明るいです（組の93%）" in chosen
 
 
 def test_a_contributed_photo_is_shown_with_what_its_author_allows(place: Place) -> None:

@@ -19,12 +19,14 @@ from trainer.photos.dataset import TAKEN_OUT
 from trainer.photos.decisions import Decision, Decisions
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import METRICS
-from trainer.review.advice import advise, draw_curve
 from trainer.review.command import take_out_before_training
 from trainer.review.giveaways import find_giveaways
-from trainer.review.suspects import Review, find_suspects
+from trainer.review.oddities import find_oddities
+from trainer.review.suspects import Review, Suspect, find_suspects
 from trainer.review.take_out import take_out_sure, undo
+from trainer.review.words import Words
 from trainer.review_state import last_review
+from trainer.training.advice import advise, draw_curve
 from trainer.training.reproduce import reproduce
 from trainer.training.train import train
 
@@ -69,7 +71,7 @@ def test_what_was_planted_is_listed_with_its_reason(review: Review) -> None:
     assert named(review, "blank") == {f"china/blank{number}.png" for number in range(N_BLANK)}
     (copy,) = (each for each in review.suspects if each.kind == "repost")
     assert {copy.photo.photo_id, copy.neighbours[0].photo_id} == {"japan/zz-copy.png", "brazil/0-3.png"}
-    assert "mirrored" in copy.reason
+    assert "mirrored" in str(copy.reason)
     sureness = [each.is_sure for each in review.suspects]
     assert sureness == sorted(sureness, reverse=True)
 
@@ -165,14 +167,43 @@ def test_training_takes_out_what_is_beyond_doubt_only_if_it_is_told_to(settings:
 
 def test_the_advice_puts_balance_first(review: Review, planted: Settings) -> None:
     examined = review.examined
-    curve = draw_curve(examined, planted, lambda *_: None)
+    curve = draw_curve(examined.dataset, examined.features, planted, lambda *_: None)
     assert [point.share for point in curve] == [0.25, 0.5, 0.75, 1.0]
     assert curve[0].n_photos < curve[-1].n_photos
     rare = [item for item in examined.dataset.items if item.label != "japan"]
     rare += [item for item in examined.dataset.items if item.label == "japan"][:6]
-    thin = replace(examined, dataset=replace(examined.dataset, items=tuple(rare)))
-    assert advise(thin, review.suspects, curve)[0].startswith("balance: japan")
-    assert advise(examined, review.suspects, curve)[-1].startswith("more photos")
+    thin = replace(examined.dataset, items=tuple(rare))
+    said = advise(thin, 50, 100, curve)
+    assert said[0].startswith("balance: japan")
+    assert said[1].startswith("labels: those of 50 of 100 photos")
+    assert advise(examined.dataset, 0, 100, curve)[-1].startswith("more photos")
+
+
+def test_one_camera_that_gives_a_label_away_is_told(review: Review) -> None:
+    labels = {photo.sha256: photo.label for photo in review.examined.used}
+    own = {sha256: "Nikon D90" if label == "japan" else "Canon A1" for sha256, label in labels.items()}
+    said = [str(each) for each in find_giveaways(replace(review.examined, cameras=own))]
+    assert "100% of the members of japan use the camera Nikon D90, of the others 0%" in said
+    everyones = dict.fromkeys(labels, "Nikon D90")
+    assert find_giveaways(replace(review.examined, cameras=everyones)) == []
+    few = dict(list(own.items())[:5])
+    assert find_giveaways(replace(review.examined, cameras=few)) == []
+
+
+def test_a_label_with_many_suspects_is_odd_as_a_whole(review: Review) -> None:
+    japan = [photo for photo in review.examined.used if photo.label == "japan"]
+    suspects = [Suspect(photo, "train", "alone", Words("alone", {"label": "japan"}), 0.5) for photo in japan[::2]]
+    said = [str(each) for each in find_oddities(review.examined, suspects)]
+    assert any(line.startswith(f"japan as a whole: {len(suspects)} of {len(japan)} photos") for line in said)
+    assert not any(line.startswith(("brazil as a whole", "china as a whole")) for line in said)
+    assert not any("as a whole" in str(each) for each in find_oddities(replace(review.examined, scores=None), ()))
+
+
+def test_a_label_that_looks_like_another_is_told(review: Review) -> None:
+    assert review.examined.scores is not None
+    scores = np.tile(np.array([0.2, 0.3, 0.5], dtype=np.float32), (len(review.examined.used), 1))
+    said = [str(each) for each in find_oddities(replace(review.examined, scores=scores), ())]
+    assert any(line.startswith("brazil as a whole: 100% of its photos look like japan") for line in said)
 
 
 def test_a_brighter_label_is_told(review: Review) -> None:
@@ -183,4 +214,4 @@ def test_a_brighter_label_is_told(review: Review) -> None:
         for sha256, figures in review.examined.statistics.items()
     }
     (found, *_) = find_giveaways(replace(review.examined, statistics=lit))
-    assert found.startswith("photos of japan are brighter")
+    assert str(found).startswith("photos of japan are brighter")

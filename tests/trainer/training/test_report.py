@@ -92,6 +92,8 @@ def test_the_report_has_all_sections(page: str, trained: tuple[Settings, Outcome
         "Calibration of the scores",
         "Right, with the highest scores",
         "right if sure",
+        "What would help most",
+        "More photos",
         "training photos",
         "prefers-color-scheme: dark",
         "width=device-width",
@@ -100,7 +102,8 @@ def test_the_report_has_all_sections(page: str, trained: tuple[Settings, Outcome
         outcome.version.facts.fingerprint[:16],
     ):
         assert words in page, words
-    assert len(re.findall('<svg role="img" aria-label="', page)) == 3
+    assert len(re.findall('<svg role="img" aria-label="', page)) == 4
+    assert re.search(r'aria-label="balanced accuracy on validation by photos learned from: \d+% from \d+, ', page)
     assert 1 <= page.count("data:image/jpeg") <= 3 * 2 * N_EXAMPLES
 
 
