@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,9 @@ def jpeg(maker: object = None, model: object = None) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Decoder:
-    return Decoder.in_bulk(ImageSettings(), n_children=1)
+def decoder() -> Iterator[Decoder]:
+    with closing(Decoder.in_bulk(ImageSettings(), n_children=1)) as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def decoder() -> Decoder:
         ("Canon", "Canon EOS 5D", "Canon EOS 5D"),
         (None, "Pixel 7\0", "Pixel 7"),
         ("x" * 100, "y", "x" * MAX_CAMERA),
-        ("a\x1b[31mb\n", "カメラ", "a[31mb"),
+        ("a\x1b[31mb\n", "\x07", "a[31mb"),
         (None, None, ""),
     ],
 )
