@@ -40,7 +40,6 @@ from trainer.scrape.maintenance import forget, named, verify
 from trainer.scrape.scrape import Scrape
 from trainer.scrape.sites.choose import open_site
 from trainer.training.train import train
-from trainer.vgg16.backend import load_keras
 from trainer.vgg16.cache import SET_ASIDE, FeatureCache
 from trainer.vgg16.engines.engine import Todo, joined
 from trainer.vgg16.engines.local import LocalEngine
@@ -341,7 +340,7 @@ def test_a_worker_needs_no_disk_of_the_process_that_writes(
     features = FeatureSettings(weights="random", layers=("block1_conv1",), precision="int8", views=("whole",))
     path = tmp_path / "network.npz"
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
-    quantise(path, load_weights(features, keras=load_keras()), images, settings=features, progress=lambda *_: None)
+    quantise(path, load_weights(features), images, settings=features, progress=lambda *_: None)
     network = Int8Backbone(path)
     todo = [Todo(photo.sha256, settings.data_dir / photo.path, ("whole",)) for photo in photos_of(settings)[:3]]
     here = LocalEngine(network, FakeDecoder(settings.images), batch_size=2, files=open_files(settings))

@@ -132,7 +132,7 @@ def test_it_stands_first_on_the_review_page_until_it_is_settled_and_a_decision_c
     made, accepted = offer(settings), offer(settings, 1)
     decide(settings, accepted, "keep")
     (suspect,) = waiting(settings, now=NOW)
-    assert "the bot's answer was china" in suspect.reason
+    assert "the bot's answer was china" in str(suspect.reason)
     assert n_contributed(settings) == 1
     found = find_suspects(settings, Silent())
     assert accepted.id not in {photo.photo_id for photo in found.examined.photos}  # a person has looked at it
