@@ -42,6 +42,7 @@ BENCHMARKS = {  # name -> module, what it measures
     "burst": ("benchmarks.burst", "100 mentions at once, compared with the batched rate of the same network"),
     "chaos": ("benchmarks.chaos", "1,000 mentions with faults everywhere: lost, answered twice, not cleaned up"),
     "review": ("benchmarks.review", "planted faults among photos: how many a review finds, and what that is worth"),
+    "turn": ("benchmarks.turn", "a full turn: wrong labels, settled in a browser; a better champion; what askers say"),
     "fair": ("benchmarks.fair", "attacks by one account or host: how long others wait, and how memory grows"),
     "soak": ("benchmarks.soak", "memory, files, threads and database over 10,000 mentions"),
     "month": ("benchmarks.month", "a simulated month of scrapes, trainings and mentions: losses and messages"),

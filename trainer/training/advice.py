@@ -64,19 +64,22 @@ class Advice:
 def advise_training(
     training_data: TrainingData, trained: Trained, settings: Settings, progress: Callable[[int, int], None]
 ) -> Advice:
-    """What would help most, from what a training has at hand; it costs ten fits of a linear head.
+    """What would help most, from what a training has at hand; it costs ten fits of a linear head of one strength.
 
     Labels are doubted on validation, and, where the penalty was chosen by folds, on training photos by heads that did
     not learn from their members.
     """
     dataset, view = training_data.dataset, settings.views[:1]
-    curve = draw_curve(dataset, training_data.features(dataset.items, views=view)[:, 0], settings, progress)
+    linear = trained.fitted.linear
+    strength = linear.path[linear.chosen].value
+    features = training_data.features(dataset.items, views=view)[:, 0]
+    curve = draw_curve(dataset, features, settings, progress, strength=strength)
     validation = dataset.split("validation")
-    head = trained.fitted.linear.head
+    head = linear.head
     logits = head.logits(training_data.features(validation, views=view)[:, 0])
     truth = class_indexes(validation)
-    if trained.fitted.linear.out_of_fold is not None:
-        out_of_fold, their_truth = trained.fitted.linear.out_of_fold
+    if linear.out_of_fold is not None:
+        out_of_fold, their_truth = linear.out_of_fold
         logits, truth = np.concatenate([logits, out_of_fold]), np.concatenate([truth, their_truth])
     scores = head.calibrated(fit_calibration(logits, truth)).calibrated_scores(logits)
     lines = advise(dataset, count_doubtful(scores, truth), len(truth), curve)
@@ -101,12 +104,18 @@ def count_doubtful(scores: Floats, class_indexes: Indexes) -> int:
 
 
 def draw_curve(
-    dataset: Dataset, features: Floats, settings: Settings, progress: Callable[[int, int], None]
+    dataset: Dataset,
+    features: Floats,
+    settings: Settings,
+    progress: Callable[[int, int], None],
+    *,
+    strength: float | None = None,
 ) -> list[Point]:
     """The learning curve; a point is missing where training lacks a label.
 
     Args:
         features: (n, d) of the data set's photos, in the view used for prediction.
+        strength: of the penalty, as `head.l2`, for all shares; None: that of all photos is chosen, and used for all.
     """
     items = dataset.items
     classes, members = class_indexes(items), np.unique(np.asarray(groups(items)), return_inverse=True)[1]
@@ -115,9 +124,11 @@ def draw_curve(
     n_labels, n_draws = len(dataset.labels), N_DRAWS if train.sum() < MANY_PHOTOS else 1
     owners = np.unique(members[train])
     plain = settings.head.model_copy(update={"hidden_units": 0, "fine_tune": "none"})
+    if strength is not None:
+        plain = plain.model_copy(update={"l2": strength})
     none = np.zeros((0, features.shape[1]), dtype=np.float32)
     points = []
-    for number, share in enumerate(SHARES, start=1):
+    for number, share in enumerate(reversed(SHARES), start=1):  # all photos first, for the strength
         figures, n_photos = [], []
         for draw in range(n_draws if share < 1 else 1):
             order = np.random.default_rng(draw).permutation(owners)
@@ -133,6 +144,7 @@ def draw_curve(
                 settings=plain,
                 groups=[groups(items)[row] for row in rows],
             )
+            plain = plain.model_copy(update={"l2": fitted.linear.path[fitted.linear.chosen].value})
             answers = fitted.head.logits(features[judged]).argmax(axis=1)
             figures.append(float(balanced_accuracy(classes[judged], answers)))
             n_photos.append(len(rows))
@@ -140,7 +152,7 @@ def draw_curve(
             mean_photos = round(float(np.mean(n_photos)))
             points.append(Point(share, mean_photos, float(np.mean(figures)), float(np.std(figures))))
         progress(number, len(SHARES))
-    return points
+    return points[::-1]
 
 
 def advise(dataset: Dataset, n_doubtful: int, n_examined: int, curve: Sequence[Point]) -> list[str]:

@@ -35,7 +35,7 @@ N_BLANK = 4
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A data folder with blank photos and a mirrored copy, not modified."""
+    """A data folder with blank photos and a mirrored copy, to which nothing is added but what a review computes."""
     folder = tmp_path_factory.mktemp("photos")
     paint_photos(folder, per_label=30)
     rng = np.random.default_rng(0)
@@ -49,18 +49,17 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
+@pytest.fixture(scope="module")
+def review(planted: Settings) -> Review:
+    """Its review, which leaves the features and the compared pairs in it."""
+    return find_suspects(planted, Silent())
+
+
 @pytest.fixture
-def settings(planted: Settings, tmp_path: Path) -> Settings:
+def settings(planted: Settings, review: Review, tmp_path: Path) -> Settings:  # noqa: ARG001 - for what it leaves
     """A copy of that data folder."""
     shutil.copytree(planted.data_dir, tmp_path / "data")
     return planted.model_copy(update={"data_dir": tmp_path / "data"})
-
-
-@pytest.fixture(scope="module")
-def review(planted: Settings, tmp_path_factory: pytest.TempPathFactory) -> Review:
-    data_dir = tmp_path_factory.mktemp("reviewed") / "data"
-    shutil.copytree(planted.data_dir, data_dir)
-    return find_suspects(planted.model_copy(update={"data_dir": data_dir}), Silent())
 
 
 def named(review: Review, kind: str) -> set[str]:

@@ -351,6 +351,7 @@ def test_the_steps_are_in_order(settings: Settings) -> None:
         "baselines",
         "head",
         "evaluation",
+        "curve",
         "comparison",
         "features",
         "version",
