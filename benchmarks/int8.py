@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.foreign import Kind, tell
 from benchmarks.pictures import folder_of, gather_pictures, real_weights, split
@@ -94,7 +95,8 @@ def run(
         "foreign_auroc_lost": means["float32_foreign_auroc"] - means["int8_foreign_auroc"],
         "heat_map_correlation": float(correlations.mean()),
         "heat_map_correlation_lowest": float(correlations.min()),
-        "other_answers_share": other_answers,
+        "heat_map_correlation_of_same_answers": float(correlations[~other_answers].mean()),
+        "other_answers_share": float(other_answers.mean()),
     }
     goals = (
         Goal("points_lost", at_most=0.5),
@@ -126,8 +128,8 @@ def _draw(data: TrainingData, photos: Sequence[Photo], settings: Settings, numbe
 
 def _compare_maps(
     head: Head, items: Sequence[Item], exact: TrainingData, rounded: TrainingData, settings: Settings
-) -> tuple[Floats, float]:
-    """The correlation of each picture's two heat maps, (n,), and the share of pictures with two answers."""
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The correlation of each picture's two heat maps, (n,), and whether they explain two answers, (n,)."""
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         view = settings.views[:1]
         images = np.concatenate([decoder.views(item.path.read_bytes(), view) for item in items])
@@ -137,4 +139,4 @@ def _compare_maps(
         maps.append(np.concatenate([heat(evidence(head, part)) for part in parts]))
         answers.append(np.concatenate([head.logits(part.features).argmax(axis=1) for part in parts]))
     found = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(*maps, strict=True)]
-    return np.array(found, dtype=np.float32), float(np.mean(answers[0] != answers[1]))
+    return np.array(found, dtype=np.float32), answers[0] != answers[1]

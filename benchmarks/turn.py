@@ -1,10 +1,10 @@
 """A full turn, as people live it: wrong labels come in, a person settles them in a browser, a better champion serves.
 
-A gallery is scraped, and photos of two members get the label of another country, as if these had declared a wrong one.
-A first version is trained. Somebody opens the page of `python -m trainer review --serve` in headless Chromium and
-settles the first ten suspects by keys, each with the label that the gallery knows. A second version is trained, and
-replaces the first if the usual gate finds it clearly better. The bot serves it; an asker says that an answer is wrong,
-and an admin asks for the report, which must say so.
+A gallery is scraped, and half of a label's members in training get another label, as if they had declared a wrong
+country. A first version is trained. Somebody opens the page of `python -m trainer review --serve` in headless
+Chromium and settles the first ten suspects by keys, each with the label that the gallery knows. A second version is
+trained, and replaces the first if the usual gate finds it clearly better. The bot serves the champion; an asker says
+that an answer is wrong, and an admin asks for the report, which must say so.
 
 All of it are the real programs, but for the two sites. VGG16 has ImageNet's weights, unless `--weights` says otherwise.
 """
@@ -33,8 +33,8 @@ from trainer.registry.registry import Registry
 from trainer.review.suspects import find_suspects
 from trainer.training.training_data import read_photos, sort_photos
 
-PHOTOS_PER_LABEL, QUICK_PER_LABEL = 100, 60
-N_MEMBERS = 2
+PHOTOS_PER_LABEL, QUICK_PER_LABEL = 160, 60
+N_MEMBERS, N_QUICK = 6, 2  # half of a label's members in training: fewer wrong labels do a head of VGG16 little harm
 N_SETTLED = 10
 OPTIONS = {"FEATURES__VIEWS": "[whole]", "SPLIT__HOLDOUT": "0.45"}  # many to judge by, few to learn from
 ADMIN, ASKER = "admin", "asker"
@@ -62,7 +62,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     with scraped_studio(
         work_dir / "data", photos_per_label=n_photos, say=say, options=OPTIONS, weights=weights
     ) as place:
-        truth = _declare_wrongly(place)
+        truth = _declare_wrongly(place, N_QUICK if quick else N_MEMBERS)
         say(f"{len(truth)} photos have a wrong label; the first training")
         place.run("train")
         first = place.champion()
@@ -98,17 +98,17 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     return Result(figures, goals)
 
 
-def _declare_wrongly(place: Studio) -> dict[str, str]:
-    """Give two members' training photos another label; returns photo id -> the gallery's label."""
+def _declare_wrongly(place: Studio, n_members: int) -> dict[str, str]:
+    """Give the training photos of some members another label; returns photo id -> the gallery's label."""
     settings = place.settings()
     photos = read_photos(settings)
     in_training = {item.sha256 for item in sort_photos(photos, settings).items if item.split == "train"}
-    wrong, right = place.gallery.labels[:2]
+    right, *_, wrong = place.gallery.labels
     by_member = defaultdict(list)
     for photo in photos:
         if photo.label == right and photo.sha256 in in_training:
             by_member[photo.member_id].append(photo)
-    chosen = sorted(by_member, key=lambda member: (-len(by_member[member]), str(member)))[:N_MEMBERS]
+    chosen = sorted(by_member, key=lambda member: (-len(by_member[member]), str(member)))[:n_members]
     moved = [photo for member in chosen for photo in by_member[member]]
     with Manifest(settings.data_dir / FILE_NAME) as manifest:
         for photo in moved:
