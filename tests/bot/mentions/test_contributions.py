@@ -220,8 +220,7 @@ def test_a_photo_is_taken_back_in_every_way(
         settle(bot)
         (found,) = held(world)
         way(world, bot, posts)
-        until(lambda: not held(world))
-        assert not (world.data_dir / found.path).exists()
+        until(lambda: not held(world) and not (world.data_dir / found.path).exists())
         until(folder(world).is_empty)  # the trainer was started, and has removed all traces
 
 
