@@ -251,6 +251,11 @@ class Answerer:
             return _refused("blocked or muted")
         if self.hosts.leaves_alone(status.account):
             return _refused("the instance asks bots to stay away")
+        ours = etiquette.above(status, thread)
+        if ours is not None and ours.account.id == me.id and ours.in_reply_to_id is not None:
+            above = self.store.inbox.by_status(ours.in_reply_to_id)
+            if above is not None and above.state == "posting":  # somebody, or a program, is very quick
+                raise Transient("the answer above is not recorded yet", outage=False)
         is_first = self.feedback.hear(status, thread, me=me)
         if is_first is not None:
             return self._notice(entry, status, "thanks") if is_first else _refused("another word about the same answer")

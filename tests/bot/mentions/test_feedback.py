@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.app import Bot
+from bot.storage.inbox import Entry
 from bot.storage.opinions import Agreement
 from bot.storage.records import DAY_S
 from sandbox.faults import Fault
@@ -24,6 +26,25 @@ from tests.fake_trainer import add_version
 def say(world: World, answer: Status, text: str, by: Account | None = None, **options: object) -> Status:
     """A reply to an answer of the bot."""
     return world.ask(f"@dokocos {text}", label=None, in_reply_to=answer, by=by or world.alice, **options)
+
+
+def test_a_word_that_comes_before_the_answer_is_recorded_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    with world.bot() as bot:
+        recorded = bot.store.inbox.by_status
+
+        def late(status_id: str) -> Entry | None:
+            asked.append(status_id)
+            entry = recorded(status_id)
+            return replace(entry, state="posting") if entry and len(asked) < 3 else entry
+
+        answer = world.answer(world.ask())
+        monkeypatch.setattr(bot.store.inbox, "by_status", late)
+        assert world.answer(say(world, answer, "right"))
+        assert len(asked) >= 3
+        assert opinions(bot) == [("japan", 1, 1)]
 
 
 def opinions(bot: Bot) -> list[tuple[str, int, int]]:
