@@ -44,9 +44,9 @@ lint: setup
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --exclude-files '^requirements.*\.lock$$'
 	$(BIN)/python -m tests.advisories $(LOCK)
 
-# Two processes: with three, a test of contributions sometimes waits in vain. The tests of a file stay together, as they share what they prepare.
+# Three processes for two cores: much of the time is spent waiting. The tests of a file stay together, as they share what they prepare.
 unit: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 quick: setup
 	@$(BIN)/python -m tests.quick

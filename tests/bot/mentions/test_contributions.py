@@ -120,7 +120,7 @@ def test_what_is_not_public_single_and_unchanged_is_not_kept(
         options["attachments"] = [world.photo(), world.photo("china")]
     if what == "sensitive":
         options["sensitive"] = True
-    with world.bot(bot=ASK) as bot:
+    with world.bot(bot=ASK, mastodon={"catch_up_every_s": 0.2}) as bot:  # no stream brings strangers' direct posts
         question = world.ask(**options)  # type: ignore[arg-type]
         answer = world.answer(question)
         if what == "edited":
