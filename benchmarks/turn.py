@@ -12,7 +12,6 @@ All of it are the real programs, but for the two sites. VGG16 has ImageNet's wei
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -21,10 +20,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.browser import BROWSERS, QUIET, find_browser
 from benchmarks.home import Home, running, until
 from benchmarks.pictures import real_weights
 from benchmarks.result import Figure, Goal, Result
 from benchmarks.studio import PHOTOS_PER_MEMBER, ROOT, Silent, Studio, describe_weights, studio
+from bot.reply.texts import load_texts
 from sandbox.child import stop
 from sandbox.gallery import Gallery
 from sandbox.instance import NO_RATE_LIMITS, Account, Instance, InstanceSettings, create_app
@@ -43,8 +44,6 @@ N_MEMBERS = 3
 N_SETTLED = 10
 OPTIONS = {"FEATURES__VIEWS": "[whole]", "SPLIT__HOLDOUT": "0.45"}  # many to judge by, few to learn from
 ADMIN, ASKER = "admin", "asker"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
 
 
 def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str | None = None) -> Result:
@@ -59,7 +58,7 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
     Raises:
         ConfigError: there is no Chromium.
     """
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         raise ConfigError(f"this benchmark needs one of these programs: {', '.join(BROWSERS)}")
     weights = weights or real_weights()
@@ -97,7 +96,6 @@ def run(*, quick: bool, work_dir: Path, say: Callable[[str], None], weights: str
         "retrained_unsettled": unsettled,
         "second_balanced_accuracy": made.metrics["report"]["balanced_accuracy"]["value"],
         "points_gained_on_the_same_holdout": 100 * gain,
-        "second_is_champion": verdict["promoted"],
         "promoted": int(verdict["promoted"]),
         "asker_thanked": int(said["thanked"]),
         "report_tells_of_disagreement": int(said["reported"]),
@@ -193,8 +191,9 @@ def _disagree(place: Studio, say: Callable[[str], None]) -> dict[str, bool]:
             home.wait_for_answer(question)
             opinion = instance.post(asker, "@dokocos wrong", in_reply_to=home.answers(question)[0])
             until(lambda: home.answers(opinion))
+            thanks = load_texts().say("en", "thanks")
             report = _order(home, admin, "report")
-    return {"thanked": True, "reported": "agreed with 0 of 1" in report}
+    return {"thanked": thanks in home.answers(opinion)[0].text, "reported": "agreed with 0 of 1" in report}
 
 
 def _order(home: Home, admin: Account, word: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -23,6 +22,7 @@ from unittest import mock
 import requests
 from PIL import Image, ImageChops
 
+from benchmarks.browser import BROWSERS, QUIET, find_browser
 from benchmarks.home import Home, running, until
 from benchmarks.studio import Silent
 from bot.monitor.pages import DAYS_SHOWN
@@ -43,14 +43,10 @@ from trainer.review.suspects import Review, find_suspects
 from trainer.web.local_server import LocalServer
 
 IMAGES = Path(__file__).parent / "images"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
+OPTIONS = (
+    *QUIET,
     "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
     "--no-first-run",
-    "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
@@ -178,7 +174,7 @@ def review(settings: Settings, found: Review) -> None:
 
 def shoot(url: str, name: str, *, width_px: int = WIDE_PX, height_px: int = MAX_HEIGHT_PX, dark: bool = False) -> None:
     """Take a screenshot of a page and compress it."""
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         sys.exit(f"none of {', '.join(BROWSERS)} is installed; install one")
     if url.startswith("http") and "?token=" not in url:  # such an address works once
@@ -188,7 +184,7 @@ def shoot(url: str, name: str, *, width_px: int = WIDE_PX, height_px: int = MAX_
         subprocess.run(
             [
                 browser,
-                *QUIET,
+                *OPTIONS,
                 f"--user-data-dir={folder}/profile",
                 f"--force-device-scale-factor={SCALE}",
                 f"--window-size={width_px},{height_px}",

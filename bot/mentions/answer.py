@@ -22,6 +22,7 @@ from bot.entities import Account, Finding, Mention, Prediction, Reply, Status, T
 from bot.errors import InstanceError, NoSuchPage, NotFound, OutOfScope, Refused, Transient
 from bot.instance.client import Client
 from bot.mentions import etiquette
+from bot.mentions.answered import find_answered
 from bot.mentions.consent import ConsentKeeper
 from bot.mentions.contributions import AGAIN, ContributionKeeper
 from bot.mentions.etiquette import Subject
@@ -251,16 +252,12 @@ class Answerer:
             return _refused("blocked or muted")
         if self.hosts.leaves_alone(status.account):
             return _refused("the instance asks bots to stay away")
-        ours = etiquette.above(status, thread)
-        if ours is not None and ours.account.id == me.id and ours.in_reply_to_id is not None:
-            above = self.store.inbox.by_status(ours.in_reply_to_id)
-            if above is not None and above.state == "posting":  # somebody, or a program, is very quick
-                raise Transient("the answer above is not recorded yet", outage=False)
-        is_first = self.feedback.hear(status, thread, me=me)
+        above = find_answered(status, thread, me=me, inbox=self.store.inbox)
+        is_first = self.feedback.hear(status, thread, above, me=me) if above else None
         if is_first is not None:
             return self._notice(entry, status, "thanks") if is_first else _refused("another word about the same answer")
         last_try = entry.attempts >= min(self.settings.max_attempts, PHOTO_TRIES)
-        text = self.contributions.hear(status, thread, me=me, last_try=last_try)
+        text = self.contributions.hear(status, above, last_try=last_try) if above else None
         if text is not None:
             return self._notice(entry, status, text) if text else _refused(AGAIN)
         agreed_to = self.consent.given(status, thread, me=me)

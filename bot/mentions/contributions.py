@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 
-from bot.entities import Account, Status, Thread
+from bot.entities import Status, Thread
 from bot.errors import NotFound
 from bot.instance.client import Client
 from bot.mentions import etiquette
+from bot.mentions.answered import Answered
 from bot.mentions.hosts import Hosts
 from bot.photos.photos import PhotoReader
 from bot.reply.texts import Texts
@@ -70,7 +71,7 @@ class ContributionKeeper:
         self._last = ""
         self._lock = threading.RLock()
 
-    def hear(self, status: Status, thread: Thread, *, me: Account, last_try: bool) -> str | None:
+    def hear(self, status: Status, above: Answered, *, last_try: bool) -> str | None:
         """Takes a photo in, if a reply to an answer is its author's word that the bot may learn from it.
 
         Returns:
@@ -81,9 +82,8 @@ class ContributionKeeper:
         """
         if not self.is_asked or self.texts.request(status.text) != "learn" or status.attachments or status.quoted:
             return None
-        ours = etiquette.above(status, thread)
-        answered = None if ours is None or ours.account.id != me.id else self.store.inbox.by_reply(ours.id)
-        if ours is None or answered is None or answered.label is None:
+        ours, answered = above.answer, above.mention
+        if answered.label is None:
             return None
         shown = self.store.shown.by_reply(ours.id)
         photo_id = shown.photo_id if shown else answered.status_id

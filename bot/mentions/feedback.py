@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from bot.admin.sampling import sample_number
 from bot.entities import Account, Status, Thread
 from bot.mentions import etiquette
+from bot.mentions.answered import Answered
 from bot.reply.writer import Writer
 from bot.storage.inbox import Entry
 from bot.storage.store import Store
@@ -31,19 +32,16 @@ class Feedback:
     store: Store
     writer: Writer
 
-    def hear(self, status: Status, thread: Thread, *, me: Account) -> bool | None:
+    def hear(self, status: Status, thread: Thread, above: Answered, *, me: Account) -> bool | None:
         """Notes what a reply to an answer says about it.
 
         Returns:
             Whether it is the account's first word about that answer, to be thanked for; None if it is no opinion that
             counts.
         """
-        ours = etiquette.above(status, thread)
-        answered = None if ours is None or ours.account.id != me.id else self.store.inbox.by_reply(ours.id)
-        if ours is None or answered is None:
-            return None
+        answered = above.mention
         is_right = self._verdict(status, answered)
-        if is_right is None or not self._counts(status.account, ours, answered, thread, me=me):
+        if is_right is None or not self._counts(status.account, above.answer, answered, thread, me=me):
             return None
         return self._note(status, answered, is_right=is_right)
 

@@ -33,15 +33,20 @@ def test_a_word_that_comes_before_the_answer_is_recorded_waits_for_it(
 ) -> None:
     asked: list[str] = []
     with world.bot() as bot:
-        recorded = bot.store.inbox.by_status
+        by_reply, by_status = bot.store.inbox.by_reply, bot.store.inbox.by_status
 
-        def late(status_id: str) -> Entry | None:
-            asked.append(status_id)
-            entry = recorded(status_id)
-            return replace(entry, state="posting") if entry and len(asked) < 3 else entry
+        def late(reply_id: str) -> Entry | None:
+            asked.append(reply_id)
+            return None if len(asked) < 3 else by_reply(reply_id)
+
+        def posting(status_id: str) -> Entry | None:
+            entry = by_status(status_id)
+            return entry and replace(entry, state="posting")
 
         answer = world.answer(world.ask())
-        monkeypatch.setattr(bot.store.inbox, "by_status", late)
+        until(lambda: bot.store.inbox.counts().get("answered"))
+        monkeypatch.setattr(bot.store.inbox, "by_reply", late)
+        monkeypatch.setattr(bot.store.inbox, "by_status", posting)
         assert world.answer(say(world, answer, "right"))
         assert len(asked) >= 3
         assert opinions(bot) == [("japan", 1, 1)]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from benchmarks.browser import QUIET, find_browser
 from tests.trainer.collection import Silent, gather, paint_photos, settings_for
 from tests.trainer.training.test_contributed import offer
 from trainer.config import Settings
@@ -34,7 +35,6 @@ from trainer.training.contributed import held
 from trainer.web.local_server import LocalServer
 
 N_SUSPECTS = 12
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -327,13 +327,13 @@ def test_the_token_is_in_no_log(place: Place, caplog: pytest.LogCaptureFixture) 
 
 def test_ten_photos_are_settled_by_keys_in_a_browser(place: Place) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    browser = find_browser()
     if browser is None:
         pytest.skip("there is no Chromium here")
     with playwright.sync_playwright() as started:
         chromium = started.chromium.launch(
             executable_path=browser,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"],
+            args=list(QUIET),
         )
         page = chromium.new_page(viewport={"width": 390, "height": 844})
         faults: list[str] = []
