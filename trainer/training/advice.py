@@ -21,7 +21,7 @@ from trainer.training.training_data import TrainingData, class_indexes, groups
 
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the training members
 N_DRAWS = 3
-MANY_PHOTOS = 20_000  # from here on one draw: it takes long, and chance is small
+MANY_PHOTOS = 20_000  # to learn from; from here on one draw, and none in a training: it takes long, and chance is small
 RARE = 0.5  # of the other labels' photos
 MANY_WRONG = 0.03  # of the photos
 WORTH_IT = 0.01  # of balanced accuracy
@@ -66,17 +66,21 @@ def advise_training(
 ) -> Advice:
     """What would help most, from what a training has at hand; it costs ten fits of a linear head of one strength.
 
+    From `MANY_PHOTOS` on there is no learning curve: it would take longer than the training, and more memory.
+
     Labels are doubted on validation, and, where the penalty was chosen by folds, on training photos by heads that did
     not learn from their members.
     """
     dataset, view = training_data.dataset, settings.views[:1]
     linear = trained.fitted.linear
     strength = linear.path[linear.chosen].value
-    features = training_data.features(dataset.items, views=view)[:, 0]
-    curve = draw_curve(dataset, features, settings, progress, strength=strength)
+    curve: list[Point] = []
+    if len(dataset.split("train")) < MANY_PHOTOS:
+        features = training_data.features(dataset.items, views=view)[:, 0]
+        curve = draw_curve(dataset, features, settings, progress, strength=strength)
     validation = dataset.split("validation")
     head = linear.head
-    logits = head.logits(training_data.features(validation, views=view)[:, 0])
+    logits = head.logits(training_data.rows(validation, view))
     truth = class_indexes(validation)
     if linear.out_of_fold is not None:
         out_of_fold, their_truth = linear.out_of_fold
@@ -118,7 +122,8 @@ def draw_curve(
         strength: of the penalty, as `head.l2`, for all shares; None: that of all photos is chosen, and used for all.
     """
     items = dataset.items
-    classes, members = class_indexes(items), np.unique(np.asarray(groups(items)), return_inverse=True)[1]
+    classes, names = class_indexes(items), groups(items)
+    members = np.unique(np.asarray(names), return_inverse=True)[1]
     train = np.array([item.split == "train" for item in items])
     judged = np.array([item.split == "validation" for item in items])
     n_labels, n_draws = len(dataset.labels), N_DRAWS if train.sum() < MANY_PHOTOS else 1
@@ -142,7 +147,7 @@ def draw_curve(
                 validation_class_indexes=np.zeros(0, dtype=np.int64),
                 labels=dataset.labels,
                 settings=plain,
-                groups=[groups(items)[row] for row in rows],
+                groups=[names[row] for row in rows],
             )
             plain = plain.model_copy(update={"l2": fitted.linear.path[fitted.linear.chosen].value})
             answers = fitted.head.logits(features[judged]).argmax(axis=1)

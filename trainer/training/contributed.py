@@ -105,10 +105,11 @@ def _measure(folder: Contributions, settings: Settings) -> None:
     new = [each for each in folder.all() if folder.phash(each.id) is None]
     if not new:
         return
+    files = open_files(settings)
     with closing(Decoder.in_bulk(settings.images, n_children=1)) as decoder:
         for each in new:
             try:
-                data = read_photo(replace(each.photo(""), path=settings.data_dir / each.path), open_files(settings))
+                data = read_photo(replace(each.photo(""), path=settings.data_dir / each.path), files)
                 folder.set_phash(each.id, perceptual_hash(decoder.measure(data).brightness))
             except ImageError as error:
                 logger.warning("contribution not readable id=%s error=%s", each.id, error)

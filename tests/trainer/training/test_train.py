@@ -20,6 +20,7 @@ from trainer.head.novelty import Novelty
 from trainer.photos.manifest import FILE_NAME, Manifest
 from trainer.registry.registry import METRICS, PHOTOS, REPORT, Registry, Version
 from trainer.registry.serving import Classifier
+from trainer.training import advice
 from trainer.training import train as train_module
 from trainer.training import training_data as training_data_module
 from trainer.training.fitting import repeat
@@ -339,6 +340,17 @@ def test_repeated_trainings_of_a_hidden_layer_differ_by_their_seed_alone(
     found, again = (repeat(training_data, small, Silent(), n=3, first=trained[1].trained) for _ in range(2))
     assert found[1].fitted.history == again[1].fitted.history
     assert found[1].fitted.history != found[2].fitted.history
+
+
+def test_a_report_of_very_many_photos_has_advice_but_no_learning_curve(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = []
+    for many in (advice.MANY_PHOTOS, 1):
+        monkeypatch.setattr(advice, "MANY_PHOTOS", many)
+        pages.append((run(settings).version.folder / REPORT).read_text())
+    assert ["Have I enough photos?" in page for page in pages] == [True, False]
+    assert all("What would help most" in page for page in pages)
 
 
 def test_the_steps_are_in_order(settings: Settings) -> None:
